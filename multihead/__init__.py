@@ -1,0 +1,56 @@
+"""Multi-head classifiers of faces and people: mask, gender and age from one backbone, as one joint distribution.
+
+Names are imported when they are first used, so `import multihead` loads neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "labels": ["Head", "MASK", "GENDER", "AGE", "HEADS", "FLAT", "flat", "encode", "decode", "joint", "marginals"],
+    "crops": ["Crop", "FACE", "BODY", "FULL"],
+    "data": ["Photos", "LeakError"],
+    "reading": ["read"],
+    "model": ["Model"],
+    "recipe": [
+        *["Recipe", "AdamW", "Adam", "SGD", "MADGRAD", "OneCycle", "Cosine", "Step", "Cyclic", "Constant"],
+        *["Flip", "Diary", "Gentle", "Plain", "EMA"],
+    ],
+    "train": ["epochs", "fit"],
+    "evaluation": ["evaluate"],
+    "metrics": ["Scores", "score"],
+    "prediction": ["predict", "submission"],
+    "ensemble": ["Ensemble", "combine", "load"],
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME)]
+
+if TYPE_CHECKING:
+    from multihead.crops import BODY, FACE, FULL, Crop
+    from multihead.data import LeakError, Photos
+    from multihead.ensemble import Ensemble, combine, load
+    from multihead.evaluation import evaluate
+    from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, decode, encode, flat, joint, marginals
+    from multihead.metrics import Scores, score
+    from multihead.model import Model
+    from multihead.prediction import predict, submission
+    from multihead.reading import read
+    from multihead.recipe import EMA, MADGRAD, SGD, Adam, AdamW, Constant, Cosine, Cyclic, Diary, Flip, Gentle
+    from multihead.recipe import OneCycle, Plain, Recipe, Step
+    from multihead.train import epochs, fit
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'multihead' has no name {name!r}")
+    value = getattr(importlib.import_module(f"multihead.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

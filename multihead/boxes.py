@@ -1,0 +1,60 @@
+"""Face boxes for photos that lack them: searched once, kept in a file, counted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from multihead.crops import Crop
+from multihead.data import Photos
+from multihead.faces import Detector, scan
+from multihead.files import cache_folder
+from multihead.reading import add_boxes
+
+
+@dataclass(frozen=True)
+class Located:
+    """photos ready for their crops; searched: how many files were searched now; faceless: names without a face."""
+
+    photos: Photos
+    searched: int
+    faceless: tuple[str, ...]
+
+
+def locate_faces(
+    photos: Photos,
+    crops: Sequence[Crop],
+    *,
+    missing: str = "full",
+    finder: Detector | None = None,
+    progress: Callable[..., None] | None = None,
+) -> Located:
+    """The photos with a face box where a crop needs one: those without are searched, once, in a cache folder.
+
+    missing: "full" keeps photos without a face (their crops read the whole photo), "skip" drops them, "error" raises.
+
+    Raises: ValueError for missing="error" where a photo has no face, naming the first.
+    """
+    if not any(crop.needs_box for crop in crops):
+        return Located(photos, 0, ())
+    table = photos.table
+    todo = (table.x0.isna() & ~table.whole.astype(bool) & ~table.searched.astype(bool)).to_numpy()
+    searched = 0
+    for root in sorted(set(table.root[todo])):
+        files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
+        counts = scan(files, boxes_file(root), root=root, finder=finder, progress=progress)
+        searched += counts.found + counts.none + counts.unreadable
+        photos = add_boxes(photos, boxes_file(root))
+    without = (photos.table.x0.isna() & ~photos.table.whole.astype(bool)).to_numpy()
+    faceless = tuple(photos.table.name[without])
+    if missing == "error" and faceless:
+        raise ValueError(f"{len(faceless)} photos have no face, the first is {faceless[0]}; use missing='full' or 'skip'")
+    return Located(photos[~without] if missing == "skip" else photos, searched, faceless)
+
+
+def boxes_file(root: str | Path) -> Path:
+    """Where the boxes of photos under `root` are kept by default."""
+    key = hashlib.sha256(str(Path(root).resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return cache_folder() / f"boxes-{key}.csv"

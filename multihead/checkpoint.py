@@ -1,0 +1,140 @@
+"""Checkpoints that open without running code, and starts from weights of other models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from multihead.files import replace_file
+from multihead.labels import Head
+from multihead.model import Model
+
+WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model", "ema")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
+
+
+def save(path: str | Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint in one step: the old one stays until the new one is whole."""
+    replace_file(path, lambda fresh: torch.save(dict(state), fresh))
+
+
+def load(path: str | Path) -> Any:
+    """A checkpoint's content on the CPU; only tensors and plain data are accepted.
+
+    Raises: FileNotFoundError; ValueError for a file that is damaged or would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            return safetensors.torch.load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be opened safely: {first}; expected tensors written by torch.save or safetensors") from error
+
+
+@dataclass(frozen=True)
+class Report:
+    """Which of the model's entries a start took from a file: loaded and converted (18-way classifier to heads), not in
+    the file, in the file but unknown, and of another shape."""
+
+    loaded: tuple[str, ...]
+    converted: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+
+    def __str__(self) -> str:
+        parts = []
+        for name in ("loaded", "converted", "missing", "unexpected", "mismatched"):
+            keys = getattr(self, name)
+            shown = "" if name == "loaded" or not keys else f" ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})"
+            parts.append(f"{len(keys)} {name}{shown}")
+        return "; ".join(parts)
+
+
+def start_from(model: Model, path: str | Path) -> Report:
+    """Fill the model with what fits of a checkpoint or model folder, and say what did and did not.
+
+    Reads timm checkpoints, this library's folders and checkpoints, and state dicts within them. A classifier over all
+    joint classes becomes the heads' layers: each head's row is the mean of the rows of its class, which is the
+    classifier's main effect.
+
+    Raises: FileNotFoundError; ValueError where nothing fits, naming a few keys of both.
+    """
+    path = Path(path)
+    found = _state(load(path / "model.safetensors" if path.is_dir() else path), path)
+    own = model.state_dict()
+    renamed = _align(found, own)
+    taken = {key: value for key, value in renamed.items() if key in own and own[key].shape == value.shape}
+    mismatched = tuple(key for key, value in renamed.items() if key in own and own[key].shape != value.shape)
+    unexpected = {key: value for key, value in renamed.items() if key not in own}
+    converted = _classifier(model, unexpected, own)
+    if not taken:
+        raise ValueError(f"nothing in {path} fits {model.backbone_name}: it has {list(found)[:3]}, the model {list(own)[:3]}")
+    model.load_state_dict(taken | converted, strict=False)
+    missing = tuple(key for key in own if key not in taken and key not in converted)
+    used = {key for key in unexpected if converted and key.rsplit(".", 1)[-1] in ("weight", "bias") and _is_classifier(key)}
+    return Report(tuple(taken), tuple(converted), missing, tuple(key for key in unexpected if key not in used), mismatched)
+
+
+def _state(content: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(content, Mapping) and (inner := next((k for k in WRAPPERS if isinstance(content.get(k), Mapping)), "")):
+        content = content[inner]
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    if not state:
+        raise ValueError(f"{path} holds no weights; expected a state dict, or one under {', '.join(WRAPPERS)}")
+    return state
+
+
+def _align(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The file's entries under the model's names: known prefixes off, `backbone.` on where that fits."""
+    renamed = {}
+    for key, value in found.items():
+        bare = key
+        while (prefix := next((p for p in PREFIXES if bare.startswith(p)), "")) and bare not in own:
+            bare = bare.removeprefix(prefix)
+        renamed[f"backbone.{bare}" if f"backbone.{bare}" in own else bare] = value
+    return renamed
+
+
+def _is_classifier(key: str) -> bool:
+    return key.removeprefix("backbone.").rsplit(".", 1)[0] in ("fc", "classifier", "head", "head.fc", "last_linear") or (
+        key.startswith("head.") and key.count(".") == 2
+    )
+
+
+def _classifier(model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The heads' layers from a classifier over all joint classes, or a flat model's from the same classifier."""
+    sizes = [len(head.classes) for head in model.space]
+    joint = int(torch.tensor(sizes).prod())
+    made: dict[str, Tensor] = {}
+    for key, value in rest.items():
+        kind = key.rsplit(".", 1)[-1]
+        if not _is_classifier(key) or kind not in ("weight", "bias") or value.shape[0] != joint:
+            continue
+        for head in model.heads:
+            name = f"head.{head.name}.{kind}"
+            rows = _main_effect(value, head, [h.name for h in model.space], sizes)
+            if own[name].shape == rows.shape:
+                made[name] = rows
+    return made
+
+
+def _main_effect(value: Tensor, head: Head, names: list[str], sizes: list[int]) -> Tensor:
+    if head.parts:
+        return value
+    grid = value.float().reshape(*sizes, *value.shape[1:])
+    others = [axis for axis, name in enumerate(names) if name != head.name]
+    return grid.mean(others) if others else grid
+
+

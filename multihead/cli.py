@@ -1,0 +1,494 @@
+"""The command line: one verb a function; everything heavy is imported inside the verb."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multihead import flags
+from multihead.recipe import Recipe, option
+
+if TYPE_CHECKING:
+    from multihead.data import Photos
+    from multihead.labels import Head
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the photos are read from, beside the positional folders and tables."""
+
+    boxes: str | None = option(None, "CSV of `multihead scan`; without it faces are searched where a crop needs one")
+    columns: Mapping[str, str] = option(None, "names of the table's columns, as person=person_id age=years", "", dict)
+    people: str = option("local", "local: person ids are a source's own; global: the same person in all sources")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The model: backbone, weights, heads and crops."""
+
+    model: str = option("resnet18", "backbone, any of timm's names")
+    pretrained: bool = option(False, "download timm's weights of the backbone")
+    pretrained_path: str | None = option(None, "file of timm weights for the backbone")
+    initial_checkpoint: str | None = option(None, "start from a timm or 18-way checkpoint, or a model folder")
+    resize: tuple[int, ...] = option((224,), "height and width of the crops in pixels; one value is a square")
+    heads: tuple[str, ...] = option((), "some of mask, gender, age (default all)")
+    flat: bool = option(False, "one head over all combinations (the 18-way baseline)")
+    crops: tuple[str, ...] = option(
+        ("full",), "what the heads read: face, body or full; for all (face), or each: mask=face age=face,body:160x112"
+    )
+    drop: float = option(0.0, "dropout before the heads")
+    drop_path: float = option(0.0, "stochastic depth of the backbone")
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a run is carried out; none of it changes the result, except the choice of validation photos."""
+
+    output: str = option("runs/train", "run folder")
+    resume: bool = option(False, "go on where the run folder stands")
+    val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
+    ignore_split: bool = option(False, "do not use the table's split column")
+    extra: tuple[str, ...] = option((), "more folders or tables, for training only")
+    workers: int = field(default=2, metadata={"help": "loader processes", "short": ("-j",)})
+    device: str = option("auto", "cpu, cuda, or auto")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; the exit status: 0, 1 nothing predicted (or --strict), 2 wrong input, 130 interrupted."""
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser(tokens)
+    verb, rest = parser.parse_known_args(tokens)
+    if rest:
+        verb.parser.refuse_unknown(rest)
+    try:
+        if getattr(verb, "config", None):
+            verb = _with_config(parser, verb, tokens)
+        return int(verb.run(verb) or 0)
+    except KeyboardInterrupt:
+        print("interrupted; what was written stays, --resume goes on where the verb has it", file=sys.stderr)
+        return 130
+    except (ValueError, KeyError, FileNotFoundError, FileExistsError, PermissionError, ImportError) as error:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"multihead {verb.verb}: error: {text}", file=sys.stderr)
+        return 2
+
+
+def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
+    """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
+    more, positionals = flags.yaml_tokens(verb.config, verb.parser)
+    place = tokens.index(verb.verb) + 1
+    verb, rest = parser.parse_known_args([*tokens[:place], *more, *tokens[place:]])
+    if rest:
+        verb.parser.refuse_unknown(rest)
+    for name, values in positionals.items():
+        if not getattr(verb, name):
+            setattr(verb, name, values)
+    return verb
+
+
+def _parser(tokens: Sequence[str]) -> argparse.ArgumentParser:
+    parser = flags.Parser(prog="multihead", description="Multi-head classifiers of faces and people: mask, gender, age.")
+    from multihead import __version__
+
+    parser.add_argument("--version", action="version", version=f"multihead {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=flags.Parser)
+    named = next((token for token in tokens if token in VERBS), None)
+    for name, (run, arguments) in VERBS.items():
+        text = (run.__doc__ or "").splitlines()[0]
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.set_defaults(run=run, parser=verb)
+        if name == named:  # the other verbs' flags are not needed: the help stays fast
+            arguments(verb)
+            verb.add_argument("-q", "--quiet", action="store_true", help="say only errors")
+    return parser
+
+
+# ---- demo
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Draw people, train on some, score and predict the others: the whole job without any data of yours."""
+    from multihead.demo import demo as run
+
+    run(Path(args.output), people=args.people, epochs=args.epochs, seed=args.seed, say=_say(args))
+    return 0
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", default="runs/demo", help="folder for everything it makes (default runs/demo)")
+    parser.add_argument("--people", type=int, default=240, help="people to draw (default 240)")
+    parser.add_argument("--epochs", type=int, default=None, help="passes over the training photos")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
+
+
+# ---- scan
+
+
+def scan(args: argparse.Namespace) -> int:
+    """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
+    from multihead import faces
+
+    photos = _read(args, heads=())
+    roots = set(photos.table.root)
+    root = roots.pop() if len(roots) == 1 else None
+    say, total = _say(args), len(set(photos.paths))
+    from multihead.logs import bar
+
+    with bar(total, "scan", not args.quiet) as shown:
+        counts = faces.scan(
+            list(dict.fromkeys(photos.paths)),
+            args.output,
+            root=root,
+            which=args.faces,
+            workers=args.workers,
+            progress=lambda done, total, counts: shown.update(done - shown.n),
+        )
+    listed = faces.read_boxes(args.output)
+    for path in listed.path[listed.status == "unreadable"].head(20):
+        print(f"unreadable: {path}", file=sys.stderr)
+    say(f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, {counts.skipped} known before")
+    say(f"wrote {args.output}")
+    return 0
+
+
+def _scan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="+", metavar="SOURCE", help="folders or tables")
+    parser.add_argument("-o", "--output", default="boxes.csv", help="table to write (default boxes.csv)")
+    parser.add_argument("--faces", default="largest", type=flags.one_of(["largest", "central", "all"]), help="largest, central or all")
+    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads (default 2)")
+    flags.add_flags(parser, Sources, "photos")
+
+
+# ---- split
+
+
+def split(args: argparse.Namespace) -> int:
+    """Divide photos into training and validation by person and write the table with its split column."""
+    from multihead.data import write_splits
+
+    photos = _read(args)
+    train, valid = photos.split(args.val_share, seed=args.seed)
+    write_splits(args.output, {"train": train, "val": valid})
+    say = _say(args)
+    counts = train.counts().merge(valid.counts(), on=["head", "class"], suffixes=(" train", " val"))
+    say(counts.to_string(index=False))
+    say(f"wrote {args.output}: {len(train)} rows train, {len(valid)} validate, nobody on both sides")
+    return 0
+
+
+def _split_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
+    parser.add_argument("-o", "--output", default="splits.csv", help="table to write (default splits.csv)")
+    parser.add_argument("--val-share", type=float, default=0.2, help="share that validates (default 0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    flags.add_flags(parser, Sources, "photos")
+
+
+# ---- train
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a model on labelled photos; leaves a run folder with the model, its scores and its checkpoints."""
+    if not args.data:
+        args.parser.error("DATA is missing: name a folder of photos or a table")
+    values = vars(args)
+    network, session = flags.build(Network, values), flags.build(Session, values)
+    recipe = flags.build(Recipe, values)
+    import torch
+    import yaml
+
+    from multihead import ranks
+    from multihead.files import write_text
+    from multihead.train import epochs
+
+    ranks.start()
+    say = _say(args) if ranks.first() else _silent
+    training, valid = _parts(args, session, recipe.seed)
+    say(f"training on {training}")
+    say(f"validating on {valid}" if valid is not None else "no photos validate")
+    torch.manual_seed(recipe.seed)
+    model = _model(network, say).to(_device(session.device))
+    if ranks.first():
+        settings = flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
+        settings |= flags.effective(Sources, flags.build(Sources, values))
+        settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
+        _refuse_other_run(Path(session.output), session.resume)
+        write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
+    from multihead.logs import line
+
+    options = {"out": session.output, "resume": session.resume, "workers": session.workers}
+    for row in epochs(model, training, valid, recipe, **options, progress=not args.quiet):
+        say(line(row))
+    _train_report(Path(session.output), say)
+    return 0
+
+
+def _refuse_other_run(folder: Path, resume: bool) -> None:
+    if not resume and (folder / "checkpoints" / "last.pt").exists():
+        raise FileExistsError(f"{folder} holds a run; pass --resume to go on, or another --output")
+
+
+def _train_report(folder: Path, say: Callable[[str], None]) -> None:
+    import json
+
+    if (folder / "metrics.json").is_file():
+        scores = json.loads((folder / "metrics.json").read_text())
+        heads = ", ".join(f"{name} {_number(head['macro_f1'])}" for name, head in scores["heads"].items())
+        say(f"kept model: macro-F1 {_number(scores['macro_f1'])} on {scores['n']} photos ({heads})")
+    say(f"wrote {folder}: model/, checkpoints/, metrics.csv, metrics.json, splits.csv, args.yaml and event files")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="*", metavar="DATA", help="folders or tables")
+    parser.add_argument("-c", "--config", help="YAML file of flags; flags on the command line win")
+    flags.add_flags(parser, Session, "run")
+    flags.add_flags(parser, Network, "model")
+    flags.add_flags(parser, Recipe, "recipe")
+    flags.add_flags(parser, Sources, "photos")
+    parser.add_argument("-b", dest="batch_size", type=int, default=argparse.SUPPRESS, help="short for --batch-size")
+
+
+def _parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:
+    """Training and validation photos: by the split column if there is one, else by person."""
+    photos = _read(args)
+    marked = (photos.table.split != "").any() and not session.ignore_split
+    valid: Photos | None = None
+    if marked:
+        parts = photos.parts()
+        valid = parts.get("val")
+        rest = photos[(photos.table.split == "").to_numpy() | (photos.table.split == "train").to_numpy()]
+        training = rest
+    elif session.val_share:
+        training, valid = photos.split(session.val_share, seed=seed)
+    else:
+        training = photos
+    for source in session.extra:
+        training = training + _read(args, [source])
+    return training, valid
+
+
+def _model(network: Network, say: Callable[[str], None]) -> Any:
+    from multihead.model import Model
+
+    weights = network.pretrained_path or network.pretrained
+    model = Model(network.model, _heads(network), weights, drop=network.drop, drop_path=network.drop_path)
+    if network.initial_checkpoint:
+        from multihead.checkpoint import start_from
+
+        say(f"{network.initial_checkpoint}: {start_from(model, network.initial_checkpoint)}")
+    return model
+
+
+def _heads(network: Network) -> tuple[Head, ...]:
+    """The table of heads that the flags describe. Raises: ValueError for an unknown head or crop."""
+    from multihead.labels import HEADS, flat
+
+    by_name = {head.name: head for head in HEADS}
+    names = network.heads or tuple(by_name)
+    for name in [*names, *(part.split("=")[0] for part in network.crops if "=" in part)]:
+        if name not in by_name:
+            raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}")
+    if len(network.resize) > 2 or min(network.resize) < 1:
+        raise ValueError(f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square")
+    given = dict(part.split("=", 1) for part in network.crops if "=" in part)
+    common = next((part for part in network.crops if "=" not in part), "full")
+    heads = tuple(by_name[name].on(*_crops(given.get(name, common), network.resize)) for name in names)
+    return flat(heads) if network.flat else heads
+
+
+def _crops(text: str, resize: Sequence[int]) -> list[Any]:
+    """Crops from text such as "face,body:160x112"."""
+    from multihead.crops import BODY, FACE, FULL
+
+    known = {"face": FACE, "body": BODY, "full": FULL}
+    found = []
+    for part in text.split(","):
+        name, _, size = part.partition(":")
+        sides = size.lower().split("x") if size else [str(side) for side in resize]
+        if name not in known or len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+            raise ValueError(f"unknown crop {part!r}; expected face, body or full, with a size as in body:160x112 if you like")
+        found.append(known[name].resized(*(int(side) for side in sides)))
+    return found
+
+
+def _device(name: str) -> Any:
+    import os
+
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
+    return torch.device(name)
+
+
+# ---- evaluate
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Score a model on labelled photos: macro-F1 and accuracy over the joint classes and per head."""
+    import json
+
+    from multihead import evaluation
+    from multihead.ensemble import load
+
+    model, photos = load(args.model).to(_device(args.device)), _read(args)
+    present = set(photos.table.split)
+    part = args.part or next((name for name in ("val", "test") if name in present), "all")
+    if part != "all":
+        photos = photos.part(part)
+    if not args.quiet and not args.part and part != "all":
+        print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
+    found = evaluation.evaluate(model, photos, batch_size=args.batch_size, workers=args.workers, missing=args.missing)
+    for _, reason in found.errors:
+        print(f"not counted: {reason}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print(found)
+        for name, head in found.heads.items():
+            print(f"\n{name}\n{head.table().to_string(float_format='%.3f')}")
+        for name in args.by:
+            for level, scores in found.by(name).items():
+                print(f"\n{name} = {level}\n{scores}")
+    return 0
+
+
+def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
+    parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--part", type=flags.one_of(["train", "val", "test", "all"]), help="which rows of a split column (default val)")
+    parser.add_argument("--by", nargs="+", default=[], help="also score slices, by a head or a column: mask source")
+    parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
+    _answer_arguments(parser)
+
+
+# ---- predict
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
+    from multihead import prediction
+    from multihead.ensemble import load
+    from multihead.files import write_text
+    from multihead.logs import bar
+
+    model, say = load(args.model).to(_device(args.device)), _say(args)
+    if args.submission:
+        return _submission(args, model, say)
+    if args.draw:
+        Path(args.draw).mkdir(parents=True, exist_ok=True)
+    options = {"faces": args.faces, "batch_size": args.batch_size, "missing": args.missing, "workers": args.workers}
+    rows: list[Any] = []
+    try:
+        with bar(0, "predict", not args.quiet) as shown:
+            for row in prediction.answers(model, list(args.source), **options, draw=args.draw):
+                rows.append(row)
+                shown.update()
+    finally:  # what was answered before an interruption is kept
+        table = prediction.table(rows, model.space)
+        text = table.to_csv(index=False)
+        if args.output:
+            write_text(args.output, text)
+    if not args.output:
+        print(text, end="")
+    failed = [row for row in rows if row.probs is None]
+    for row in failed:
+        print(f"no answer: {row.error}", file=sys.stderr)
+    faceless = sum(row.probs is not None and row.box is None for row in rows)
+    if failed:
+        print(f"{len(failed)} of {len(rows)} rows have no answer", file=sys.stderr)
+    if faceless and any(crop.needs_box for crop in model.crops):
+        names = [row.item.name for row in rows if row.probs is not None and row.box is None and not row.item.whole]
+        print(f"{faceless} photos have no face and were read whole, for example {', '.join(names[:5])}", file=sys.stderr)
+    said = [f"wrote {args.output}"] if args.output else []
+    said += [f"pictures in {args.draw}"] if args.draw else []
+    if said:
+        say(f"{len(rows)} rows; " + "; ".join(said))
+    return 1 if len(failed) == len(rows) or (args.strict and failed) else 0
+
+
+def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:
+    from multihead.files import write_text
+    from multihead.prediction import submission
+
+    if len(args.source) != 1:
+        raise ValueError(f"--submission reads one info.csv; got {len(args.source)} sources")
+    filled, unread = submission(model, args.source[0], args.images, workers=args.workers)
+    for name, reason in unread:
+        print(f"answered by the training prior: {name}: {reason}", file=sys.stderr)
+    write_text(args.submission, filled.to_csv(index=False))
+    say(f"{len(filled)} rows, {len(unread)} by the training prior; wrote {args.submission}")
+    return 1 if len(unread) == len(filled) or (args.strict and unread) else 0
+
+
+def _predict_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="photos, folders, glob patterns, tables")
+    parser.add_argument("-o", "--output", help="table to write (default: printed)")
+    parser.add_argument("--faces", type=flags.one_of(["largest", "central", "all"]), help="all: a row a face")
+    parser.add_argument("--draw", metavar="DIR", help="folder for pictures with boxes and answers")
+    parser.add_argument("--submission", metavar="FILE", help="write a submission for SOURCE, an info.csv, instead")
+    parser.add_argument("--images", metavar="DIR", help="photos of --submission (default images/ beside it)")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if any photo has no answer")
+    parser.add_argument("-b", "--batch-size", type=int, default=32, help="photos a batch (default 32)")
+    _answer_arguments(parser)
+
+
+def _answer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--missing", default="full", type=flags.one_of(["full", "skip", "error"]), help="a photo without a face: full, skip or error"
+    )
+    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    if parser.prog.endswith("evaluate"):
+        flags.add_flags(parser, Sources, "photos")
+
+
+# ---- shared
+
+
+def _read(args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None) -> Photos:
+    import warnings
+
+    from multihead.labels import HEADS
+    from multihead.reading import read
+
+    chosen = flags.build(Sources, vars(args))
+    options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always")
+        photos = read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
+    if not args.quiet:
+        for notice in noticed:
+            print(f"note: {notice.message}", file=sys.stderr)
+    return photos
+
+
+def _say(args: argparse.Namespace) -> Callable[[str], None]:
+    return _silent if args.quiet else lambda text: print(text, flush=True)
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
+    "demo": (demo, _demo_arguments),
+    "scan": (scan, _scan_arguments),
+    "split": (split, _split_arguments),
+    "train": (train, _train_arguments),
+    "evaluate": (evaluate, _evaluate_arguments),
+    "predict": (predict, _predict_arguments),
+}

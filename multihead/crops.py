@@ -1,0 +1,117 @@
+"""Which part of a photo a head reads: a named region around a face box, cut and resized to one fixed size.
+
+A box is (x0, y0, x1, y1) in pixels, half-open, as floats; a region is the same in whole pixels, inside the photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+REGIONS = ("face", "body", "full")
+VISIBLE = 1 / 3  # a region of which less lies inside the photo is absent
+
+Box = tuple[float, float, float, float]
+Region = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A region of a photo at one size: what the backbone reads for the heads that name it.
+
+    name: shown in errors and tables. region: "face" (the box plus `margin` on every side, as a share of the box's
+    longer side, widened to the aspect of `size`), "body" (3 box widths by 4.5 box heights, from .75 above the box),
+    or "full" (the whole photo, box or not). size: (height, width) in pixels.
+
+    Raises: ValueError for an unknown region, a negative margin, or a size that is not two positive whole numbers.
+
+    >>> FACE.resized(112, 96).size
+    (112, 96)
+    """
+
+    name: str
+    region: str
+    margin: float = 0.0
+    size: tuple[int, int] = (224, 224)
+
+    def __post_init__(self) -> None:
+        if self.region not in REGIONS:
+            raise ValueError(f"crop {self.name!r} has region {self.region!r}; expected one of {REGIONS}")
+        if self.margin < 0:
+            raise ValueError(f"crop {self.name!r} has margin {self.margin}; expected a share of the box >= 0")
+        if len(self.size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.size):
+            raise ValueError(f"crop {self.name!r} has size {self.size!r}; expected (height, width), whole numbers >= 1")
+
+    def resized(self, height: int, width: int | None = None) -> Crop:
+        """The same region at another size; one value is a square."""
+        return replace(self, size=(height, height if width is None else width))
+
+    @property
+    def needs_box(self) -> bool:
+        """True if the region is found from a face box."""
+        return self.region != "full"
+
+
+FACE = Crop("face", "face", margin=0.25)
+BODY = Crop("body", "body")
+FULL = Crop("full", "full")
+
+
+def locate(crop: Crop, box: Sequence[float] | None, shape: Sequence[int]) -> Region | None:
+    """The crop's region in a photo of shape (height, width, ...), or None where it lies mostly outside.
+
+    `box` None means that no face is known: the region is then the whole photo (the caller decided so; see
+    `multihead.data`, `missing=`).
+
+    Raises: ValueError for a box without area or entirely outside the photo.
+    """
+    height, width = int(shape[0]), int(shape[1])
+    if box is None or not crop.needs_box:
+        return (0, 0, width, height)
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if not (x0 < x1 and y0 < y1 and x0 < width and y0 < height and x1 > 0 and y1 > 0):
+        raise ValueError(f"box {(x0, y0, x1, y1)} has no area inside a photo of {width} x {height} pixels")
+    wanted = _body(x0, y0, x1, y1) if crop.region == "body" else _face(x0, y0, x1, y1, crop)
+    left, top = max(0, round(wanted[0])), max(0, round(wanted[1]))
+    right, bottom = min(width, round(wanted[2])), min(height, round(wanted[3]))
+    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    whole = (wanted[2] - wanted[0]) * (wanted[3] - wanted[1])
+    inside = (right - left) * (bottom - top)
+    if crop.region == "body" and inside < VISIBLE * whole:
+        return None
+    return (min(left, width - 1), min(top, height - 1), right, bottom)
+
+
+def box_of(row: np.ndarray) -> Box | None:
+    """A row of four numbers as a box, None where it is blank (NaN)."""
+    return None if np.isnan(row).any() else tuple(float(value) for value in row)  # type: ignore[return-value]
+
+
+def _face(x0: float, y0: float, x1: float, y1: float, crop: Crop) -> Box:
+    pad = crop.margin * max(x1 - x0, y1 - y0)
+    wide, high = x1 - x0 + 2 * pad, y1 - y0 + 2 * pad
+    aspect = crop.size[1] / crop.size[0]
+    wide, high = max(wide, high * aspect), max(high, wide / aspect)  # widen, never cut into the face
+    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+    return (middle_x - wide / 2, middle_y - high / 2, middle_x + wide / 2, middle_y + high / 2)
+
+
+def _body(x0: float, y0: float, x1: float, y1: float) -> Box:
+    wide, high = x1 - x0, y1 - y0
+    top = y0 - 0.75 * high
+    return (x0 - wide, top, x1 + wide, top + 4.5 * high)
+
+
+def cut(image: np.ndarray, region: Region, size: tuple[int, int]) -> np.ndarray:
+    """The region of an RGB photo (H, W, 3) uint8, resized to `size` (height, width): (height, width, 3) uint8.
+
+    Shrinks by area average and enlarges linearly, so a small and a large copy of a photo give nearly equal pixels.
+    """
+    import cv2
+
+    x0, y0, x1, y1 = region
+    shrinks = (y1 - y0) >= size[0] and (x1 - x0) >= size[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image[y0:y1, x0:x1], (size[1], size[0]), interpolation=method)

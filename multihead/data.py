@@ -1,0 +1,285 @@
+"""Photos: an immutable table of files, what is known of them, and who is on them; parts that never share a person."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multihead import splits
+from multihead.files import write_text
+from multihead.labels import UNKNOWN, Head, bands, base
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BOX = ["x0", "y0", "x1", "y1"]
+CORE = ["path", "name", "root", "source", "person", "split", "years", *BOX, "whole", "searched"]
+
+
+class LeakError(ValueError):
+    """People or files that would be on both sides of a split."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """A table of photos, one row a face or photo; every method returns a new table.
+
+    table: columns path (absolute), name (as the source wrote it), root, source, person ("" = unknown), split, years
+    (age, NaN = unknown), x0 y0 x1 y1 (face box in pixels, NaN = none), whole (a tight face: the photo is the box),
+    searched (a face was looked for), one column of class numbers per head (-1 = unknown), and any other column of
+    the source as text. heads: the heads that the labels were read for. Made by `multihead.read`.
+    """
+
+    table: pd.DataFrame
+    heads: tuple[Head, ...]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        known = ", ".join(f"{name} {count}" for name, count in self.known().items())
+        people = len(set(self.people) - {""})
+        return f"Photos({len(self)} rows, {people} people named; known: {known})"
+
+    def __getitem__(self, rows: object) -> Photos:
+        """Some rows: a mask, row numbers or a slice."""
+        chosen = np.arange(len(self))[rows]  # type: ignore[index]
+        return Photos(self.table.iloc[np.atleast_1d(chosen)].reset_index(drop=True), self.heads)
+
+    def __add__(self, other: Photos) -> Photos:
+        """Both tables, one after the other.
+
+        Raises: ValueError where a file, with the same box, is in both, or where the heads differ.
+        """
+        import pandas as pd
+
+        if not isinstance(other, Photos):
+            return NotImplemented
+        if self.heads != other.heads:
+            raise ValueError(f"photos read for heads {_names(self.heads)} and {_names(other.heads)} cannot be joined")
+        both = pd.concat([self.table, other.table], ignore_index=True)
+        extra = list(dict.fromkeys(self.extra + other.extra))
+        both[extra] = both[extra].fillna("")
+        repeated = both.duplicated(["path", *BOX])
+        if repeated.any():
+            listed = ", ".join(both.path[repeated].head(3))
+            raise ValueError(f"{int(repeated.sum())} files are in both tables, for one {listed}; leave them out of one")
+        return Photos(both, self.heads)
+
+    @property
+    def paths(self) -> list[str]:
+        """Absolute path of each row."""
+        return self.table.path.tolist()
+
+    @property
+    def people(self) -> list[str]:
+        """Person key of each row, "" = unknown."""
+        return self.table.person.tolist()
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Face boxes (N, 4) in pixels, NaN where there is none."""
+        return self.table[BOX].to_numpy(np.float64)
+
+    @property
+    def extra(self) -> list[str]:
+        """Names of the source's other columns, kept as text."""
+        return [column for column in self.table.columns if column not in [*CORE, *_names(self.heads)]]
+
+    def known(self) -> dict[str, int]:
+        """How many rows each head's label is known for."""
+        labels = self.labels(self.heads)
+        return {head.name: int((labels[:, column] != UNKNOWN).sum()) for column, head in enumerate(self.heads)}
+
+    def labels(self, heads: Sequence[Head] | None = None) -> np.ndarray:
+        """Class numbers (N, heads), -1 = unknown; years become bands by each head's own edges (by those of
+        reading where it has none).
+
+        heads: any table of heads whose names and classes the photos were read for (default: all of them).
+
+        Raises: KeyError for a head the photos were not read for, ValueError where its classes differ.
+        """
+        columns = []
+        for head in base(self.heads if heads is None else heads):
+            own = {known.name: known for known in self.heads}.get(head.name)
+            if own is None:
+                raise KeyError(f"photos were read for heads {_names(self.heads)}, not {head.name!r}; pass read(heads=)")
+            if own.classes != head.classes:
+                raise ValueError(f"head {head.name!r} has classes {head.classes}, the photos {own.classes}")
+            label = self.table[head.name].to_numpy(np.int64)
+            edges = head.edges or own.edges
+            if edges is not None:
+                years = self.table.years.to_numpy(float)
+                label = np.where(np.isnan(years), label, bands(years, edges))
+            columns.append(label)
+        return np.stack(columns, axis=1) if columns else np.empty((len(self), 0), np.int64)
+
+    def where(self, test: Callable[[pd.DataFrame], object] | None = None, **values: object) -> Photos:
+        """The rows that pass: a function of the table to a mask, or column=value or list of values.
+
+        A head's value may be a class name: `photos.where(mask="worn", source=["aaf", "rmfd"])`.
+
+        Raises: KeyError that lists the columns.
+        """
+        keep = np.ones(len(self), bool) if test is None else np.asarray(test(self.table), bool)
+        labels = dict(zip(_names(self.heads), self.labels().T))
+        for column, wanted in values.items():
+            if column not in self.table:
+                raise KeyError(f"photos have no column {column!r}; there are {list(self.table.columns)}")
+            found = labels.get(column, self.table[column].to_numpy())
+            options = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
+            head = next((head for head in self.heads if head.name == column), None)
+            options = [head.classes.index(o) if head and o in head.classes else o for o in options]
+            keep &= np.isin(found, list(options))
+        return self[keep]
+
+    def part(self, name: str) -> Photos:
+        """The rows whose split column says `name` ("train", "val" or "test").
+
+        Raises: ValueError where there are none.
+        """
+        chosen = self[self.table.split.to_numpy() == name]
+        if not len(chosen):
+            there = sorted(set(self.table.split))
+            raise ValueError(f"no photo has split {name!r}; the split column holds {there}; use photos.split(0.2)")
+        return chosen
+
+    def parts(self) -> dict[str, Photos]:
+        """All named parts of the split column.
+
+        Raises: LeakError where a person or file is in two of them.
+        """
+        found = {name: self.part(name) for name in ("train", "val", "test") if (self.table.split == name).any()}
+        names = list(found)
+        for first, left in enumerate(names):
+            for right in names[first + 1 :]:
+                check_disjoint(found[left], found[right])
+        return found
+
+    def groups(self) -> np.ndarray:
+        """Group (N,) of each row: rows of one person, one file, or files of the same bytes belong together."""
+        return splits.groups(self.people, self.paths, self.digests())
+
+    def split(self, share: float = 0.2, *, seed: int = 0) -> tuple[Photos, Photos]:
+        """Training and validation photos: `share` of the rows validates, no person or file on both sides, each
+        kind of person (by what is known of them) in both.
+
+        Raises: ValueError for a share outside 0..1 or too few people.
+        """
+        if not 0 < share < 1:
+            raise ValueError(f"split share is {share!r}; expected a number between 0 and 1, for example 0.2")
+        part = splits.deal(self.groups(), self.labels(), (1 - share, share), seed)
+        return self[part == 0], self[part == 1]
+
+    def folds(self, count: int = 5, *, seed: int = 0) -> list[tuple[Photos, Photos]]:
+        """`count` pairs of training and validation photos; every row validates once, people stay whole.
+
+        Raises: ValueError for fewer than two folds or fewer people than folds.
+        """
+        if count < 2:
+            raise ValueError(f"folds({count}) is no cross-validation; expected 2 or more")
+        fold = splits.deal(self.groups(), self.labels(), (1 / count,) * count, seed)
+        return [(self[fold != number], self[fold == number]) for number in range(count)]
+
+    def digests(self) -> list[str]:
+        """Digest of each file that may equal another (same size), "" for the rest and for unreadable files."""
+        sizes = [_file_size(path) for path in self.paths]
+        by_size: dict[int, set[str]] = {}
+        for path, size in zip(self.paths, sizes):
+            by_size.setdefault(size, set()).add(path)
+        return [_digest(path) if size > 0 and len(by_size[size]) > 1 else "" for path, size in zip(self.paths, sizes)]
+
+    def with_columns(self, **columns: object) -> Photos:
+        """The same photos with columns replaced or added, each of length N or one value."""
+        return Photos(self.table.assign(**columns), self.heads)
+
+    def counts(self) -> pd.DataFrame:
+        """One row a head and class: how many photos and how many named people."""
+        import pandas as pd
+
+        labels, people, rows = self.labels(), np.array(self.people, object), []
+        for column, head in enumerate(self.heads):
+            for index, name in [*enumerate(head.classes), (UNKNOWN, "unknown")]:
+                chosen = labels[:, column] == index
+                rows.append((head.name, name, int(chosen.sum()), len(set(people[chosen]) - {""})))
+        return pd.DataFrame(rows, columns=["head", "class", "photos", "people"])
+
+    def fingerprint(self) -> str:
+        """Digest of everything that training reads: paths, labels, boxes."""
+        import pandas as pd
+
+        hashes = pd.util.hash_pandas_object(self.table[["path", "years", *BOX, "whole", *_names(self.heads)]])
+        return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
+
+    def write(self, path: str | Path) -> None:
+        """Write the table as a CSV that `multihead.read` reads back: absolute paths, class names, boxes, split."""
+        keep = ["path", "source", "person", "split"]
+        plain = self.table[keep].copy()
+        for head, label in zip(self.heads, self.labels().T):
+            plain[f"{head.name}_band" if head.edges else head.name] = ["" if i < 0 else head.classes[i] for i in label]
+            if head.edges:
+                plain[head.name] = self.table.years
+        plain[BOX] = self.table[BOX]
+        plain["face"] = np.where(self.table.whole, "whole", "")
+        write_text(path, plain.to_csv(index=False))
+
+
+def check_disjoint(left: Photos, right: Photos) -> None:
+    """Nothing where no person, file or equal file is on both sides.
+
+    Raises: LeakError that counts and names them.
+    """
+    for what, found in _shared(left, right).items():
+        if found:
+            listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+            raise LeakError(
+                f"{len(found)} {what} are on both sides: {listed}; split by person with photos.split() or photos.folds()"
+            )
+
+
+def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:
+    import pandas as pd
+
+    both = Photos(pd.concat([left.table, right.table], ignore_index=True), left.heads)
+    digests = both.digests()
+    same = set(splits.shared(digests[: len(left)], digests[len(left) :]))
+    twins = sorted({path for path, digest in zip(both.paths, digests) if digest in same})
+    return {
+        "people": splits.shared(left.people, right.people),
+        "files": splits.shared(left.paths, right.paths),
+        "files of the same bytes": twins,
+    }
+
+
+def write_splits(path: str | Path, parts: Mapping[str, Photos]) -> None:
+    """Write parts as one table with a split column, which reads back as the same parts."""
+    import pandas as pd
+
+    tables = [photos.with_columns(split=name).table for name, photos in parts.items()]
+    heads = next(iter(parts.values())).heads
+    Photos(pd.concat(tables, ignore_index=True), heads).write(path)
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    except OSError:
+        return ""
+
+
+def _names(heads: Sequence[Head]) -> list[str]:
+    return [head.name for head in heads]

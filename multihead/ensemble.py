@@ -1,0 +1,149 @@
+"""Several models as one: a mean over equal joint spaces, and a product over disjoint heads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from multihead.crops import Crop
+from multihead.files import write_text
+from multihead.labels import base
+from multihead.model import Model
+
+
+class Ensemble(nn.Module):
+    """The weighted mean of the members' joint probabilities (soft voting); not the product of mean heads.
+
+    members: models of equal joint space (multi-head, flat, combined) of any backbone and crops. weights: one
+    positive number each, by default equal; they are scaled to sum to one.
+
+    Raises: ValueError for no member, unequal spaces, or weights that do not fit.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("Ensemble needs at least one member")
+        self.members = nn.ModuleList(members)
+        self.space = members[0].space
+        for number, member in enumerate(members):
+            if member.space != self.space:
+                raise ValueError(
+                    f"member {number} answers {_describe(member.space)}, member 0 {_describe(self.space)}; "
+                    "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
+                )
+        given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
+        if len(given) != len(members) or min(given) <= 0:
+            raise ValueError(f"weights {weights} do not fit {len(members)} members; expected a positive number each")
+        self.weights = tuple(weight / sum(given) for weight in given)
+        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
+        self.prior = _mean_prior(members, self.weights)
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K); each member reads its own crops of the same photos."""
+        rows = [weight * _member_probs(self, member, images, present) for member, weight in zip(self.members, self.weights)]
+        return torch.stack(rows).sum(0)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the members as member0, member1, ... and the weights; `multihead.load` opens it."""
+        _save(self, folder, "ensemble", {"weights": list(self.weights)})
+
+
+class Combined(nn.Module):
+    """Models of different heads as one model over all their heads; made by `combine`."""
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("combine() needs at least one model")
+        self.members = nn.ModuleList(members)
+        self.space = base([head for member in members for head in member.space])
+        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
+        priors = [member.prior for member in members]
+        self.prior = None if None in priors else _product_prior(priors)
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K): the product of the members' own, first member slowest."""
+        rows = {f"member{n}": _member_probs(self, member, images, present) for n, member in enumerate(self.members)}
+        product: Tensor | None = None
+        for part in rows.values():
+            product = part if product is None else (product[:, :, None] * part[:, None, :]).flatten(1)  # (B, K so far)
+        assert product is not None
+        return product
+
+    def save(self, folder: str | Path) -> None:
+        """Write the members as member0, member1, ...; `multihead.load` opens it."""
+        _save(self, folder, "combined", {})
+
+
+def combine(models: Sequence[nn.Module]) -> Combined:
+    """One model of several whose heads differ, for example three single-head models: its joint distribution is the
+    product of theirs, in the order given.
+
+    Raises: ValueError where two of them answer the same head.
+    """
+    return Combined(models)
+
+
+def load(folder: str | Path) -> nn.Module:
+    """The model, ensemble or combination of a folder, ready to answer; nothing in the folder is run.
+
+    Raises: FileNotFoundError or ValueError where it is no such folder.
+    """
+    folder = Path(folder)
+    listed = folder / "ensemble.json"
+    if not listed.is_file():
+        run = folder / "model"  # a run folder: its model
+        return Model.from_pretrained(run if run.is_dir() and not (folder / "config.json").exists() else _own(folder))
+    content = json.loads(listed.read_text())
+    members = [load(folder / name) for name in content["members"]]
+    made = Ensemble(members, content["weights"]) if content["kind"] == "ensemble" else Combined(members)
+    return made.eval()
+
+
+def _own(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run")
+    return folder
+
+
+def _save(made: Ensemble | Combined, folder: str | Path, kind: str, more: Mapping[str, object]) -> None:
+    names = [f"member{number}" for number in range(len(made.members))]
+    for name, member in zip(names, made.members):
+        if isinstance(member, Model):
+            member.save_pretrained(Path(folder) / name)
+        else:
+            member.save(Path(folder) / name)  # type: ignore[operator]
+    content = {"kind": kind, "members": names, **more}
+    write_text(Path(folder) / "ensemble.json", json.dumps(content, indent=2))
+
+
+def _member_probs(
+    whole: Ensemble | Combined, member: nn.Module, images: Mapping[Crop, Tensor], present: Tensor | None
+) -> Tensor:
+    """A member's probabilities, with the columns of `present` that are its crops."""
+    if present is not None:
+        present = present[:, [whole.crops.index(crop) for crop in member.crops]]
+    return member.probs(images, present)  # type: ignore[operator]
+
+
+def _mean_prior(members: Sequence[nn.Module], weights: Sequence[float]) -> tuple[float, ...] | None:
+    priors = [member.prior for member in members]
+    if None in priors:
+        return None
+    return tuple(sum(weight * share for weight, share in zip(weights, shares)) for shares in zip(*priors))  # type: ignore[call-overload, misc]
+
+
+def _product_prior(priors: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    product = [1.0]
+    for prior in priors:
+        product = [left * right for left in product for right in prior]
+    return tuple(product)
+
+
+def _describe(space: Sequence[object]) -> str:
+    return str([(head.name, head.classes) for head in space])  # type: ignore[attr-defined]

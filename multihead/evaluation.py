@@ -1,0 +1,117 @@
+"""A model's answers on labelled photos, and their scores over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multihead.batches import Batch, PhotoSet, in_order, loader
+from multihead.boxes import locate_faces
+from multihead.crops import Crop
+from multihead.data import Photos
+from multihead.labels import Head, size
+from multihead.metrics import Scores, score
+from multihead.speed import keep_memory
+
+
+class Classifier(Protocol):
+    """What everything above the model speaks to: a model, an ensemble, a combination."""
+
+    space: tuple[Head, ...]
+    crops: tuple[Crop, ...]
+    training: bool
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K) of uint8 images {Crop: (B, 3, H, W)}."""
+
+    def train(self, mode: bool = True) -> object:
+        """Training mode on or off, as in torch."""
+
+    def parameters(self) -> object:
+        """As in torch."""
+
+
+def evaluate(
+    model: Classifier,
+    photos: Photos,
+    *,
+    batch_size: int = 64,
+    workers: int = 2,
+    missing: str = "full",
+    amp: bool = False,
+) -> Scores:
+    """Scores of the model over all rows of `photos`; faces are searched where a crop needs one.
+
+    A photo that cannot be read is not counted; `Scores.errors` lists it with its reason.
+
+    Raises: ValueError where no photo can be read, or the photos' heads are not the model's.
+    """
+    keep_memory()
+    photos = locate_faces(photos, model.crops, missing=missing).photos
+    held = PhotoSet(photos, model.space, model.crops, memory=0)
+    found, probs, unreadable = answers(model, held, range(len(held)), batch_size=batch_size, workers=workers, amp=amp)
+    if not len(found):
+        first = f"; the first: {unreadable[0][1]}" if unreadable else ""
+        raise ValueError(f"none of {len(photos)} photos could be scored{first}")
+    return scores(photos, model.space, found, probs, unreadable)
+
+
+def scores(
+    photos: Photos, space: Sequence[Head], rows: np.ndarray, probs: np.ndarray, unreadable: Sequence[tuple[int, str]] = ()
+) -> Scores:
+    """Scores of joint probabilities (n, K) for the rows (n,) of a table, sliced by any of its text columns."""
+    chosen = photos[rows]
+    slices = {name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in ("source", "person", "split")}
+    slices |= {name: chosen.table[name].to_numpy() for name in chosen.extra}
+    found = score(probs, chosen.labels(space), space, slices)
+    return replace(found, errors=tuple((photos.paths[row], reason) for row, reason in unreadable))
+
+
+def answers(
+    model: Classifier,
+    photos: PhotoSet,
+    rows: Sequence[int],
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    amp: bool = False,
+) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
+    """(rows that could be read (n,), their joint probabilities (n, K), [(row, reason)] of the others)."""
+    device = next(iter(model.parameters())).device  # type: ignore[call-overload]
+    batches = loader(photos, in_order(rows, batch_size), workers=workers, pin=device.type == "cuda")
+    found, probs, unreadable = [np.empty(0, np.int64)], [np.empty((0, size(model.space)))], []
+    with evaluating(model), torch.inference_mode(), autocast(device, amp):
+        for batch in batches:
+            unreadable += batch.unreadable
+            if len(batch.rows):
+                found.append(batch.rows.numpy())
+                probs.append(batch_probs(model, batch, device))
+    return np.concatenate(found), np.concatenate(probs), unreadable
+
+
+def batch_probs(model: Classifier, batch: Batch, device: torch.device) -> np.ndarray:
+    """Joint probabilities (B, K) of one batch, in numpy."""
+    moved = batch.to(device, channels_last=True)
+    return model.probs(moved.images, moved.present).cpu().numpy()
+
+
+@contextlib.contextmanager
+def evaluating(model: Classifier):  # type: ignore[no-untyped-def]
+    """The model in evaluation mode inside, as it was after."""
+    before = model.training
+    model.train(False)
+    try:
+        yield
+    finally:
+        model.train(before)
+
+
+def autocast(device: torch.device, amp: bool) -> torch.autocast:
+    """bfloat16 autocast on the device, or nothing."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp)

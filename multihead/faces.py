@@ -1,0 +1,522 @@
+"""Face boxes: a detector, the choice among several faces, and a resumable search of whole collections."""
+
+import csv
+import math
+import os
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from multihead.images import ImageError, read_image
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WHICH = ("largest", "central", "all")
+COLUMNS = ("path", "x0", "y0", "x1", "y1", "score", "status")
+STATUSES = ("found", "none", "unreadable")
+
+_SMALLEST = 20  # pixels; below it MTCNN sees nothing that is worth a label
+_LONGEST = 1280  # pixels; larger photos are searched at this size
+_PASS_PIXELS = 8_000_000  # at most so many pixels go through the nets together
+_BATCH_PIXELS = 64_000_000  # at most so many decoded pixels wait in a scan
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in a photo: box (x0, y0, x1, y1) in pixels, half-open, inside the photo; score 0..1; five points.
+
+    The points (x, y) are left eye, right eye, nose, left and right corner of the mouth as seen in the photo, or None
+    from a detector without points; they may lie outside the photo.
+
+    >>> Face((10, 20, 50, 80), 0.99).area
+    2400
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    points: tuple[tuple[float, float], ...] | None = None
+
+    @property
+    def area(self) -> float:
+        """Width times height, in pixels."""
+        x0, y0, x1, y1 = self.box
+        return (x1 - x0) * (y1 - y0)
+
+
+class Detector(Protocol):
+    """Whatever finds faces: for each RGB uint8 photo (H, W, 3), of any mix of sizes, its faces, largest first."""
+
+    def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]: ...
+
+
+class Finder:
+    """MTCNN from facenet-pytorch, whose weights come with the package; nothing is downloaded.
+
+    Args:
+        min_face: side of the smallest face looked for, in pixels of the photo. None asks for 0.1 of the photo's
+            short side (at least 20), and once more for 20 unless that finds a portrait: one face, not a small one.
+        thresholds: least scores, 0..1: of the first two nets, and of the last one's mean over three looks.
+        device: where the nets run, such as "cuda".
+        longest: photos with a longer side are searched at this size, so that time and memory stay bounded.
+
+    >>> Finder().find([np.zeros((64, 48, 3), np.uint8)])
+    [[]]
+
+    Source: Zhang et al. 2016, Joint Face Detection and Alignment using Multi-task Cascaded Convolutional Networks.
+    """
+
+    def __init__(
+        self,
+        min_face: int | None = None,
+        thresholds: tuple[float, float, float] = (0.5, 0.5, 0.6),
+        *,
+        device: str = "cpu",
+        longest: int = _LONGEST,
+    ):
+        if min_face is not None and min_face < 12:
+            raise ValueError(f"expected min_face of 12 pixels or more (MTCNN's own window), got {min_face!r}")
+        if len(thresholds) != 3 or not all(0 < threshold < 1 for threshold in thresholds):
+            raise ValueError(f"expected three thresholds between 0 and 1, got {thresholds!r}")
+        self.min_face, self.thresholds, self.device, self.longest = min_face, tuple(thresholds), device, longest
+        self._nets = None
+
+    def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
+        """The faces of each photo, largest first; photos of equal size run together.
+
+        Args:
+            images: RGB uint8 (H, W, 3) each, sizes may differ; read_image gives such.
+
+        Raises:
+            ValueError: an image is something else.
+        """
+        for index, image in enumerate(images):
+            shown = isinstance(image, np.ndarray) and image.size > 0
+            if not (shown and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+                got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+                raise ValueError(f"images[{index}]: expected RGB uint8 (H, W, 3), got {got}; use read_image first")
+        groups = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[image.shape[:2]].append(index)
+        faces: list[list[Face]] = [[] for _ in images]
+        for size, members in groups.items():
+            for chunk in _chunks(members, max(1, _PASS_PIXELS // math.prod(_fit(size, self.longest)))):
+                for index, found in zip(chunk, self._find_equal([images[i] for i in chunk]), strict=True):
+                    faces[index] = found
+        return faces
+
+    def _find_equal(self, images: list[np.ndarray]) -> list[list[Face]]:
+        """The faces of photos of one size: the large ones, then, unless that shows a portrait, the small ones too."""
+        height, width = images[0].shape[:2]
+        small = _fit((height, width), self.longest)
+        scale = np.array([width / small[1], height / small[0]])
+        if small != (height, width):
+            images = [cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA) for image in images]
+        wanted = self.min_face / scale.max() if self.min_face else max(_SMALLEST, 0.1 * min(small))
+        found = self._detect(images, max(12.0, wanted))
+        if not self.min_face and wanted > _SMALLEST:
+            again = [i for i, (boxes, _) in enumerate(found) if not _is_portrait(boxes, small)]
+            for i, result in zip(again, self._detect([images[i] for i in again], _SMALLEST), strict=True):
+                found[i] = result
+        return [_faces(boxes, points, scale, (height, width)) for boxes, points in found]
+
+    def _detect(self, images: list[np.ndarray], min_face: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each photo, all of one size: boxes with scores (N, 5) and points (N, 5, 2)."""
+        try:
+            return self._run(images, min_face)
+        except (IndexError, RuntimeError, ValueError) as error:  # how detect_face dies of a box wholly outside a photo
+            if not any(words in str(error) for words in ("shape of the mask", "non-empty list")):
+                raise
+        if len(images) > 1:
+            return [self._detect([image], min_face)[0] for image in images]
+        frame = min(images[0].shape[:2]) // 2
+        framed = cv2.copyMakeBorder(images[0], *[frame] * 4, cv2.BORDER_CONSTANT)
+        boxes, points = self._run([framed], min_face)[0]
+        return [(boxes - [frame, frame, frame, frame, 0], points - frame)]
+
+    def _run(self, images: list[np.ndarray], min_face: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        import torch
+        from facenet_pytorch.models.utils.detect_face import detect_face
+
+        if not images or min(images[0].shape[:2]) * (12 / min_face) < 12:  # no level in the nets' pyramid
+            return [(np.zeros((0, 5)), np.zeros((0, 5, 2)))] * len(images)
+        nets, device = self._build(), torch.device(self.device)
+        first, second, last = self.thresholds
+        candidates = (first, second, max(0.1, last - 0.2))
+        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            batch = torch.from_numpy(np.stack(images)).to(device)  # (B, H, W, 3)
+            found = detect_face(batch, min_face, nets.pnet, nets.rnet, nets.onet, candidates, 0.709, device)
+            return [self._confirm(*each) for each in zip(images, *found, strict=True)]
+
+    def _confirm(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes and points whose mean score, as first found, looked at again and looked at mirrored, is high enough.
+
+        Real faces, masked ones above all, keep their score under a second look; chance patterns lose it.
+        """
+        import torch
+
+        boxes, points = (np.asarray(a, np.float64) for a in (boxes, points))  # ragged results have dtype object
+        if not len(boxes):
+            return boxes.reshape(0, 5), points.reshape(0, 5, 2)
+        looks = torch.from_numpy(np.stack([_square(image, box, 1.15, 48) for box in boxes]))
+        looks = (looks.to(self.device).permute(0, 3, 1, 2).float() - 127.5) / 128  # (N, 3, 48, 48)
+        again = self._build().onet(torch.cat([looks, looks.flip(3)]))[2][:, 1].view(2, -1)  # (2, N)
+        boxes[:, 4] = (boxes[:, 4] + again.sum(0).double().cpu().numpy()) / 3
+        sure = boxes[:, 4] >= self.thresholds[2]
+        return boxes[sure], points[sure]
+
+    def _build(self):
+        if self._nets is None:
+            import torch
+            from facenet_pytorch import MTCNN
+
+            with torch.random.fork_rng(devices=[]):  # new layers draw numbers: a first search must not shift a seed
+                self._nets = MTCNN(keep_all=True, device=self.device)
+        return self._nets
+
+
+def choose(faces: Sequence[Face], which: str, size: tuple[int, int]) -> list[Face]:
+    """The faces that count: one ("largest", or "central": nearest to the middle), or "all", largest first.
+
+    Args:
+        size: (height, width) of the photo.
+
+    Raises:
+        ValueError: which is none of the three.
+
+    >>> small, large = Face((45, 45, 55, 55), 0.9), Face((0, 0, 40, 40), 0.9)
+    >>> choose([small, large], "central", (100, 100)) == [small]
+    True
+    """
+    _check_which(which)
+    ordered = sorted(faces, key=lambda face: -face.area)
+    if which == "central":
+        ordered.sort(key=lambda face: _off_centre(face, size))
+    return ordered if which == "all" else ordered[:1]
+
+
+@dataclass
+class ScanCounts:
+    """What a scan met, in photos: with a face, without one, unreadable (and why), and known before (skipped)."""
+
+    found: int = 0
+    none: int = 0
+    unreadable: int = 0
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def scan(
+    files: Sequence[str | os.PathLike],
+    boxes: str | os.PathLike,
+    *,
+    root: str | os.PathLike | None = None,
+    which: str = "largest",
+    finder: Detector | None = None,
+    workers: int = 2,
+    batch: int = 32,
+    progress: Callable[[int, int, ScanCounts], None] | None = None,
+) -> ScanCounts:
+    """Search photos for faces and write `path,x0,y0,x1,y1,score,status`; what the file knows is not searched again.
+
+    Each batch is appended to `<boxes>.part`, so that a killed scan loses one batch at most; at the end the file is
+    replaced as a whole, in the order of files, after them the rows of photos that are not in files. Unreadable photos
+    are tried anew each time. To search with another `which` or finder, remove the file first.
+
+    Args:
+        files: photos; `image_files` lists a folder's.
+        boxes: the CSV to write or complete.
+        root: photos under this folder are written relative to it (with /), the others with their absolute path.
+        which: "largest", "central" or "all" (several rows a photo).
+        finder: default Finder().
+        workers: threads that decode.
+        batch: photos searched together.
+        progress: called after each batch with photos done, photos in all, and the counts.
+
+    Raises:
+        OSError: the file's folder cannot be written; said before the search.
+        ValueError: a row of the present file is wrong.
+
+    >>> scan(image_files("data"), "boxes.csv", root="data")  # doctest: +SKIP
+    ScanCounts(found=1506, none=6, unreadable=0, skipped=0, problems=[])
+    """
+    _check_which(which)
+    boxes = Path(boxes)
+    part = boxes.with_name(boxes.name + ".part")
+    names = {_name(file, root): Path(file) for file in files}
+    fresh = _by_path(_complete_rows(part))
+    known = {**_by_path(_rows(boxes) if boxes.exists() else []), **fresh}
+    todo = {name: file for name, file in names.items() if not _settled(known.get(name))}
+    counts = ScanCounts(skipped=len(names) - len(todo))
+    if not todo and not part.exists():
+        return counts
+    _write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
+    searched = _search(todo, finder or Finder(), which, workers, batch, counts)
+    with closing(searched), open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        for rows in searched:
+            stream.write("".join(map(_line, rows)))
+            stream.flush()
+            os.fsync(stream.fileno())
+            fresh.update(_by_path(rows))
+            if progress:
+                progress(counts.skipped + counts.found + counts.none + counts.unreadable, len(names), counts)
+    _merge(boxes, fresh, names)
+    part.unlink(missing_ok=True)
+    return counts
+
+
+def read_boxes(path: str | os.PathLike) -> "pd.DataFrame":
+    """The table of a boxes file: path, x0, y0, x1, y1, score (floats, NaN where there is no box) and status.
+
+    Columns score and status may be absent, as in boxes drawn by hand: NaN, and "found" where there is a box.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing or unknown, or a row is wrong; the message names file and row.
+
+    >>> read_boxes("boxes.csv").query("status == 'found'")  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(list(_rows(Path(path))), columns=list(COLUMNS))
+    numbers = {name: "float64" for name in COLUMNS[1:6]}
+    # object: a string type on Arrow could not hold the names that are not UTF-8
+    return table.astype({"path": object, "status": object, **numbers})
+
+
+class _Row(NamedTuple):
+    path: str
+    x0: float | None
+    y0: float | None
+    x1: float | None
+    y1: float | None
+    score: float | None
+    status: str
+
+
+def _search(
+    todo: dict[str, Path], finder: Detector, which: str, workers: int, batch: int, counts: ScanCounts
+) -> Iterator[list[_Row]]:
+    """Rows of each batch of photos; counts is kept up to date."""
+    for photos in _batches(_decoded(todo, workers), batch):
+        readable = [image for _, image in photos if isinstance(image, np.ndarray)]
+        found = finder.find(readable)
+        if len(found) != len(readable):
+            raise ValueError(
+                f"{type(finder).__name__}.find gave {len(found)} lists of faces for {len(readable)} photos"
+            )
+        rows, faces = [], iter(found)
+        for name, image in photos:
+            if isinstance(image, ImageError):
+                counts.unreadable += 1
+                counts.problems.append(str(image))
+                rows.append(_Row(name, *[None] * 5, "unreadable"))
+                continue
+            chosen = choose(next(faces), which, image.shape[:2])
+            counts.found += bool(chosen)
+            counts.none += not chosen
+            rows += [_Row(name, *face.box, face.score, "found") for face in chosen]
+            rows += [] if chosen else [_Row(name, *[None] * 5, "none")]
+        yield rows
+
+
+def _decoded(todo: dict[str, Path], workers: int) -> Iterator[tuple[str, np.ndarray | ImageError]]:
+    """Photos in order, decoded by threads that run at most 2 * workers photos ahead."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    waiting: deque = deque()
+    try:
+        for name, file in todo.items():
+            waiting.append((name, pool.submit(_read, file)))
+            if len(waiting) > 2 * workers:
+                name, future = waiting.popleft()
+                yield name, future.result()
+        while waiting:
+            name, future = waiting.popleft()
+            yield name, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _read(file: Path) -> np.ndarray | ImageError:
+    try:
+        return read_image(file)
+    except ImageError as error:
+        return error
+
+
+def _batches(photos: Iterable[tuple], batch: int) -> Iterator[list[tuple]]:
+    """Lists of at most batch photos, and of no more pixels than fit in memory with ease."""
+    waiting, pixels = [], 0
+    for name, image in photos:
+        waiting.append((name, image))
+        pixels += math.prod(image.shape[:2]) if isinstance(image, np.ndarray) else 0
+        if len(waiting) == batch or pixels >= _BATCH_PIXELS:
+            yield waiting
+            waiting, pixels = [], 0
+    if waiting:
+        yield waiting
+
+
+def _faces(boxes: np.ndarray, points: np.ndarray, scale: np.ndarray, size: tuple[int, int]) -> list[Face]:
+    """Faces in pixels of the photo, largest first, from boxes (N, 5) and points (N, 5, 2) of the searched size."""
+    limit = np.array(size[::-1] * 2, float)
+    faces = []
+    for box, five in zip(boxes, points, strict=True):
+        x0, y0, x1, y1 = (box[:4] * np.tile(scale, 2)).clip(0, limit).tolist()
+        if x1 - x0 >= 1 and y1 - y0 >= 1:  # the nets may leave the frame altogether
+            faces.append(Face((x0, y0, x1, y1), float(box[4]), tuple(map(tuple, (five * scale).tolist()))))
+    return sorted(faces, key=lambda face: -face.area)
+
+
+def _is_portrait(boxes: np.ndarray, size: tuple[int, int]) -> bool:
+    """One face, and too large to be one of a group whose other faces are yet to be found."""
+    sides = (boxes[:, 2:4] - boxes[:, :2]).max(1)
+    return len(sides) == 1 and sides[0] >= 0.2 * min(size)
+
+
+def _square(image: np.ndarray, box: np.ndarray, grow: float, size: int) -> np.ndarray:
+    """Pixels (size, size, 3) of a square about the box, its side grow times the longer one; black outside the photo."""
+    x0, y0, x1, y1 = box[:4]
+    side = max(1, round(grow * max(x1 - x0, y1 - y0)))
+    left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
+    square = np.zeros((side, side, 3), np.uint8)
+    inside = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
+    square[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(height, width), scaled down to fit where it is larger."""
+    ratio = min(1.0, longest / max(size))
+    return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
+
+
+def _chunks(items: list, count: int) -> Iterator[list]:
+    return (items[start : start + count] for start in range(0, len(items), count))
+
+
+def _off_centre(face: Face, size: tuple[int, int]) -> float:
+    x0, y0, x1, y1 = face.box
+    return math.hypot((x0 + x1 - size[1]) / 2, (y0 + y1 - size[0]) / 2)
+
+
+def _check_which(which: str) -> None:
+    if which not in WHICH:
+        raise ValueError(f"expected which to be one of {', '.join(map(repr, WHICH))}, got {which!r}")
+
+
+def _name(file: str | os.PathLike, root: str | os.PathLike | None) -> str:
+    """How a photo is called in the table; links are not followed."""
+    path = Path(os.path.abspath(file))
+    if root is not None and path.is_relative_to(os.path.abspath(root)):
+        path = path.relative_to(os.path.abspath(root))
+    return path.as_posix()
+
+
+def _settled(rows: list[_Row] | None) -> bool:
+    return rows is not None and rows[0].status != "unreadable"
+
+
+def _by_path(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
+    grouped: dict[str, list[_Row]] = {}
+    for row in rows:
+        grouped.setdefault(row.path, []).append(row)
+    return grouped
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    """The checked rows of a boxes file."""
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
+        reader = csv.reader(stream)
+        header = next(reader, [])
+        missing, unknown = [c for c in COLUMNS[:5] if c not in header], [c for c in header if c not in COLUMNS]
+        if missing or unknown:
+            raise ValueError(f"{path}: expected columns {list(COLUMNS)}, got {header}; missing {missing}")
+        number = 1
+        while True:
+            number += 1
+            try:
+                fields = next(reader, None)
+                if fields is None:
+                    return
+                if len(fields) != len(header):
+                    raise ValueError(f"expected {len(header)} fields, got {len(fields)}")
+                yield _row(dict(zip(header, fields, strict=True)))
+            except (ValueError, csv.Error) as error:
+                raise ValueError(f"{path}: row {number}: {error}") from None
+
+
+def _row(fields: dict[str, str]) -> _Row:
+    box = [_number(fields, name) for name in COLUMNS[1:5]]
+    status = fields.get("status", "none" if None in box else "found")
+    if not fields["path"]:
+        raise ValueError("path is blank")
+    if status not in STATUSES:
+        raise ValueError(f"expected status to be one of {', '.join(STATUSES)}, got {status!r}")
+    if status == "found" and (None in box or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3])):
+        raise ValueError(f"expected a box 0 <= x0 < x1, 0 <= y0 < y1, got {box}")
+    if status != "found" and box != [None] * 4:
+        raise ValueError(f"expected no box with status {status}, got {box}")
+    return _Row(fields["path"], *box, _number(fields, "score"), status)
+
+
+def _number(fields: dict[str, str], name: str) -> float | None:
+    text = fields.get(name, "")
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        number = math.nan
+    if number is not None and not math.isfinite(number):
+        raise ValueError(f"expected a number as {name}, got {text!r}")
+    return number
+
+
+def _complete_rows(part: Path) -> list[_Row]:
+    """The rows an interrupted scan left, up to a torn one, and without the last photo, which may lack rows."""
+    rows = []
+    if part.exists():
+        try:
+            for row in _rows(part):
+                rows.append(row)
+        except ValueError:
+            pass
+    return [row for row in rows if row.path != rows[-1].path]
+
+
+def _line(row: _Row) -> str:
+    path = row.path
+    if any(sign in path for sign in ',"\r\n'):  # the csv writer leaves a lone \r bare
+        path = '"' + path.replace('"', '""') + '"'
+    box = ["" if value is None else f"{value:.2f}" for value in row[1:5]]
+    score = "" if row.score is None else f"{row.score:.4f}"
+    return ",".join([path, *box, score, row.status]) + "\n"
+
+
+def _write_rows(path: Path, groups: Iterable[list[_Row]]) -> None:
+    """Replace a file by these rows, whole or not at all."""
+    part = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            stream.write(",".join(COLUMNS) + "\n")
+            stream.writelines(_line(row) for rows in groups for row in rows)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        message = f"cannot write {path} ({error.strerror or error}); name a file in a folder that can be written"
+        raise type(error)(error.errno, message) from error
+
+
+def _merge(boxes: Path, fresh: dict[str, list[_Row]], names: Iterable[str]) -> None:
+    """Write all rows: those of names in their order, then the others as the file had them."""
+    known = {**_by_path(_rows(boxes) if boxes.exists() else []), **fresh}
+    ordered = {name: known.pop(name) for name in names}
+    _write_rows(boxes, [*ordered.values(), *known.values()])

@@ -1,0 +1,33 @@
+"""Files that are either the old or the new, never a torn half."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` make a new file beside `path`, then put it in its place in one step; folders are made.
+
+    Raises: OSError of the file system; the old file is then untouched.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(fresh)
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write text (UTF-8; undecodable bytes of file names survive) in one step."""
+    replace_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8", errors="surrogateescape"))
+
+
+def cache_folder() -> Path:
+    """Where found boxes are kept by default: multihead/ under $XDG_CACHE_HOME, or under ~/.cache."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "multihead"

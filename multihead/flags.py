@@ -1,0 +1,241 @@
+"""Command-line flags made from dataclasses of settings, and the settings made from flags or a YAML file."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from multihead.recipe import variants
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints suggest the nearest flag and end with exit status 2."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **options)
+
+    def refuse_unknown(self, rest: Sequence[str]) -> None:
+        """Complain about arguments that nothing took. Raises: SystemExit."""
+        known = [flag for action in self._actions for flag in action.option_strings]
+        for token in rest:
+            near = difflib.get_close_matches(token.split("=")[0], known, 1, 0.6) if token.startswith("-") else []
+            self.error(f"unknown argument {token!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and the way to the help. Raises: SystemExit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n(see {self.prog} --help)\n")
+
+
+def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
+    """One flag per field of a dataclass (its name, or its metadata's flag), without a default: unset is None.
+
+    A field that may hold one of several dataclasses becomes a flag for the name and one for each of their fields.
+    """
+    group = parser.add_argument_group(title)
+    hints, objects = typing.get_type_hints(kind), variants(kind)
+    for item in dataclasses.fields(kind):
+        if item.name not in objects:
+            _add(group, item, hints[item.name], item.default if item.default is not dataclasses.MISSING else None)
+            continue
+        classes = objects[item.name]
+        if types.NoneType in typing.get_args(hints[item.name]) and len(classes) == 1:
+            group.add_argument(flag(item), dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=_help(item))
+        else:
+            names = [found.__name__.lower() for found in classes]
+            standard = item.default_factory().__class__.__name__.lower()  # type: ignore[misc]
+            text = f"{_help(item)}: {', '.join(names)} (default {standard})"
+            group.add_argument(flag(item), dest=dest(item), type=one_of(names), metavar="NAME", help=text)
+        _add_fields(group, classes)
+
+
+def _add_fields(group: Any, classes: Sequence[type]) -> None:
+    for found in classes:
+        hints = typing.get_type_hints(found)
+        for item in dataclasses.fields(found):
+            if not any(flag(item) in action.option_strings for action in group._actions):
+                defaults = {c.__name__.lower(): f.default for c in classes for f in dataclasses.fields(c) if f.name == item.name}
+                same = len(set(defaults.values())) == 1
+                shown = item.default if same else ", ".join(f"{name} {value}" for name, value in defaults.items())
+                _add(group, item, hints[item.name], shown)
+
+
+def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -> None:
+    text = _help(item) + ("" if default in (None, "", ()) else f" (default {_shown(default)})").replace("%", "%%")
+    names = [*item.metadata.get("short", ()), flag(item)]
+    plain = _plain(hint)
+    if plain is bool:
+        group.add_argument(*names, dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=text)
+    elif typing.get_origin(plain) is tuple:
+        of = typing.get_args(plain)[0]
+        group.add_argument(*names, dest=dest(item), type=of, nargs="+", help=text, metavar=of.__name__.upper())
+    elif plain is Mapping or typing.get_origin(plain) in (Mapping, typing.get_origin(Mapping[str, float])):
+        of = typing.get_args(plain)[1]
+        group.add_argument(*names, dest=dest(item), type=_pair(of), nargs="+", help=text, metavar="NAME=VALUE")
+    else:
+        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=plain.__name__.upper())
+
+
+def build(kind: type, values: Mapping[str, Any]) -> Any:
+    """The dataclass from parsed flags; what was not given keeps its default.
+
+    Raises: ValueError where a flag does not belong to the chosen object, as --momentum with --opt adamw.
+    """
+    chosen: dict[str, Any] = {}
+    objects = variants(kind)
+    for item in dataclasses.fields(kind):
+        value = values.get(dest(item))
+        if item.name in objects:
+            made = _object(item, objects[item.name], value, values)
+            if made is not _UNSET:
+                chosen[item.name] = made
+        elif value is not None:
+            chosen[item.name] = dict(value) if value and isinstance(value[0] if isinstance(value, list) else None, tuple) else (
+                tuple(value) if isinstance(value, list) else value
+            )
+    return kind(**chosen)
+
+
+_UNSET = object()
+
+
+def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, values: Mapping[str, Any]) -> Any:
+    given = {f.name for found in classes for f in dataclasses.fields(found) if values.get(dest(f)) is not None}
+    if value is False:
+        return None
+    if isinstance(value, str):
+        found = next(found for found in classes if found.__name__.lower() == value)
+    elif value is True or given and item.default_factory is dataclasses.MISSING:
+        found = classes[0]
+    elif given:
+        found = item.default_factory().__class__  # type: ignore[misc]
+    else:
+        return _UNSET
+    own = {f.name: f for f in dataclasses.fields(found)}
+    if foreign := sorted(given - set(own)):
+        having = [c.__name__.lower() for c in classes if foreign[0] in {f.name for f in dataclasses.fields(c)}]
+        raise ValueError(
+            f"--{foreign[0].replace('_', '-')} has no meaning for {flag(item)} {found.__name__.lower()}; "
+            f"it belongs to {', '.join(having)}"
+        )
+    return found(**{name: values[dest(f)] for name, f in own.items() if values.get(dest(f)) is not None})
+
+
+def effective(kind: type, settings: Any) -> dict[str, Any]:
+    """The flags (by their keys in a YAML file) that make these settings again; None and empty ones left out."""
+    plain: dict[str, Any] = {}
+    for item in dataclasses.fields(kind):
+        value = getattr(settings, item.name)
+        if dataclasses.is_dataclass(value):
+            optional = item.default is None and item.default_factory is dataclasses.MISSING
+            plain[dest(item)] = True if optional else type(value).__name__.lower()
+            plain |= effective(type(value), value)
+        elif isinstance(value, Mapping):
+            plain |= {dest(item): dict(value)} if value else {}
+        elif value is not None and value != ():
+            plain[dest(item)] = list(value) if isinstance(value, tuple) else value
+    return plain
+
+
+def yaml_tokens(path: str | Path, parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, list[str]]]:
+    """A YAML file of flags as command-line tokens, so that they are read and checked the same way: (flags, positionals).
+
+    Raises: ValueError for a file that is no mapping, or an unknown key, with the nearest one.
+    """
+    import yaml
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no settings file {path}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}; expected lines such as 'epochs: 10'")
+    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
+    tokens: list[str] = []
+    positionals: dict[str, list[str]] = {}
+    for key, value in content.items():
+        name = str(key).replace("-", "_")
+        if name not in actions:
+            near = difflib.get_close_matches(name, actions, 1, 0.6)
+            raise ValueError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if not actions[name].option_strings:
+            positionals[name] = [str(part) for part in (value if isinstance(value, list) else [value])]
+        else:
+            tokens += _tokens(actions[name], value, f"{path}: {key}")
+    return tokens, positionals
+
+
+def _tokens(action: argparse.Action, value: Any, where: str) -> Iterator[str] | list[str]:
+    long = action.option_strings[-1] if not isinstance(action, argparse.BooleanOptionalAction) else action.option_strings[0]
+    long = next(name for name in action.option_strings if name.startswith("--"))
+    if value is None:
+        return []
+    if isinstance(action, (argparse.BooleanOptionalAction, argparse._StoreTrueAction)):
+        if not isinstance(value, bool):
+            raise ValueError(f"{where} is {value!r}; expected true or false")
+        return [long] if value else ([f"--no-{long[2:]}"] if isinstance(action, argparse.BooleanOptionalAction) else [])
+    if isinstance(value, dict):
+        return [long, *(f"{name}={part}" for name, part in value.items())]
+    if isinstance(value, list):
+        return [long, *(str(part) for part in value)]
+    return [long, str(value)] if action.nargs else [f"{long}={value}"]
+
+
+def one_of(names: Sequence[str]) -> Callable[[str], str]:
+    """A flag's type: one of these names, else a complaint with the nearest."""
+
+    def name(text: str) -> str:
+        if text.lower() in names:
+            return text.lower()
+        near = difflib.get_close_matches(text.lower(), names, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{hint}")
+
+    return name
+
+
+def flag(item: dataclasses.Field[Any]) -> str:
+    """A field's flag, as --batch-size."""
+    return "--" + (item.metadata.get("flag") or item.name.replace("_", "-"))
+
+
+def dest(item: dataclasses.Field[Any]) -> str:
+    """A field's key among parsed flags and in YAML, as batch_size."""
+    return flag(item)[2:].replace("-", "_")
+
+
+def _help(item: dataclasses.Field[Any]) -> str:
+    return str(item.metadata.get("help", ""))
+
+
+def _plain(hint: Any) -> Any:
+    """The type without `| None`."""
+    members = [member for member in typing.get_args(hint) if member is not types.NoneType]
+    return members[0] if isinstance(hint, types.UnionType) and len(members) == 1 else hint
+
+
+def _pair(of: type) -> Callable[[str], tuple[str, Any]]:
+    def pair(text: str) -> tuple[str, Any]:
+        name, mark, value = text.partition("=")
+        if not mark or not name:
+            raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=VALUE")
+        try:
+            return name, of(value)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is no {of.__name__}") from None
+
+    return pair
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

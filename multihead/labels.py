@@ -1,0 +1,251 @@
+"""Heads, their classes, and the algebra between the answers of several heads and one joint distribution.
+
+Everything here takes numpy arrays or torch tensors and returns the same kind. -1 means unknown everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from multihead.crops import FULL, Crop
+
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array", np.ndarray, "torch.Tensor")
+UNKNOWN = -1
+
+
+@dataclass(frozen=True)
+class Head:
+    """One question asked of a photo: its name, its classes in order, and the crops that its answer is read from.
+
+    edges: for classes that are bands of a number (age in years): band = how many edges are <= the number.
+    parts: for a flat head, the heads whose combinations are its classes (see `flat`).
+
+    Raises: ValueError for a name that is no identifier, fewer than two or repeated classes, classes named like a
+    missing value, no crop, or edges that do not rise or do not fit the classes.
+
+    >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
+    (64, 64)
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    crops: tuple[Crop, ...] = (FULL,)
+    edges: tuple[float, ...] | None = None
+    parts: tuple[Head, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"head name {self.name!r} must be letters, digits and _, as in 'mask'")
+        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"head {self.name!r} has classes {self.classes}; expected two or more unlike names")
+        missing = [name for name in self.classes if name.strip().lower() in ("", "none", "nan", "na", "null")]
+        if missing:
+            raise ValueError(f"head {self.name!r} names a class {missing[0]!r}, which tables read as missing; rename it")
+        if not self.crops or len(set(self.crops)) < len(self.crops):
+            raise ValueError(f"head {self.name!r} has crops {self.crops}; expected one or more unlike crops")
+        if self.edges is not None and (
+            len(self.edges) != len(self.classes) - 1 or any(b <= a for a, b in zip(self.edges, self.edges[1:]))
+        ):
+            raise ValueError(
+                f"head {self.name!r} has edges {self.edges} for {len(self.classes)} classes; "
+                f"expected {len(self.classes) - 1} rising numbers"
+            )
+
+    def on(self, *crops: Crop) -> Head:
+        """The same head reading these crops; the features of several are joined in this order."""
+        return replace(self, crops=tuple(crops))
+
+
+MASK = Head("mask", ("worn", "incorrect", "not_worn"))
+GENDER = Head("gender", ("male", "female"))
+AGE = Head("age", ("<30", "30-59", ">=60"), edges=(30, 60))
+HEADS = (MASK, GENDER, AGE)
+
+
+def flat(heads: Sequence[Head] = HEADS) -> tuple[Head, ...]:
+    """A table of one head whose classes are all combinations of `heads`, first head slowest; it keeps the parts.
+
+    >>> len(flat(HEADS)[0].classes)
+    18
+    """
+    names = [""]
+    for head in heads:
+        names = [f"{name}/{part}".strip("/") for name in names for part in head.classes]
+    crops = tuple(dict.fromkeys(crop for head in heads for crop in head.crops))
+    return (Head("_".join(head.name for head in heads), tuple(names), crops, parts=tuple(heads)),)
+
+
+FLAT = flat(HEADS)
+
+
+def base(heads: Sequence[Head]) -> tuple[Head, ...]:
+    """The heads that labels are given for: a flat head stands for its parts.
+
+    Raises: ValueError where two of them share a name.
+    """
+    heads = (heads,) if isinstance(heads, Head) else heads
+    table = tuple(part for head in heads for part in (head.parts or (head,)))
+    names = [head.name for head in table]
+    if len(set(names)) < len(names):
+        raise ValueError(f"heads {names} repeat a name; every head of a table needs its own")
+    return table
+
+
+def space(heads: Sequence[Head]) -> tuple[Head, ...]:
+    """The joint space of a table of heads: names and classes in order, crops and edges left out.
+
+    Two models whose spaces are equal give joint distributions that may be averaged.
+    """
+    return tuple(Head(head.name, head.classes) for head in base(heads))
+
+
+def size(heads: Sequence[Head]) -> int:
+    """The number of joint classes."""
+    return math.prod(len(head.classes) for head in base(heads))
+
+
+def crops(heads: Sequence[Head]) -> tuple[Crop, ...]:
+    """The distinct crops that a table of heads reads, in order of first use."""
+    return tuple(dict.fromkeys(crop for head in heads for crop in head.crops))
+
+
+def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
+    """Joint class (N,) of labels (N, heads), first head slowest; unknown where any head is unknown.
+
+    Raises: ValueError for a wrong number of columns or a label outside its head's classes.
+
+    >>> encode(np.array([[2, 1, 0], [0, -1, 1]]))
+    array([15, -1])
+    """
+    table = base(heads)
+    if labels.ndim != 2 or labels.shape[1] != len(table):
+        raise ValueError(f"labels have shape {tuple(labels.shape)}; expected (N, {len(table)}) for {_names(table)}")
+    joint = labels[:, 0] * 0
+    for column, head in enumerate(table):
+        _check_range(labels[:, column], head)
+        joint = joint * len(head.classes) + labels[:, column]
+    joint[(labels == UNKNOWN).any(1)] = UNKNOWN
+    return joint
+
+
+def decode(joint: Array, heads: Sequence[Head] = HEADS) -> Array:
+    """Labels (N, heads) of joint classes (N,); an unknown joint class gives unknown labels.
+
+    Raises: ValueError for a joint class outside the space.
+
+    >>> decode(np.array([15, -1]))
+    array([[ 2,  1,  0],
+           [-1, -1, -1]])
+    """
+    table = base(heads)
+    if len(joint) and (joint.max() >= size(table) or joint.min() < UNKNOWN):
+        raise ValueError(f"joint classes run from {joint.min()} to {joint.max()}; expected -1 to {size(table) - 1}")
+    columns, rest = [], joint
+    for head in reversed(table):
+        columns.append(rest % len(head.classes))
+        rest = rest // len(head.classes)
+    labels = _stack(columns[::-1])  # (N, heads)
+    labels[joint == UNKNOWN] = UNKNOWN
+    return labels
+
+
+def joint(probs: Mapping[str, Array], heads: Sequence[Head] = HEADS) -> Array:
+    """Joint probabilities (N, K): the product of the heads' probabilities {head: (N, C)}, first head slowest.
+
+    A flat head's own probabilities are joint already and enter as they are.
+
+    Raises: KeyError for a head without probabilities; ValueError for a wrong number of columns.
+    """
+    product: Array | None = None
+    for head in heads:
+        if head.name not in probs:
+            raise KeyError(f"no probabilities for head {head.name!r}; got {sorted(probs)}")
+        rows = probs[head.name]
+        if rows.ndim != 2 or rows.shape[1] != len(head.classes):
+            raise ValueError(f"head {head.name!r} expects (N, {len(head.classes)}), got {tuple(rows.shape)}")
+        if product is None:
+            product = rows
+        else:
+            product = (product[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)  # (N, K so far)
+    if product is None:
+        raise ValueError("joint() needs at least one head")
+    return product
+
+
+def marginals(probs: Array, heads: Sequence[Head] = HEADS) -> dict[str, Array]:
+    """Each head's probabilities {head: (N, C)} from joint ones (N, K), by summing over the other heads.
+
+    Raises: ValueError where K is not the size of the joint space.
+    """
+    table = base(heads)
+    if probs.ndim != 2 or probs.shape[1] != size(table):
+        raise ValueError(f"joint probabilities have shape {tuple(probs.shape)}; expected (N, {size(table)})")
+    grid = probs.reshape(len(probs), *(len(head.classes) for head in table))  # (N, C1, C2, ...)
+    axes = range(1, len(table) + 1)
+    found = {}
+    for axis, head in enumerate(table, 1):
+        others = tuple(other for other in axes if other != axis)
+        found[head.name] = grid.sum(others) if others else grid
+    return found
+
+
+def bands(years: np.ndarray, edges: Sequence[float]) -> np.ndarray:
+    """Band (N,) of numbers (N,): how many edges are <= the number; unknown for NaN.
+
+    >>> bands(np.array([29.9, 30, 60, float("nan")]), (30, 60))
+    array([ 0,  1,  2, -1])
+    """
+    years = np.asarray(years, dtype=float)
+    found = np.searchsorted(np.asarray(edges, dtype=float), years, side="right")
+    return np.where(np.isnan(years), UNKNOWN, found)
+
+
+def class_index(head: Head, value: object) -> int:
+    """The class of one cell of a table: its name (any case), its index, "1.0" or 1.0; unknown for a blank or -1.
+
+    Raises: ValueError that names the head, the value and the classes.
+
+    >>> class_index(MASK, "Incorrect"), class_index(MASK, "2.0"), class_index(MASK, "")
+    (1, 2, -1)
+    """
+    text = "" if value is None else str(value).strip()
+    if text.lower() in ("", "nan", "none", "<na>", "-1", "-1.0"):
+        return UNKNOWN
+    names = [name.lower() for name in head.classes]
+    if text.lower() in names:
+        return names.index(text.lower())
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if number in range(len(names)):
+        return int(number)
+    listed = ", ".join(f"{index} or {name}" for index, name in enumerate(head.classes))
+    raise ValueError(f"{value!r} is no class of head {head.name!r}; expected {listed}, or a blank for unknown")
+
+
+def _stack(columns: list[Array]) -> Array:
+    if isinstance(columns[0], np.ndarray):
+        return np.stack(columns, axis=1)
+    import torch
+
+    return torch.stack(columns, dim=1)
+
+
+def _check_range(column: Array, head: Head) -> None:
+    wrong = (column < UNKNOWN) | (column >= len(head.classes))
+    if wrong.any():
+        row = int(np.flatnonzero(np.asarray(wrong))[0])
+        raise ValueError(f"row {row}: head {head.name!r} has label {int(column[row])}; expected -1 to {len(head.classes) - 1}")
+
+
+def _names(heads: Sequence[Head]) -> list[str]:
+    return [head.name for head in heads]

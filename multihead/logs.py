@@ -1,0 +1,57 @@
+"""What a run leaves to read: one CSV row and one event an epoch, and a bar while it runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from multihead.files import write_text
+
+
+def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows as a CSV, whole or not at all; the columns are those of the longest row."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+class Events:
+    """TensorBoard events of a run: every number of a row under its name, epochs as steps."""
+
+    def __init__(self, folder: str | Path, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # purge: events of epochs that are trained again after a resume disappear from the curves
+        self.writer = SummaryWriter(str(folder), purge_step=first_epoch if first_epoch > 1 else None)
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Write the numbers of one epoch's row."""
+        for name, value in row.items():
+            if isinstance(value, (int, float)) and name != "epoch":
+                self.writer.add_scalar(name, value, int(row["epoch"]))  # type: ignore[call-overload]
+        self.writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self.writer.close()
+
+
+def bar(total: int, label: str, shown: bool) -> Any:
+    """A tqdm bar on standard error; silent unless `shown` and standard error is a terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=label, unit=" photos", disable=not (shown and sys.stderr.isatty()), leave=False)
+
+
+def line(row: Mapping[str, object]) -> str:
+    """An epoch's row as one line of text."""
+    parts = [f"epoch {row['epoch']}"]
+    parts += [f"{name} {value:.4g}" for name, value in row.items() if isinstance(value, float) and name != "seconds"]
+    return "  ".join(parts)

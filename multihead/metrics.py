@@ -1,0 +1,197 @@
+"""Scores from counts over all rows: macro-F1 and accuracy, joint and per head, per class and per slice.
+
+Semantics are scikit-learn's: macro-F1 is the plain mean of F1 over the classes that occur among labels or answers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multihead.labels import UNKNOWN, Head, base, decode, encode, marginals, size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts (C, C) of labels (rows) against answers (columns), and what follows from them.
+
+    >>> Confusion(("a", "b"), np.array([[3, 1], [0, 4]])).accuracy
+    0.875
+    """
+
+    classes: tuple[str, ...]
+    counts: np.ndarray
+
+    @property
+    def n(self) -> int:
+        """How many rows were counted."""
+        return int(self.counts.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers; NaN without rows."""
+        return float(np.trace(self.counts) / self.n) if self.n else math.nan
+
+    @property
+    def f1(self) -> float:
+        """Macro-F1 over the classes that occur among labels or answers; NaN without rows."""
+        seen = self.counts.sum(0) + self.counts.sum(1) > 0
+        return float(self.per_class()[2][seen].mean()) if self.n else math.nan
+
+    def per_class(self) -> np.ndarray:
+        """Precision, recall and F1 of each class: (3, C); 0 where a ratio has no cases."""
+        hits = np.diag(self.counts).astype(float)
+        answered, labelled = self.counts.sum(0), self.counts.sum(1)
+        ratios = [(hits, answered), (hits, labelled), (2 * hits, answered + labelled)]
+        return np.stack([np.divide(top, low, out=np.zeros_like(hits), where=low > 0) for top, low in ratios])
+
+    def table(self) -> pd.DataFrame:
+        """One row a class: n (labelled rows), precision, recall, f1."""
+        import pandas as pd
+
+        precision, recall, f1 = self.per_class()
+        rows = {"n": self.counts.sum(1), "precision": precision, "recall": recall, "f1": f1}
+        return pd.DataFrame(rows, index=pd.Index(self.classes, name="class"))
+
+    def to_dict(self) -> dict[str, object]:
+        """n, macro_f1, accuracy, and classes: {name: {n, precision, recall, f1}}; NaN becomes None."""
+        classes = {}
+        for name, count, row in zip(self.classes, self.counts.sum(1), self.per_class().T):
+            classes[name] = {"n": int(count), "precision": float(row[0]), "recall": float(row[1]), "f1": float(row[2])}
+        return {**_summary(self), "classes": classes}
+
+
+def confusion(labels: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> Confusion:
+    """Counts of labels (N,) against answers (N,); rows whose label is unknown are left out.
+
+    Raises: ValueError where an answer to a labelled row is no class.
+    """
+    known = labels != UNKNOWN
+    labels, answers, number = labels[known], answers[known], len(classes)
+    if len(answers) and (answers.min() < 0 or answers.max() >= number or labels.max() >= number):
+        raise ValueError(f"labels and answers must lie in 0..{number - 1}; got answers {answers.min()}..{answers.max()}")
+    counts = np.bincount(labels * number + answers, minlength=number * number)
+    return Confusion(tuple(classes), counts.reshape(number, number))
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How answers compare with labels: joint on rows whose heads are all known, each head on its own known rows.
+
+    heads: {head name: Confusion}; joint: the Confusion over the joint classes. The joint answer is the likeliest
+    joint class, a head's answer its likeliest class after summing over the others. errors: (path, reason) of photos
+    that could not be read and are not counted.
+    """
+
+    table: tuple[Head, ...]
+    joint: Confusion
+    heads: dict[str, Confusion]
+    labels: np.ndarray = field(repr=False)
+    probs: np.ndarray = field(repr=False)
+    slices: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    errors: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Rows whose heads are all known."""
+        return self.joint.n
+
+    @property
+    def f1(self) -> float:
+        """Joint macro-F1; NaN where no row is fully known."""
+        return self.joint.f1
+
+    @property
+    def accuracy(self) -> float:
+        """Joint accuracy; NaN where no row is fully known."""
+        return self.joint.accuracy
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Joint counts (K, K), labels in rows."""
+        return self.joint.counts
+
+    @property
+    def selection(self) -> tuple[float, str]:
+        """The number that a best epoch is chosen by, and its name: joint macro-F1, else the mean of the heads'."""
+        if self.n:
+            return self.f1, "macro_f1"
+        scored = [head.f1 for head in self.heads.values() if head.n]
+        return (float(np.mean(scored)) if scored else math.nan), "mean_head_f1"
+
+    def by(self, name: str) -> dict[str, Scores]:
+        """Scores of each slice: by a head's true class ("mask") or by a column of the photos ("source").
+
+        Raises: KeyError that lists what there is to slice by.
+        """
+        names = [head.name for head in self.table]
+        if name in names:
+            head = self.table[names.index(name)]
+            column, levels = self.labels[:, names.index(name)], dict(enumerate(head.classes))
+        elif name in self.slices:
+            column = np.asarray(self.slices[name])
+            levels = {level: str(level) for level in sorted(set(column.tolist())) if str(level)}
+        else:
+            raise KeyError(f"cannot slice by {name!r}; there are {names + list(self.slices)}")
+        return {text: self.rows(column == level) for level, text in levels.items()}
+
+    def rows(self, chosen: np.ndarray) -> Scores:
+        """Scores of some rows only: a mask (N,) or row numbers."""
+        slices = {name: np.asarray(column)[chosen] for name, column in self.slices.items()}
+        return score(self.probs[chosen], self.labels[chosen], self.table, slices)
+
+    def to_dict(self) -> dict[str, object]:
+        """n, macro_f1, accuracy, heads, and by_<head> for the first head, ready for JSON (NaN becomes None)."""
+        first = self.table[0].name
+        slices = {}
+        for level, part in self.by(first).items():
+            slices[level] = {**_summary(part.joint), "heads": {k: _summary(v) for k, v in part.heads.items()}}
+        heads = {name: head.to_dict() for name, head in self.heads.items()}
+        return {**_summary(self.joint), "heads": heads, f"by_{first}": slices}
+
+    def __str__(self) -> str:
+        rows = [("joint", self.joint), *self.heads.items()]
+        lines = [f"{'':12}{'n':>7}{'macro-F1':>10}{'accuracy':>10}"]
+        lines += [f"{name:12}{part.n:7d}{part.f1:10.4f}{part.accuracy:10.4f}" for name, part in rows]
+        return "\n".join(lines)
+
+
+def score(
+    probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head], slices: Mapping[str, np.ndarray] | None = None
+) -> Scores:
+    """Scores of joint probabilities (N, K) against labels (N, heads), -1 = unknown.
+
+    slices: columns (N,) that `Scores.by` may slice by.
+
+    Raises: ValueError where shapes disagree, or where a row of probabilities is not finite.
+    """
+    table = base(heads)
+    if probs.shape != (len(labels), size(table)):
+        raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(table)}), one row a label")
+    if not np.isfinite(probs).all():
+        row = int(np.flatnonzero(~np.isfinite(probs).all(1))[0])
+        raise ValueError(f"row {row} of the probabilities is not finite; a diverged model cannot be scored")
+    grid = np.arange(size(table))
+    names = ["/".join(h.classes[i] for h, i in zip(table, row)) for row in decode(grid, table)]
+    joint = confusion(encode(labels, table), probs.argmax(1), names)
+    parts = marginals(probs, table)
+    heads_found = {
+        head.name: confusion(labels[:, column], parts[head.name].argmax(1), head.classes)
+        for column, head in enumerate(table)
+    }
+    return Scores(table, joint, heads_found, labels, probs, dict(slices or {}))
+
+
+def _summary(part: Confusion) -> dict[str, object]:
+    return {
+        "n": part.n,
+        "macro_f1": None if math.isnan(part.f1) else part.f1,
+        "accuracy": None if math.isnan(part.accuracy) else part.accuracy,
+    }

@@ -1,0 +1,266 @@
+"""The multi-head model: one timm backbone, one pass per distinct crop, one linear layer per head."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from multihead import labels as algebra
+from multihead.crops import Crop
+from multihead.files import replace_file
+from multihead.labels import HEADS, Head
+
+FORMAT = 1
+
+
+class Model(nn.Module, PyTorchModelHubMixin):
+    """A backbone that reads each distinct crop once and answers every head from the features of its crops.
+
+    backbone: any timm model name. heads: a table of heads (`multihead.HEADS`, `multihead.FLAT`, your own).
+    pretrained: True downloads timm's weights, a path reads them from a file (.safetensors, .pth), False starts at
+    random. drop: dropout before the heads; drop_path: stochastic depth in the backbone. mean, std: statistics of
+    pixels in 0..1, by default the weights' own. prior: share of each joint class (K,) among the training photos, set by
+    training; the answer where a photo cannot be read.
+
+    `forward` takes uint8 images {Crop: (B, 3, H, W)} and returns {head name: logits (B, classes)}.
+
+    Raises: ValueError for an unknown backbone (with the nearest names), FileNotFoundError for missing weights.
+
+    >>> model = Model("resnet10t", heads=[HEADS[0]])
+    >>> crop, = model.crops
+    >>> model({crop: torch.zeros(2, 3, 64, 64, dtype=torch.uint8)})["mask"].shape
+    torch.Size([2, 3])
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        heads: Sequence[Head] = HEADS,
+        pretrained: bool | str | Path = False,
+        *,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        prior: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads = (heads,) if isinstance(heads, Head) else tuple(heads)
+        self.space = algebra.space(self.heads)
+        self.crops = algebra.crops(self.heads)
+        self.backbone_name = backbone
+        self.rates = {"drop": drop, "drop_path": drop_path}
+        self.backbone = create_backbone(backbone, self.crops, pretrained, drop_path)
+        width = int(self.backbone.head_hidden_size)  # num_features is smaller in some backbones (mobilenetv3)
+        self.drop = nn.Dropout(drop)
+        self.head = nn.ModuleDict({head.name: nn.Linear(width * len(head.crops), len(head.classes)) for head in self.heads})
+        self.absent = nn.Parameter(torch.zeros(len(self.crops), width))
+        config = self.backbone.pretrained_cfg
+        self.mean = tuple(mean or config.get("mean") or (0.485, 0.456, 0.406))
+        self.std = tuple(std or config.get("std") or (0.229, 0.224, 0.225))
+        self.prior = None if prior is None else tuple(prior)
+        self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> dict[str, Tensor]:
+        """Logits {head: (B, classes)} of uint8 images {Crop: (B, 3, H, W)}.
+
+        present: (B, crops) in the order of `model.crops`; an absent crop's pixels are not read, its features are a
+        learned vector. None means that every crop is there.
+
+        Raises: KeyError for a missing crop; ValueError for images that are not uint8 (B, 3, H, W) of the crop's size.
+        """
+        features = self.features(images, present)
+        logits = {}
+        for head in self.heads:
+            joined = torch.cat([features[crop] for crop in head.crops], 1)  # (B, D * crops of the head)
+            logits[head.name] = self.head[head.name](self.drop(joined))
+        return logits
+
+    def features(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> dict[Crop, Tensor]:
+        """Features {Crop: (B, D)}: the backbone runs once per distinct crop, on the rows that have it."""
+        if lacking := [crop for crop in self.crops if crop not in images]:
+            raise KeyError(
+                f"model needs crops {_describe(self.crops)}, batch has {_describe(images)}, not {_describe(lacking)}; "
+                "pass crops=model.crops to the data set"
+            )
+        found = {}
+        for column, crop in enumerate(self.crops):
+            pixels = images[crop]
+            _check_pixels(pixels, crop)
+            rows = None if present is None else present[:, column].to(pixels.device)
+            if rows is None or bool(rows.all()):
+                seen = self.backbone(self.normalise(pixels))
+                found[crop] = seen + 0 * self.absent[column].to(seen.dtype)  # keeps a gradient on every process
+                continue
+            vector = self.absent[column].expand(len(pixels), -1)
+            if bool(rows.any()):
+                seen = self.backbone(self.normalise(pixels[rows]))
+                vector = vector.to(seen.dtype).index_put((rows.nonzero()[:, 0],), seen)
+            found[crop] = vector  # (B, D)
+        return found
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Float images of uint8 ones, by the mean and std of the weights; keeps the memory format."""
+        return (pixels.to(self._mean.dtype) - self._mean) / self._std
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K), in float64 so that a product of heads sums to one."""
+        logits = self(images, present)
+        return algebra.joint({name: row.double().softmax(1) for name, row in logits.items()}, self.heads)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        import safetensors.torch
+
+        config = {
+            "multihead": FORMAT,
+            "backbone": self.backbone_name,
+            "heads": [dataclasses.asdict(head) for head in self.heads],
+            **self.rates,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "prior": self.prior,
+            "classes": list(algebra.flat(self.space)[0].classes),
+        }
+        text = json.dumps(config, indent=2)
+        state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
+        weights = save_directory / "model.safetensors"
+        replace_file(weights, lambda fresh: safetensors.torch.save_file(state, fresh, metadata={"format": "pt"}))
+        replace_file(save_directory / "config.json", lambda fresh: fresh.write_text(text))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: object) -> Model:  # type: ignore[override]
+        import safetensors.torch
+
+        folder = Path(model_id)
+        hub = {name: options.pop(name, None) for name in ("revision", "cache_dir", "token")}
+        local = {name: bool(options.pop(name, False)) for name in ("force_download", "local_files_only")}
+        options.pop("proxies", None), options.pop("resume_download", None), options.pop("config", None)
+        if not folder.is_dir():
+            from huggingface_hub import hf_hub_download
+
+            folder = Path(hf_hub_download(model_id, "config.json", **hub, **local)).parent  # type: ignore[arg-type]
+            hf_hub_download(model_id, "model.safetensors", **hub, **local)  # type: ignore[arg-type]
+        model = cls(**(read_config(folder) | {"pretrained": False}))  # type: ignore[arg-type]
+        model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        return model.eval()
+
+    def generate_model_card(self, *args: object, **kwargs: object):  # type: ignore[no-untyped-def]
+        """The model card: what it answers, what it reads, how to use it, and what it must not be used for."""
+        from huggingface_hub import ModelCard
+
+        return ModelCard(_card(self))
+
+
+def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | Path, drop_path: float) -> nn.Module:
+    """A timm backbone without classifier that takes the crops' sizes.
+
+    Raises: ValueError for an unknown name, FileNotFoundError where weights can neither be read nor downloaded.
+    """
+    import timm
+
+    if not timm.is_model(name.removeprefix("timm/").split(".")[0]):
+        import difflib
+
+        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
+        raise ValueError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'one of timm.list_models()'}?")
+    options: dict[str, object] = {"num_classes": 0, "pretrained": bool(pretrained)}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    if isinstance(pretrained, (str, Path)):
+        if not Path(pretrained).is_file():
+            raise FileNotFoundError(f"no weights at {pretrained}; expected a file of timm weights for {name}")
+        options["pretrained_cfg_overlay"] = {"file": str(pretrained)}
+    try:
+        return _create(name, crops, options)
+    except Exception as error:
+        if pretrained is not True or not isinstance(error, OSError) and "Hub" not in type(error).__name__:
+            raise
+        raise FileNotFoundError(
+            f"the weights of {name} could not be downloaded ({type(error).__name__}); "
+            "pass a file instead: pretrained='weights.safetensors', or --pretrained-path on the command line"
+        ) from error
+
+
+def _create(name: str, crops: Sequence[Crop], options: Mapping[str, object]) -> nn.Module:
+    """The timm model; one of fixed input size is told to take any size if it can, else the one size there is."""
+    import timm
+
+    if not timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        return timm.create_model(name, **options)
+    try:
+        return timm.create_model(name, **options, dynamic_img_size=True, dynamic_img_pad=True)
+    except TypeError as error:
+        if "dynamic_img" not in str(error):
+            raise
+    sizes = sorted({crop.size for crop in crops})
+    if len(sizes) > 1:
+        raise ValueError(f"backbone {name} takes one input size, the crops have {sizes}; give them one size")
+    return timm.create_model(name, **options, img_size=sizes[0])
+
+
+def read_config(folder: str | Path) -> dict[str, object]:
+    """The constructor's arguments of a saved model folder.
+
+    Raises: FileNotFoundError or ValueError where it is no such folder.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no model folder: config.json is missing; expected what save_pretrained wrote")
+    config = json.loads(path.read_text())
+    if config.get("multihead") != FORMAT or "backbone" not in config:
+        raise ValueError(f"{path} is not of a multihead model (format {config.get('multihead')!r}, expected {FORMAT})")
+    heads = tuple(head_from_dict(head) for head in config["heads"])
+    return {"heads": heads} | {name: config[name] for name in ("backbone", "drop", "drop_path", "mean", "std", "prior")}
+
+
+def head_from_dict(plain: Mapping[str, object]) -> Head:
+    """The Head that `dataclasses.asdict` made plain."""
+    crops = tuple(Crop(**(crop | {"size": tuple(crop["size"])})) for crop in plain["crops"])  # type: ignore[attr-defined]
+    edges = None if plain["edges"] is None else tuple(plain["edges"])  # type: ignore[arg-type]
+    parts = tuple(head_from_dict(part) for part in plain["parts"])  # type: ignore[attr-defined]
+    return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts)  # type: ignore[arg-type]
+
+
+def _check_pixels(pixels: Tensor, crop: Crop) -> None:
+    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *crop.size):
+        raise ValueError(
+            f"crop {crop.name!r} expects uint8 (B, 3, {crop.size[0]}, {crop.size[1]}), "
+            f"got {pixels.dtype} {tuple(pixels.shape)}; pass pixels of 0..255, normalisation happens inside"
+        )
+
+
+def _describe(crops: Sequence[Crop] | Mapping[Crop, Tensor]) -> list[str]:
+    return [f"{crop.name} {crop.size[0]}x{crop.size[1]}" if isinstance(crop, Crop) else repr(crop) for crop in crops]
+
+
+def _card(model: Model) -> str:
+    heads = "\n".join(
+        f"- **{head.name}**: {', '.join(head.classes)} (reads {', '.join(_describe(head.crops))})" for head in model.heads
+    )
+    return f"""---
+library_name: multihead
+pipeline_tag: image-classification
+tags: [multihead, timm, {model.backbone_name}]
+---
+# {model.backbone_name} with {len(model.heads)} head(s)
+
+{heads}
+
+```python
+import multihead as mh
+model = mh.load("THIS_FOLDER")
+print(mh.predict(model, "photo.jpg"))
+```
+
+## Limits
+Answers about gender and age are statistical guesses from looks, by the labels of the training photos. They differ in
+quality between groups of people: score the model by group on your own photos before relying on it, and do not use it
+to decide about a person.
+"""

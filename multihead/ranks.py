@@ -1,0 +1,76 @@
+"""One process or many: what torchrun's environment says, and the few exchanges that training needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+Result = TypeVar("Result")
+
+
+def start() -> None:
+    """Join the other processes if torchrun started several; else nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def world() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def first() -> bool:
+    """True for the one process that writes and reports."""
+    return rank() == 0
+
+
+def wait() -> None:
+    """Return when every process is here."""
+    if world() > 1:
+        dist.barrier()
+
+
+def first_then_rest(work: Callable[[], Result]) -> Result:
+    """The result of `work`, done by the first process before the others, who find its files."""
+    if not first():
+        wait()
+    try:
+        return work()
+    finally:
+        if first():
+            wait()
+
+
+def gather(mine: Result) -> list[Result]:
+    """Every process's object, in order of rank, on every process."""
+    if world() == 1:
+        return [mine]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, mine)
+    return found
+
+
+def parallel(model: nn.Module) -> nn.Module:
+    """The model, averaging gradients over the processes if there are several."""
+    if world() == 1:
+        return model
+    # a body that no row of a batch shows leaves the backbone unused on that process
+    absent = all(crop.region == "body" for crop in model.crops)  # type: ignore[attr-defined]
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=absent)
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every process the first one's buffers (running statistics of batch norms)."""
+    if world() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)

@@ -1,0 +1,381 @@
+"""The training loop: plain torch, one process or many, exact after any interruption.
+
+All randomness of a step comes from (seed, epoch, batch, rank), so a run that is killed and resumed ends with the same
+bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from multihead import checkpoint, ranks
+from multihead.augment import photo_seed
+from multihead.batches import Batch, PhotoSet, Shuffled, loader
+from multihead.boxes import locate_faces
+from multihead.data import Photos, check_disjoint, write_splits
+from multihead.evaluation import answers, autocast, scores
+from multihead.files import write_text
+from multihead.labels import UNKNOWN, base, encode, joint, size
+from multihead.logs import Events, bar, write_rows
+from multihead.losses import targets, total
+from multihead.metrics import Scores
+from multihead.model import Model
+from multihead.optim import create_optimizer, rate
+from multihead.recipe import Augment, Plain, Recipe, to_dict
+from multihead.speed import keep_memory
+
+
+def fit(
+    model: Model, train: Photos, valid: Photos | None = None, recipe: Recipe = Recipe(), **options: Any
+) -> list[dict[str, Any]]:
+    """All rows of `epochs` (same arguments); the model then holds the kept weights."""
+    return list(epochs(model, train, valid, recipe, **options))
+
+
+def epochs(
+    model: Model,
+    train: Photos,
+    valid: Photos | None = None,
+    recipe: Recipe = Recipe(),
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 2,
+    progress: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Train, yielding one row an epoch: epoch, loss, lr, photos_per_s, and the validation scores.
+
+    When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one). out: a run
+    folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume:
+    go on where the folder's last checkpoint stands. Under torchrun every process calls this; the first one writes.
+
+    Raises: LeakError where a person or file is on both sides; ValueError where nothing can be trained on, the loss is
+    no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run.
+    """
+    keep_memory()
+    ranks.start()
+    if valid is not None:
+        check_disjoint(train, valid)
+    folder = None if out is None else Path(out)
+    ready = Ready(model, train, recipe, recipe.augment, workers)
+    ready_valid = None if valid is None else Ready(model, valid, recipe, Plain(), workers)
+    _report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
+    run = Run(model, ready, ready_valid, recipe, folder, workers)
+    if resume:
+        run.resume()
+    elif folder is not None and (folder / "checkpoints" / "last.pt").exists():
+        raise FileExistsError(f"{folder} holds a run; pass resume=True (--resume) to go on, or another folder")
+    if folder is not None and ranks.first():
+        write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
+    yield from run.epochs(progress)
+
+
+class Ready:
+    """Photos that can be read, with their crops in memory where they fit: what one side of a run reads."""
+
+    def __init__(self, model: Model, photos: Photos, recipe: Recipe, augment: Augment, workers: int) -> None:
+        located = ranks.first_then_rest(lambda: locate_faces(photos, model.crops, missing=recipe.missing))
+        self.photos, self.faceless, self.searched = located.photos, located.faceless, located.searched
+        self.held = PhotoSet(self.photos, model.heads, model.crops, augment=augment, seed=recipe.seed)
+        self.unreadable = self.held.fill(workers)
+        bad = {row for row, _ in self.unreadable}
+        self.rows = np.array([row for row in range(len(self.photos)) if row not in bad], np.int64)
+
+    def notes(self, what: str) -> list[str]:
+        """What a user should know of these photos, a line each."""
+        lines = []
+        if self.searched:
+            lines.append(f"{what}: searched {self.searched} photos for faces")
+        if self.faceless:
+            lines.append(f"{what}: {len(self.faceless)} photos have no face, for example {self.faceless[0]}")
+        lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable]
+        return lines
+
+
+def _report(sides: Mapping[str, Ready]) -> None:
+    """Say on standard error, once, what was searched, has no face, or cannot be read."""
+    if ranks.first():
+        for what, ready in sides.items():
+            for note in ready.notes(what):
+                print(note, file=sys.stderr)
+
+
+class Run:
+    """One training in progress: the weights, the optimiser, and how far they are."""
+
+    def __init__(
+        self, model: Model, train: Ready, valid: Ready | None, recipe: Recipe, folder: Path | None, workers: int
+    ) -> None:
+        from timm.utils import ModelEmaV3
+
+        known = (train.held.labels[train.rows] != UNKNOWN).any()
+        if not len(train.rows) or not known:
+            raise ValueError(
+                f"none of {len(train.photos)} training photos can be read and has a label for {[h.name for h in model.space]}"
+            )
+        self.model, self.train, self.valid, self.recipe, self.folder = model, train, valid, recipe, folder
+        self.workers = workers
+        self.device = next(model.parameters()).device
+        if recipe.channels_last:
+            model.to(memory_format=torch.channels_last)
+        model.prior = prior(model, train.held.labels[train.rows].numpy())
+        self.forward = ranks.parallel(model)
+        self.optimizer = create_optimizer(model, recipe.optim)
+        self.ema = ModelEmaV3(model, recipe.ema.model_ema_decay, use_warmup=True) if recipe.ema else None
+        self.order = Shuffled(
+            train.rows,
+            recipe.batch_size,
+            accumulate=recipe.grad_accum_steps,
+            seed=recipe.seed,
+            rank=ranks.rank(),
+            world=ranks.world(),
+        )
+        self.epoch, self.batch = 1, 0  # the next batch of this process
+        self.losses: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"score": float("-inf"), "epoch": 0}
+        self.kept: dict[str, torch.Tensor] | None = None
+        self.last_scores: Scores | None = None
+        self.kept_scores: Scores | None = None
+
+    @property
+    def scored(self) -> Model:
+        """The model that is scored and saved: the moving average if there is one."""
+        return self.ema.module if self.ema else self.model
+
+    def epochs(self, progress: bool) -> Iterator[dict[str, Any]]:
+        """Train the epochs that are left, a row each, then keep the weights that the recipe selects."""
+        writes = self.folder is not None and ranks.first()
+        events = Events(self.folder, self.epoch) if writes else None  # type: ignore[arg-type]
+        batches = loader(self.train.held, self.order, workers=self.workers, pin=self.device.type == "cuda")
+        while self.epoch <= self.recipe.epochs and not self._exhausted():
+            row = self._epoch(batches, progress)
+            self.rows.append(row)
+            self.epoch, self.batch, self.losses = self.epoch + 1, 0, {}
+            if writes:
+                write_rows(self.folder / "metrics.csv", self.rows)  # type: ignore[operator]
+                events.add(row)  # type: ignore[union-attr]
+                self._save()
+            yield row
+        self._finish(writes)
+        if events:
+            events.close()
+
+    def _exhausted(self) -> bool:
+        patience = self.recipe.patience
+        return patience is not None and bool(self.rows) and self.rows[-1]["epoch"] - self.best["epoch"] >= patience
+
+    def _epoch(self, batches: Any, progress: bool) -> dict[str, Any]:
+        started, first = time.perf_counter(), self.batch
+        self._train_epoch(batches, progress)
+        seconds = time.perf_counter() - started
+        done = (self.order.steps * self.order.accumulate - first) * self.order.batch_size * ranks.world()
+        count = max(self.losses.pop("batches", 1.0), 1.0)
+        row: dict[str, Any] = {"epoch": self.epoch, "lr": self._rate(self.order.steps - 1)}
+        row |= {name: value / count for name, value in self.losses.items()}
+        row["photos_per_s"] = done / seconds
+        row |= self._validate()
+        row["seconds"] = time.perf_counter() - started
+        return row
+
+    def _train_epoch(self, batches: Any, progress: bool) -> None:
+        accumulate = self.recipe.grad_accum_steps
+        self.order.epoch, self.order.skip = self.epoch, self.batch
+        self.model.train()
+        last = self.rows[-1] if self.rows else {}
+        shown = bar(len(self.order) * self.order.batch_size, f"epoch {self.epoch}/{self.recipe.epochs}", progress)
+        if "macro_f1" in last:
+            shown.set_postfix(f1=f"{last['macro_f1']:.3f}")
+        with shown:
+            for batch in batches:
+                steps = (self.batch + 1) % accumulate == 0
+                self._backward(batch, steps)
+                self.batch += 1
+                if steps:
+                    self._step()
+                shown.update(len(batch.rows))
+
+    def _backward(self, batch: Batch, last: bool) -> None:
+        if batch.unreadable:
+            raise ValueError(f"a photo can no longer be read: {batch.unreadable[0][1]}; put it back and resume")
+        batch = batch.to(self.device, self.recipe.channels_last)
+        rows = targets(batch.labels, self.model.heads, self.recipe.smoothing)
+        quiet = contextlib.nullcontext() if last or ranks.world() == 1 else self.forward.no_sync()  # type: ignore[operator]
+        seed = photo_seed(self.recipe.seed + 1, self.epoch, self.batch * ranks.world() + ranks.rank())
+        with quiet, seeded(seed, self.device):
+            with autocast(self.device, self.recipe.amp):
+                logits = self.forward(batch.images, batch.present)
+            loss, each = total(logits, rows, self.recipe.head_weights)
+            if not bool(torch.isfinite(loss)):
+                raise ValueError(
+                    f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; lower lr, or set clip_grad"
+                )
+            (loss / self.recipe.grad_accum_steps).backward()
+        parts = {"loss": loss.item(), **{f"{head}_loss": part.item() for head, part in each.items()}, "batches": 1.0}
+        for name, value in parts.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
+
+    def _step(self) -> None:
+        step = self.batch // self.recipe.grad_accum_steps - 1  # within the epoch, from 0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(step)
+        if self.recipe.clip_grad is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema:
+            self.ema.update(self.model, step=(self.epoch - 1) * self.order.steps + step + 1)
+        inside = step + 1 < self.order.steps
+        if inside and (step + 1) % self.recipe.recovery_interval == 0 and self.folder is not None and ranks.first():
+            self._save()
+
+    def _rate(self, step: int) -> float:
+        whole = (self.epoch - 1) * self.order.steps + step
+        optim = self.recipe.optim
+        return rate(self.recipe.schedule, optim.lr, whole, self.order.steps * self.recipe.epochs, self.recipe.epochs)
+
+    def _validate(self) -> dict[str, Any]:
+        """Scores of this epoch as columns of its row; keeps the weights if they are the best, or the last."""
+        last = self.epoch == self.recipe.epochs
+        if self.valid is None or not len(self.valid.rows) or (self.recipe.select == "last" and not last):
+            return {}
+        found = self._scores(self.valid)
+        value, name = found.selection
+        row: dict[str, Any] = {"macro_f1": found.f1, "accuracy": found.accuracy, "selected_by": name}
+        row |= {f"{head}_f1": part.f1 for head, part in found.heads.items()}
+        self.last_scores = found
+        if self.recipe.select == "best" and (value > self.best["score"] or not self.best["epoch"]):
+            self.best = {"score": value, "epoch": self.epoch}
+            self._keep(found)
+        return row
+
+    def _scores(self, ready: Ready) -> Scores:
+        ranks.share_buffers(self.scored)
+        mine = ready.rows[ranks.rank() :: ranks.world()]
+        found, probs, bad = answers(self.scored, ready.held, mine, workers=self.workers, amp=self.recipe.amp)
+        gathered = ranks.gather((found, probs, bad))
+        rows = np.concatenate([part[0] for part in gathered])
+        order = rows.argsort()
+        probs = np.concatenate([part[1] for part in gathered])
+        unreadable = [*ready.unreadable, *(item for part in gathered for item in part[2])]
+        return scores(ready.photos, self.model.space, rows[order], probs[order], unreadable)
+
+    def _keep(self, found: Scores | None) -> None:
+        self.kept_scores = found
+        self.kept = {name: value.detach().cpu().clone() for name, value in self.scored.state_dict().items()}
+        if self.folder is not None and ranks.first():
+            content = {"model": self.kept, "epoch": self.epoch, "score": self.best["score"]}
+            checkpoint.save(self.folder / "checkpoints" / "best.pt", content)
+
+    def _finish(self, writes: bool) -> None:
+        if self.recipe.select == "last" or self.kept is None:
+            self.epoch -= 1
+            self._keep(self.last_scores)
+        self.model.load_state_dict(self.kept)  # type: ignore[arg-type]
+        self.model.eval()
+        if self.valid is not None and len(self.valid.rows) and self.kept_scores is None:
+            self.kept_scores = self._scores_of_kept()
+        if writes:
+            self.model.save_pretrained(self.folder / "model")  # type: ignore[operator]
+            if self.kept_scores is not None:
+                text = json.dumps(self.kept_scores.to_dict(), indent=2)
+                write_text(self.folder / "metrics.json", text + "\n")  # type: ignore[operator]
+        ranks.wait()
+
+    def _scores_of_kept(self) -> Scores:
+        """The kept weights' scores, after a resume that trained nothing better."""
+        ema, self.ema = self.ema, None  # the model itself holds the kept weights now
+        try:
+            return self._scores(self.valid)  # type: ignore[arg-type]
+        finally:
+            self.ema = ema
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to be the same run."""
+        return {
+            "recipe": to_dict(self.recipe),
+            "photos": self.train.photos.fingerprint(),
+            "model": repr((self.model.backbone_name, self.model.heads)),
+            "processes": ranks.world(),
+        }
+
+    def _save(self) -> None:
+        state = {
+            "identity": self._identity(),
+            "model": self.model.state_dict(),
+            "ema": self.ema.module.state_dict() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "losses": self.losses,
+            "rows": self.rows,
+            "best": self.best,
+        }
+        checkpoint.save(self.folder / "checkpoints" / "last.pt", state)  # type: ignore[operator]
+
+    def resume(self) -> None:
+        """Go back to the folder's last checkpoint; a folder without one starts from the beginning.
+
+        Raises: ValueError where it is of other photos, another model or recipe.
+        """
+        if self.folder is None:
+            raise ValueError("resume=True needs out=, the folder of the run to go on with")
+        path = self.folder / "checkpoints" / "last.pt"
+        if not path.exists():
+            return
+        state = checkpoint.load(path)
+        _check_identity(state["identity"], self._identity(), path)
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"])
+        self.epoch, self.batch, self.losses = state["epoch"], state["batch"], state["losses"]
+        self.rows, self.best = state["rows"], state["best"]
+        if self.best["epoch"]:
+            self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
+
+
+def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    if old == new:
+        return
+    recipes = (old["recipe"], new["recipe"])
+    changed = [f"{key}: {recipes[0].get(key)!r}, now {value!r}" for key, value in recipes[1].items() if recipes[0].get(key) != value]
+    changed += [f"{key}: {old[key]!r}, now {new[key]!r}" for key in ("photos", "model", "processes") if old[key] != new[key]]
+    raise ValueError(f"{path} is of another run and cannot be resumed ({'; '.join(changed)}); start in a new folder")
+
+
+def prior(model: Model, labels: np.ndarray) -> tuple[float, ...]:
+    """The share of each joint class (K,) in training labels (N, heads): the product of the heads' shares where no row
+    is fully known, even shares where a head has no label."""
+    table = base(model.heads)
+    whole = encode(labels, table)
+    whole = whole[whole != UNKNOWN]
+    if len(whole):
+        shares = np.bincount(whole, minlength=size(table)) / len(whole)
+    else:
+        each = {}
+        for column, head in enumerate(table):
+            known = labels[:, column][labels[:, column] != UNKNOWN]
+            counts = np.bincount(known, minlength=len(head.classes)) if len(known) else np.ones(len(head.classes))
+            each[head.name] = (counts / counts.sum())[None]
+        shares = joint(each, table)[0]
+    return tuple(float(share) for share in shares)
+
+
+@contextlib.contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch's random numbers from `seed` inside; the caller's own stream is untouched after."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

@@ -39,8 +39,23 @@ if TYPE_CHECKING:
     from multihead.model import Model
     from multihead.prediction import predict, submission
     from multihead.reading import read
-    from multihead.recipe import EMA, MADGRAD, SGD, Adam, AdamW, Constant, Cosine, Cyclic, Diary, Flip, Gentle
-    from multihead.recipe import OneCycle, Plain, Recipe, Step
+    from multihead.recipe import (
+        EMA,
+        MADGRAD,
+        SGD,
+        Adam,
+        AdamW,
+        Constant,
+        Cosine,
+        Cyclic,
+        Diary,
+        Flip,
+        Gentle,
+        OneCycle,
+        Plain,
+        Recipe,
+        Step,
+    )
     from multihead.train import epochs, fit
 
 

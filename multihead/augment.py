@@ -62,4 +62,6 @@ def _change(augment: Augment) -> Any:
             border_mode=cv2.BORDER_REFLECT_101,
             p=1,
         )
-        return A.Compose([move, A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)])
+        return A.Compose(
+            [move, A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)]
+        )

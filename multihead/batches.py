@@ -38,7 +38,9 @@ class Batch:
     def to(self, device: torch.device, channels_last: bool = False) -> Batch:
         """The batch on a device, its images in a memory format."""
         form = torch.channels_last if channels_last else torch.contiguous_format
-        images = {crop: pixels.to(device, non_blocking=True, memory_format=form) for crop, pixels in self.images.items()}
+        images = {
+            crop: pixels.to(device, non_blocking=True, memory_format=form) for crop, pixels in self.images.items()
+        }
         return Batch(images, self.present.to(device), self.labels.to(device), self.rows, self.unreadable)
 
 

@@ -50,7 +50,9 @@ def locate_faces(
     without = (photos.table.x0.isna() & ~photos.table.whole.astype(bool)).to_numpy()
     faceless = tuple(photos.table.name[without])
     if missing == "error" and faceless:
-        raise ValueError(f"{len(faceless)} photos have no face, the first is {faceless[0]}; use missing='full' or 'skip'")
+        raise ValueError(
+            f"{len(faceless)} photos have no face, the first is {faceless[0]}; use missing='full' or 'skip'"
+        )
     return Located(photos[~without] if missing == "skip" else photos, searched, faceless)
 
 

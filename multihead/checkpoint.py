@@ -39,7 +39,9 @@ def load(path: str | Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} cannot be opened safely: {first}; expected tensors written by torch.save or safetensors") from error
+        raise ValueError(
+            f"{path} cannot be opened safely: {first}; expected tensors written by torch.save or safetensors"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ class Report:
         parts = []
         for name in ("loaded", "converted", "missing", "unexpected", "mismatched"):
             keys = getattr(self, name)
-            shown = "" if name == "loaded" or not keys else f" ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})"
+            shown = (
+                "" if name == "loaded" or not keys else f" ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})"
+            )
             parts.append(f"{len(keys)} {name}{shown}")
         return "; ".join(parts)
 
@@ -80,17 +84,29 @@ def start_from(model: Model, path: str | Path) -> Report:
     unexpected = {key: value for key, value in renamed.items() if key not in own}
     converted = _classifier(model, unexpected, own)
     if not taken:
-        raise ValueError(f"nothing in {path} fits {model.backbone_name}: it has {list(found)[:3]}, the model {list(own)[:3]}")
+        raise ValueError(
+            f"nothing in {path} fits {model.backbone_name}: it has {list(found)[:3]}, the model {list(own)[:3]}"
+        )
     model.load_state_dict(taken | converted, strict=False)
     missing = tuple(key for key in own if key not in taken and key not in converted)
-    used = {key for key in unexpected if converted and key.rsplit(".", 1)[-1] in ("weight", "bias") and _is_classifier(key)}
-    return Report(tuple(taken), tuple(converted), missing, tuple(key for key in unexpected if key not in used), mismatched)
+    used = {
+        key for key in unexpected if converted and key.rsplit(".", 1)[-1] in ("weight", "bias") and _is_classifier(key)
+    }
+    return Report(
+        tuple(taken), tuple(converted), missing, tuple(key for key in unexpected if key not in used), mismatched
+    )
 
 
 def _state(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping) and (inner := next((k for k in WRAPPERS if isinstance(content.get(k), Mapping)), "")):
+    while isinstance(content, Mapping) and (
+        inner := next((k for k in WRAPPERS if isinstance(content.get(k), Mapping)), "")
+    ):
         content = content[inner]
-    state = {key: value for key, value in content.items() if isinstance(value, Tensor)} if isinstance(content, Mapping) else {}
+    state = (
+        {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
     if not state:
         raise ValueError(f"{path} holds no weights; expected a state dict, or one under {', '.join(WRAPPERS)}")
     return state
@@ -108,9 +124,13 @@ def _align(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, 
 
 
 def _is_classifier(key: str) -> bool:
-    return key.removeprefix("backbone.").rsplit(".", 1)[0] in ("fc", "classifier", "head", "head.fc", "last_linear") or (
-        key.startswith("head.") and key.count(".") == 2
-    )
+    return key.removeprefix("backbone.").rsplit(".", 1)[0] in (
+        "fc",
+        "classifier",
+        "head",
+        "head.fc",
+        "last_linear",
+    ) or (key.startswith("head.") and key.count(".") == 2)
 
 
 def _classifier(model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -136,5 +156,3 @@ def _main_effect(value: Tensor, head: Head, names: list[str], sizes: list[int]) 
     grid = value.float().reshape(*sizes, *value.shape[1:])
     others = [axis for axis, name in enumerate(names) if name != head.name]
     return grid.mean(others) if others else grid
-
-

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ class Session:
     val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
     ignore_split: bool = option(False, "do not use the table's split column")
     extra: tuple[str, ...] = option((), "more folders or tables, for training only")
-    workers: int = field(default=2, metadata={"help": "loader processes", "short": ("-j",)})
+    workers: int = option(2, "loader processes", short="-j")
     device: str = option("auto", "cpu, cuda, or auto")
 
 
@@ -91,7 +91,9 @@ def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, toke
 
 
 def _parser(tokens: Sequence[str]) -> argparse.ArgumentParser:
-    parser = flags.Parser(prog="multihead", description="Multi-head classifiers of faces and people: mask, gender, age.")
+    parser = flags.Parser(
+        prog="multihead", description="Multi-head classifiers of faces and people: mask, gender, age."
+    )
     from multihead import __version__
 
     parser.add_argument("--version", action="version", version=f"multihead {__version__}")
@@ -119,7 +121,9 @@ def demo(args: argparse.Namespace) -> int:
 
 
 def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", default="runs/demo", help="folder for everything it makes (default runs/demo)")
+    parser.add_argument(
+        "-o", "--output", default="runs/demo", help="folder for everything it makes (default runs/demo)"
+    )
     parser.add_argument("--people", type=int, default=240, help="people to draw (default 240)")
     parser.add_argument("--epochs", type=int, default=None, help="passes over the training photos")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
@@ -150,7 +154,9 @@ def scan(args: argparse.Namespace) -> int:
     listed = faces.read_boxes(args.output)
     for path in listed.path[listed.status == "unreadable"].head(20):
         print(f"unreadable: {path}", file=sys.stderr)
-    say(f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, {counts.skipped} known before")
+    say(
+        f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, {counts.skipped} known before"
+    )
     say(f"wrote {args.output}")
     return 0
 
@@ -158,7 +164,9 @@ def scan(args: argparse.Namespace) -> int:
 def _scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="SOURCE", help="folders or tables")
     parser.add_argument("-o", "--output", default="boxes.csv", help="table to write (default boxes.csv)")
-    parser.add_argument("--faces", default="largest", type=flags.one_of(["largest", "central", "all"]), help="largest, central or all")
+    parser.add_argument(
+        "--faces", default="largest", type=flags.one_of(["largest", "central", "all"]), help="largest, central or all"
+    )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads (default 2)")
     flags.add_flags(parser, Sources, "photos")
 
@@ -213,7 +221,9 @@ def train(args: argparse.Namespace) -> int:
     torch.manual_seed(recipe.seed)
     model = _model(network, say).to(_device(session.device))
     if ranks.first():
-        settings = flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
+        settings = (
+            flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
+        )
         settings |= flags.effective(Sources, flags.build(Sources, values))
         settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
         _refuse_other_run(Path(session.output), session.resume)
@@ -249,7 +259,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flags(parser, Network, "model")
     flags.add_flags(parser, Recipe, "recipe")
     flags.add_flags(parser, Sources, "photos")
-    parser.add_argument("-b", dest="batch_size", type=int, default=argparse.SUPPRESS, help="short for --batch-size")
 
 
 def _parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:
@@ -293,7 +302,9 @@ def _heads(network: Network) -> tuple[Head, ...]:
         if name not in by_name:
             raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}")
     if len(network.resize) > 2 or min(network.resize) < 1:
-        raise ValueError(f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square")
+        raise ValueError(
+            f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square"
+        )
     given = dict(part.split("=", 1) for part in network.crops if "=" in part)
     common = next((part for part in network.crops if "=" not in part), "full")
     heads = tuple(by_name[name].on(*_crops(given.get(name, common), network.resize)) for name in names)
@@ -310,7 +321,9 @@ def _crops(text: str, resize: Sequence[int]) -> list[Any]:
         name, _, size = part.partition(":")
         sides = size.lower().split("x") if size else [str(side) for side in resize]
         if name not in known or len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
-            raise ValueError(f"unknown crop {part!r}; expected face, body or full, with a size as in body:160x112 if you like")
+            raise ValueError(
+                f"unknown crop {part!r}; expected face, body or full, with a size as in body:160x112 if you like"
+            )
         found.append(known[name].resized(*(int(side) for side in sides)))
     return found
 
@@ -364,7 +377,9 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
     parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--part", type=flags.one_of(["train", "val", "test", "all"]), help="which rows of a split column (default val)")
+    parser.add_argument(
+        "--part", type=flags.one_of(["train", "val", "test", "all"]), help="which rows of a split column (default val)"
+    )
     parser.add_argument("--by", nargs="+", default=[], help="also score slices, by a head or a column: mask source")
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
     _answer_arguments(parser)
@@ -407,7 +422,9 @@ def predict(args: argparse.Namespace) -> int:
         print(f"{len(failed)} of {len(rows)} rows have no answer", file=sys.stderr)
     if faceless and any(crop.needs_box for crop in model.crops):
         names = [row.item.name for row in rows if row.probs is not None and row.box is None and not row.item.whole]
-        print(f"{faceless} photos have no face and were read whole, for example {', '.join(names[:5])}", file=sys.stderr)
+        print(
+            f"{faceless} photos have no face and were read whole, for example {', '.join(names[:5])}", file=sys.stderr
+        )
     said = [f"wrote {args.output}"] if args.output else []
     said += [f"pictures in {args.draw}"] if args.draw else []
     if said:
@@ -444,7 +461,10 @@ def _predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--missing", default="full", type=flags.one_of(["full", "skip", "error"]), help="a photo without a face: full, skip or error"
+        "--missing",
+        default="full",
+        type=flags.one_of(["full", "skip", "error"]),
+        help="a photo without a face: full, skip or error",
     )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
@@ -455,7 +475,9 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 # ---- shared
 
 
-def _read(args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None) -> Photos:
+def _read(
+    args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
+) -> Photos:
     import warnings
 
     from multihead.labels import HEADS

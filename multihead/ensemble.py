@@ -45,7 +45,9 @@ class Ensemble(nn.Module):
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K); each member reads its own crops of the same photos."""
-        rows = [weight * _member_probs(self, member, images, present) for member, weight in zip(self.members, self.weights)]
+        rows = [
+            weight * _member_probs(self, member, images, present) for member, weight in zip(self.members, self.weights)
+        ]
         return torch.stack(rows).sum(0)
 
     def save(self, folder: str | Path) -> None:
@@ -107,7 +109,9 @@ def load(folder: str | Path) -> nn.Module:
 
 def _own(folder: Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run")
+        raise FileNotFoundError(
+            f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"
+        )
     return folder
 
 

@@ -63,11 +63,17 @@ def evaluate(
 
 
 def scores(
-    photos: Photos, space: Sequence[Head], rows: np.ndarray, probs: np.ndarray, unreadable: Sequence[tuple[int, str]] = ()
+    photos: Photos,
+    space: Sequence[Head],
+    rows: np.ndarray,
+    probs: np.ndarray,
+    unreadable: Sequence[tuple[int, str]] = (),
 ) -> Scores:
     """Scores of joint probabilities (n, K) for the rows (n,) of a table, sliced by any of its text columns."""
     chosen = photos[rows]
-    slices = {name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in ("source", "person", "split")}
+    slices = {
+        name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in ("source", "person", "split")
+    }
     slices |= {name: chosen.table[name].to_numpy() for name in chosen.extra}
     found = score(probs, chosen.labels(space), space, slices)
     return replace(found, errors=tuple((photos.paths[row], reason) for row, reason in unreadable))

@@ -45,7 +45,9 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             continue
         classes = objects[item.name]
         if types.NoneType in typing.get_args(hints[item.name]) and len(classes) == 1:
-            group.add_argument(flag(item), dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=_help(item))
+            group.add_argument(
+                flag(item), dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=_help(item)
+            )
         else:
             names = [found.__name__.lower() for found in classes]
             standard = item.default_factory().__class__.__name__.lower()  # type: ignore[misc]
@@ -59,7 +61,9 @@ def _add_fields(group: Any, classes: Sequence[type]) -> None:
         hints = typing.get_type_hints(found)
         for item in dataclasses.fields(found):
             if not any(flag(item) in action.option_strings for action in group._actions):
-                defaults = {c.__name__.lower(): f.default for c in classes for f in dataclasses.fields(c) if f.name == item.name}
+                defaults = {
+                    c.__name__.lower(): f.default for c in classes for f in dataclasses.fields(c) if f.name == item.name
+                }
                 same = len(set(defaults.values())) == 1
                 shown = item.default if same else ", ".join(f"{name} {value}" for name, value in defaults.items())
                 _add(group, item, hints[item.name], shown)
@@ -67,7 +71,7 @@ def _add_fields(group: Any, classes: Sequence[type]) -> None:
 
 def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -> None:
     text = _help(item) + ("" if default in (None, "", ()) else f" (default {_shown(default)})").replace("%", "%%")
-    names = [*item.metadata.get("short", ()), flag(item)]
+    names = [name for name in (item.metadata.get("short"), flag(item)) if name]
     plain = _plain(hint)
     if plain is bool:
         group.add_argument(*names, dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=text)
@@ -95,8 +99,10 @@ def build(kind: type, values: Mapping[str, Any]) -> Any:
             if made is not _UNSET:
                 chosen[item.name] = made
         elif value is not None:
-            chosen[item.name] = dict(value) if value and isinstance(value[0] if isinstance(value, list) else None, tuple) else (
-                tuple(value) if isinstance(value, list) else value
+            chosen[item.name] = (
+                dict(value)
+                if value and isinstance(value[0] if isinstance(value, list) else None, tuple)
+                else (tuple(value) if isinstance(value, list) else value)
             )
     return kind(**chosen)
 
@@ -174,7 +180,6 @@ def yaml_tokens(path: str | Path, parser: argparse.ArgumentParser) -> tuple[list
 
 
 def _tokens(action: argparse.Action, value: Any, where: str) -> Iterator[str] | list[str]:
-    long = action.option_strings[-1] if not isinstance(action, argparse.BooleanOptionalAction) else action.option_strings[0]
     long = next(name for name in action.option_strings if name.startswith("--"))
     if value is None:
         return []

@@ -48,7 +48,9 @@ class Head:
             raise ValueError(f"head {self.name!r} has classes {self.classes}; expected two or more unlike names")
         missing = [name for name in self.classes if name.strip().lower() in ("", "none", "nan", "na", "null")]
         if missing:
-            raise ValueError(f"head {self.name!r} names a class {missing[0]!r}, which tables read as missing; rename it")
+            raise ValueError(
+                f"head {self.name!r} names a class {missing[0]!r}, which tables read as missing; rename it"
+            )
         if not self.crops or len(set(self.crops)) < len(self.crops):
             raise ValueError(f"head {self.name!r} has crops {self.crops}; expected one or more unlike crops")
         if self.edges is not None and (
@@ -244,7 +246,9 @@ def _check_range(column: Array, head: Head) -> None:
     wrong = (column < UNKNOWN) | (column >= len(head.classes))
     if wrong.any():
         row = int(np.flatnonzero(np.asarray(wrong))[0])
-        raise ValueError(f"row {row}: head {head.name!r} has label {int(column[row])}; expected -1 to {len(head.classes) - 1}")
+        raise ValueError(
+            f"row {row}: head {head.name!r} has label {int(column[row])}; expected -1 to {len(head.classes) - 1}"
+        )
 
 
 def _names(heads: Sequence[Head]) -> list[str]:

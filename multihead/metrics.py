@@ -76,7 +76,9 @@ def confusion(labels: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -
     known = labels != UNKNOWN
     labels, answers, number = labels[known], answers[known], len(classes)
     if len(answers) and (answers.min() < 0 or answers.max() >= number or labels.max() >= number):
-        raise ValueError(f"labels and answers must lie in 0..{number - 1}; got answers {answers.min()}..{answers.max()}")
+        raise ValueError(
+            f"labels and answers must lie in 0..{number - 1}; got answers {answers.min()}..{answers.max()}"
+        )
     counts = np.bincount(labels * number + answers, minlength=number * number)
     return Confusion(tuple(classes), counts.reshape(number, number))
 

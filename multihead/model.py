@@ -59,7 +59,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
         self.backbone = create_backbone(backbone, self.crops, pretrained, drop_path)
         width = int(self.backbone.head_hidden_size)  # num_features is smaller in some backbones (mobilenetv3)
         self.drop = nn.Dropout(drop)
-        self.head = nn.ModuleDict({head.name: nn.Linear(width * len(head.crops), len(head.classes)) for head in self.heads})
+        self.head = nn.ModuleDict(
+            {head.name: nn.Linear(width * len(head.crops), len(head.classes)) for head in self.heads}
+        )
         self.absent = nn.Parameter(torch.zeros(len(self.crops), width))
         config = self.backbone.pretrained_cfg
         self.mean = tuple(mean or config.get("mean") or (0.485, 0.456, 0.406))
@@ -212,7 +214,9 @@ def read_config(folder: str | Path) -> dict[str, object]:
     """
     path = Path(folder) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} is no model folder: config.json is missing; expected what save_pretrained wrote")
+        raise FileNotFoundError(
+            f"{folder} is no model folder: config.json is missing; expected what save_pretrained wrote"
+        )
     config = json.loads(path.read_text())
     if config.get("multihead") != FORMAT or "backbone" not in config:
         raise ValueError(f"{path} is not of a multihead model (format {config.get('multihead')!r}, expected {FORMAT})")
@@ -242,7 +246,8 @@ def _describe(crops: Sequence[Crop] | Mapping[Crop, Tensor]) -> list[str]:
 
 def _card(model: Model) -> str:
     heads = "\n".join(
-        f"- **{head.name}**: {', '.join(head.classes)} (reads {', '.join(_describe(head.crops))})" for head in model.heads
+        f"- **{head.name}**: {', '.join(head.classes)} (reads {', '.join(_describe(head.crops))})"
+        for head in model.heads
     )
     return f"""---
 library_name: multihead

@@ -66,5 +66,5 @@ def _triangle(schedule: Cyclic, lr: float, epoch: float) -> float:
     cycle, place = divmod(epoch, length)
     up = place / schedule.up_epochs
     height = up if up <= 1 else 1 - (place - schedule.up_epochs) / schedule.down_epochs
-    halved = 2.0 ** -cycle if schedule.cycle_mode == "triangular2" else 1.0
+    halved = 2.0**-cycle if schedule.cycle_mode == "triangular2" else 1.0
     return schedule.min_lr + (lr - schedule.min_lr) * height * halved

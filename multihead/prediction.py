@@ -113,7 +113,11 @@ def answers(
     with ThreadPoolExecutor(max(1, workers)) as pool:
         while chunk := list(islice(rest, CHUNK)):
             images = list(pool.map(_decode, chunk))
-            found = _faces(chunk, images, faces or "largest", searcher) if needs or faces else [[item.box] for item in chunk]
+            found = (
+                _faces(chunk, images, faces or "largest", searcher)
+                if needs or faces
+                else [[item.box] for item in chunk]
+            )
             rows = list(_rows(chunk, images, found, needs, missing))
             done = _answer(model, rows, batch_size)
             if draw is not None:
@@ -148,7 +152,9 @@ def _items(source: Any, name: str) -> Iterator[Item]:
         for number, part in enumerate(source):
             yield from _items(part, f"{name} {number}")
     else:
-        raise TypeError(f"cannot read photos from {type(source).__name__}; expected a path, array, PIL picture, bytes or a list")
+        raise TypeError(
+            f"cannot read photos from {type(source).__name__}; expected a path, array, PIL picture, bytes or a list"
+        )
 
 
 def _path_items(source: str | Path) -> Iterator[Item]:
@@ -172,7 +178,9 @@ def _decode(item: Item) -> np.ndarray | str:
         return str(error)
 
 
-def _faces(chunk: Sequence[Item], images: Sequence[np.ndarray | str], which: str, finder: Detector) -> list[list[Box | None]]:
+def _faces(
+    chunk: Sequence[Item], images: Sequence[np.ndarray | str], which: str, finder: Detector
+) -> list[list[Box | None]]:
     """The boxes to answer for in each photo: its own box if it came with one, else what the finder finds."""
     wanted = [not isinstance(image, str) and item.box is None and not item.whole for item, image in zip(chunk, images)]
     searched = iter(finder.find([image for image, search in zip(images, wanted) if search]))  # type: ignore[misc]
@@ -187,7 +195,11 @@ def _faces(chunk: Sequence[Item], images: Sequence[np.ndarray | str], which: str
 
 
 def _rows(
-    chunk: Sequence[Item], images: Sequence[np.ndarray | str], found: Sequence[Sequence[Box | None]], needs: bool, missing: str
+    chunk: Sequence[Item],
+    images: Sequence[np.ndarray | str],
+    found: Sequence[Sequence[Box | None]],
+    needs: bool,
+    missing: str,
 ) -> Iterator[tuple[Answer, np.ndarray | None]]:
     """(the row without its probabilities, the photo) for every row; the photo is None where there is no answer."""
     for item, image, boxes in zip(chunk, images, found):
@@ -220,7 +232,9 @@ def _answer(model: Classifier, rows: Sequence[tuple[Answer, np.ndarray | None]],
     return done
 
 
-def crop_probs(model: Classifier, images: Sequence[Sequence[np.ndarray]], present: Sequence[Sequence[bool]]) -> np.ndarray:
+def crop_probs(
+    model: Classifier, images: Sequence[Sequence[np.ndarray]], present: Sequence[Sequence[bool]]
+) -> np.ndarray:
     """Joint probabilities (B, K) of B photos' crops [(H, W, 3) uint8, ...] in the order of `model.crops`."""
     device = next(iter(model.parameters())).device  # type: ignore[call-overload]
     batch: dict[Crop, torch.Tensor] = {}
@@ -238,7 +252,9 @@ def table(rows: Iterator[Answer] | Sequence[Answer], space: Sequence[Head]) -> p
     rows = list(rows)
     number = size(space)
     answered = np.array([row.probs is not None for row in rows], bool)
-    probs = np.stack([row.probs if row.probs is not None else np.full(number, np.nan) for row in rows] or [np.empty(number)])
+    probs = np.stack(
+        [row.probs if row.probs is not None else np.full(number, np.nan) for row in rows] or [np.empty(number)]
+    )
     probs = probs[: len(rows)]
     columns: dict[str, Any] = {"path": [row.item.name for row in rows], "box": [box_text(row.box) for row in rows]}
     parts = marginals(probs, space)
@@ -289,14 +305,20 @@ def submission(
     unread = [(name, row.error) for name, row in zip(listed.ImageID, rows) if row.probs is None]
     known = getattr(model, "prior", None)
     if unread and known is None:
-        raise ValueError(f"{unread[0][1]}; the model knows no training prior to answer with: train it with multihead.fit")
+        raise ValueError(
+            f"{unread[0][1]}; the model knows no training prior to answer with: train it with multihead.fit"
+        )
     fallback = int(np.argmax(known)) if known is not None else 0
     listed["ans"] = [fallback if row.probs is None else int(row.probs.argmax()) for row in rows]
     return listed[["ImageID", "ans"]], unread
 
 
 def _draw(
-    chunk: Sequence[Item], images: Sequence[np.ndarray | str], rows: Sequence[Answer], space: Sequence[Head], folder: Path
+    chunk: Sequence[Item],
+    images: Sequence[np.ndarray | str],
+    rows: Sequence[Answer],
+    space: Sequence[Head],
+    folder: Path,
 ) -> None:
     from multihead.drawn import annotate, picture_path
 

@@ -113,10 +113,12 @@ def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
     if source.suffix.lower() not in (".csv", ".txt", ".tsv"):
         raise ValueError(f"{source} is no table; expected a folder or a CSV with a 'path' column")
     try:
-        table = pd.read_csv(
-            source, dtype=str, keep_default_na=False, encoding_errors="surrogateescape", sep=None, engine="python"
-        ) if source.suffix.lower() != ".csv" else pd.read_csv(
-            source, dtype=str, keep_default_na=False, encoding_errors="surrogateescape"
+        table = (
+            pd.read_csv(
+                source, dtype=str, keep_default_na=False, encoding_errors="surrogateescape", sep=None, engine="python"
+            )
+            if source.suffix.lower() != ".csv"
+            else pd.read_csv(source, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{source} cannot be read as a CSV: {error}") from error
@@ -134,7 +136,9 @@ def _folder(root: Path) -> tuple[pd.DataFrame, Path]:
 
     for images in (root, root / "images", root / "train" / "images"):
         if images.is_dir() and any(PERSON_FOLDER.fullmatch(item.name) for item in images.iterdir() if item.is_dir()):
-            listed = next((folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None)
+            listed = next(
+                (folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None
+            )
             table = None if listed is None else pd.read_csv(listed, dtype=str, keep_default_na=False)
             return _competition(images, table)
     files = image_files(root)
@@ -165,7 +169,13 @@ def _competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFram
             if not state:
                 odd.append(f"{folder.name}/{file.name}")
             rows.append(
-                (file.relative_to(root).as_posix(), folder.name, state, str(person["gender"]).lower(), str(person["age"]))
+                (
+                    file.relative_to(root).as_posix(),
+                    folder.name,
+                    state,
+                    str(person["gender"]).lower(),
+                    str(person["age"]),
+                )
             )
     lost = sorted(set(known) - {row[1] for row in rows})
     _warn(images, odd, "names that are no <id>_<gender>_<race>_<age> folder or mask1-5, incorrect_mask, normal")
@@ -287,7 +297,9 @@ def _years(cell: str, head: Head) -> tuple[float, int]:
     except ValueError:
         years = float("nan")
     if not 0 <= years <= OLDEST:
-        raise ValueError(f"{cell!r} is no {head.name}; expected years from 0 to {OLDEST}, one of {head.classes}, or a blank")
+        raise ValueError(
+            f"{cell!r} is no {head.name}; expected years from 0 to {OLDEST}, one of {head.classes}, or a blank"
+        )
     return years, UNKNOWN
 
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
-def option(default: object, help: str, flag: str = "", factory: object = None) -> typing.Any:
+def option(default: object, help: str, flag: str = "", factory: object = None, short: str = "") -> typing.Any:
     """A dataclass field with its help and, where it differs from the field's name, its command-line flag."""
-    metadata = {"help": help, "flag": flag}
+    metadata = {"help": help, "flag": flag, "short": short}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)  # type: ignore[call-overload]
     return field(default=default, metadata=metadata)
@@ -167,7 +167,7 @@ class Recipe:
     """
 
     epochs: int = option(10, "passes over the training photos")
-    batch_size: int = option(32, "photos a batch, on each process")
+    batch_size: int = option(32, "photos a batch, on each process", short="-b")
     optim: Optim = option(None, "optimiser", "opt", AdamW)
     schedule: Schedule = option(None, "course of the learning rate", "sched", OneCycle)
     augment: Augment = option(None, "changes of the training photos", "aug", Flip)

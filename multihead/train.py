@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,18 +19,18 @@ from torch import nn
 
 from multihead import checkpoint, ranks
 from multihead.augment import photo_seed
-from multihead.batches import Batch, PhotoSet, Shuffled, loader
-from multihead.boxes import locate_faces
+from multihead.batches import Batch, Shuffled, loader
 from multihead.data import Photos, check_disjoint, write_splits
 from multihead.evaluation import answers, autocast, scores
 from multihead.files import write_text
-from multihead.labels import UNKNOWN, base, encode, joint, size
+from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
 from multihead.losses import targets, total
 from multihead.metrics import Scores
 from multihead.model import Model
 from multihead.optim import create_optimizer, rate
-from multihead.recipe import Augment, Plain, Recipe, to_dict
+from multihead.recipe import Plain, Recipe, to_dict
+from multihead.sides import Ready, prior, report
 from multihead.speed import keep_memory
 
 
@@ -69,7 +68,7 @@ def epochs(
     folder = None if out is None else Path(out)
     ready = Ready(model, train, recipe, recipe.augment, workers)
     ready_valid = None if valid is None else Ready(model, valid, recipe, Plain(), workers)
-    _report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
+    report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
     run = Run(model, ready, ready_valid, recipe, folder, workers)
     if resume:
         run.resume()
@@ -78,36 +77,6 @@ def epochs(
     if folder is not None and ranks.first():
         write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
     yield from run.epochs(progress)
-
-
-class Ready:
-    """Photos that can be read, with their crops in memory where they fit: what one side of a run reads."""
-
-    def __init__(self, model: Model, photos: Photos, recipe: Recipe, augment: Augment, workers: int) -> None:
-        located = ranks.first_then_rest(lambda: locate_faces(photos, model.crops, missing=recipe.missing))
-        self.photos, self.faceless, self.searched = located.photos, located.faceless, located.searched
-        self.held = PhotoSet(self.photos, model.heads, model.crops, augment=augment, seed=recipe.seed)
-        self.unreadable = self.held.fill(workers)
-        bad = {row for row, _ in self.unreadable}
-        self.rows = np.array([row for row in range(len(self.photos)) if row not in bad], np.int64)
-
-    def notes(self, what: str) -> list[str]:
-        """What a user should know of these photos, a line each."""
-        lines = []
-        if self.searched:
-            lines.append(f"{what}: searched {self.searched} photos for faces")
-        if self.faceless:
-            lines.append(f"{what}: {len(self.faceless)} photos have no face, for example {self.faceless[0]}")
-        lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable]
-        return lines
-
-
-def _report(sides: Mapping[str, Ready]) -> None:
-    """Say on standard error, once, what was searched, has no face, or cannot be read."""
-    if ranks.first():
-        for what, ready in sides.items():
-            for note in ready.notes(what):
-                print(note, file=sys.stderr)
 
 
 class Run:
@@ -128,7 +97,7 @@ class Run:
         self.device = next(model.parameters()).device
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
-        model.prior = prior(model, train.held.labels[train.rows].numpy())
+        model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
         self.forward = ranks.parallel(model)
         self.optimizer = create_optimizer(model, recipe.optim)
         self.ema = ModelEmaV3(model, recipe.ema.model_ema_decay, use_warmup=True) if recipe.ema else None
@@ -349,27 +318,15 @@ def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) 
     if old == new:
         return
     recipes = (old["recipe"], new["recipe"])
-    changed = [f"{key}: {recipes[0].get(key)!r}, now {value!r}" for key, value in recipes[1].items() if recipes[0].get(key) != value]
-    changed += [f"{key}: {old[key]!r}, now {new[key]!r}" for key in ("photos", "model", "processes") if old[key] != new[key]]
+    changed = [
+        f"{key}: {recipes[0].get(key)!r}, now {value!r}"
+        for key, value in recipes[1].items()
+        if recipes[0].get(key) != value
+    ]
+    changed += [
+        f"{key}: {old[key]!r}, now {new[key]!r}" for key in ("photos", "model", "processes") if old[key] != new[key]
+    ]
     raise ValueError(f"{path} is of another run and cannot be resumed ({'; '.join(changed)}); start in a new folder")
-
-
-def prior(model: Model, labels: np.ndarray) -> tuple[float, ...]:
-    """The share of each joint class (K,) in training labels (N, heads): the product of the heads' shares where no row
-    is fully known, even shares where a head has no label."""
-    table = base(model.heads)
-    whole = encode(labels, table)
-    whole = whole[whole != UNKNOWN]
-    if len(whole):
-        shares = np.bincount(whole, minlength=size(table)) / len(whole)
-    else:
-        each = {}
-        for column, head in enumerate(table):
-            known = labels[:, column][labels[:, column] != UNKNOWN]
-            counts = np.bincount(known, minlength=len(head.classes)) if len(known) else np.ones(len(head.classes))
-            each[head.name] = (counts / counts.sum())[None]
-        shares = joint(each, table)[0]
-    return tuple(float(share) for share in shares)
 
 
 @contextlib.contextmanager

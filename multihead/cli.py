@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; what was written stays, --resume goes on where the verb has it", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, FileNotFoundError, FileExistsError, PermissionError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"multihead {verb.verb}: error: {text}", file=sys.stderr)
         return 2
@@ -81,7 +81,8 @@ def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, toke
     """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
     more, positionals = flags.yaml_tokens(verb.config, verb.parser)
     place = tokens.index(verb.verb) + 1
-    verb, rest = parser.parse_known_args([*tokens[:place], *more, *tokens[place:]])
+    # --config again: it ends a list such as `resize: [280, 210]`, which would else take the DATA that follow
+    verb, rest = parser.parse_known_args([*tokens[:place], *more, f"--config={verb.config}", *tokens[place:]])
     if rest:
         verb.parser.refuse_unknown(rest)
     for name, values in positionals.items():
@@ -136,7 +137,7 @@ def scan(args: argparse.Namespace) -> int:
     """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
     from multihead import faces
 
-    photos = _read(args, heads=())
+    photos = _read(args)
     roots = set(photos.table.root)
     root = roots.pop() if len(roots) == 1 else None
     say, total = _say(args), len(set(photos.paths))
@@ -151,9 +152,8 @@ def scan(args: argparse.Namespace) -> int:
             workers=args.workers,
             progress=lambda done, total, counts: shown.update(done - shown.n),
         )
-    listed = faces.read_boxes(args.output)
-    for path in listed.path[listed.status == "unreadable"].head(20):
-        print(f"unreadable: {path}", file=sys.stderr)
+    for problem in counts.problems:
+        print(f"unreadable: {problem}", file=sys.stderr)
     say(
         f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, {counts.skipped} known before"
     )
@@ -338,6 +338,8 @@ def _device(name: str) -> Any:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(name)
+    if not name.startswith(("cpu", "cuda", "mps")) or name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto")
     return torch.device(name)
 
 
@@ -475,19 +477,16 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 # ---- shared
 
 
-def _read(
-    args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
-) -> Photos:
+def _read(args: argparse.Namespace, sources: Sequence[str] | None = None) -> Photos:
     import warnings
 
-    from multihead.labels import HEADS
     from multihead.reading import read
 
     chosen = flags.build(Sources, vars(args))
     options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
     with warnings.catch_warnings(record=True) as noticed:
         warnings.simplefilter("always")
-        photos = read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
+        photos = read(list(sources or args.data), **options)
     if not args.quiet:
         for notice in noticed:
             print(f"note: {notice.message}", file=sys.stderr)

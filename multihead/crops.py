@@ -74,14 +74,14 @@ def locate(crop: Crop, box: Sequence[float] | None, shape: Sequence[int]) -> Reg
     if not (x0 < x1 and y0 < y1 and x0 < width and y0 < height and x1 > 0 and y1 > 0):
         raise ValueError(f"box {(x0, y0, x1, y1)} has no area inside a photo of {width} x {height} pixels")
     wanted = _body(x0, y0, x1, y1) if crop.region == "body" else _face(x0, y0, x1, y1, crop)
-    left, top = max(0, round(wanted[0])), max(0, round(wanted[1]))
+    left, top = min(max(0, round(wanted[0])), width - 1), min(max(0, round(wanted[1])), height - 1)
     right, bottom = min(width, round(wanted[2])), min(height, round(wanted[3]))
-    right, bottom = max(right, left + 1), max(bottom, top + 1)
+    right, bottom = max(right, left + 1), max(bottom, top + 1)  # one pixel at least
     whole = (wanted[2] - wanted[0]) * (wanted[3] - wanted[1])
     inside = (right - left) * (bottom - top)
     if crop.region == "body" and inside < VISIBLE * whole:
         return None
-    return (min(left, width - 1), min(top, height - 1), right, bottom)
+    return (left, top, right, bottom)
 
 
 def box_of(row: np.ndarray) -> Box | None:

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from multihead import splits
 from multihead.files import write_text
-from multihead.labels import UNKNOWN, Head, bands, base
+from multihead.labels import UNKNOWN, Head, bands, base, class_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +47,9 @@ class Photos:
         people = len(set(self.people) - {""})
         return f"Photos({len(self)} rows, {people} people named; known: {known})"
 
-    def __getitem__(self, rows: object) -> Photos:
+    def __getitem__(self, rows: Any) -> Photos:
         """Some rows: a mask, row numbers or a slice."""
-        chosen = np.arange(len(self))[rows]  # type: ignore[index]
+        chosen = np.arange(len(self))[rows]
         return Photos(self.table.iloc[np.atleast_1d(chosen)].reset_index(drop=True), self.heads)
 
     def __add__(self, other: Photos) -> Photos:
@@ -61,7 +61,7 @@ class Photos:
 
         if not isinstance(other, Photos):
             return NotImplemented
-        if self.heads != other.heads:
+        if _questions(self.heads) != _questions(other.heads):
             raise ValueError(f"photos read for heads {_names(self.heads)} and {_names(other.heads)} cannot be joined")
         both = pd.concat([self.table, other.table], ignore_index=True)
         extra = list(dict.fromkeys(self.extra + other.extra))
@@ -123,9 +123,9 @@ class Photos:
     def where(self, test: Callable[[pd.DataFrame], object] | None = None, **values: object) -> Photos:
         """The rows that pass: a function of the table to a mask, or column=value or list of values.
 
-        A head's value may be a class name: `photos.where(mask="worn", source=["aaf", "rmfd"])`.
+        A head's value is a class by name or index: `photos.where(mask="worn", source=["aaf", "rmfd"])`.
 
-        Raises: KeyError that lists the columns.
+        Raises: KeyError that lists the columns, ValueError for a value that is no class of its head.
         """
         keep = np.ones(len(self), bool) if test is None else np.asarray(test(self.table), bool)
         labels = dict(zip(_names(self.heads), self.labels().T))
@@ -135,8 +135,7 @@ class Photos:
             found = labels.get(column, self.table[column].to_numpy())
             options = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
             head = next((head for head in self.heads if head.name == column), None)
-            options = [head.classes.index(o) if head and o in head.classes else o for o in options]
-            keep &= np.isin(found, list(options))
+            keep &= np.isin(found, [class_index(head, option) if head else option for option in options])
         return self[keep]
 
     def part(self, name: str) -> Photos:
@@ -195,7 +194,7 @@ class Photos:
             by_size.setdefault(size, set()).add(path)
         return [_digest(path) if size > 0 and len(by_size[size]) > 1 else "" for path, size in zip(self.paths, sizes)]
 
-    def with_columns(self, **columns: object) -> Photos:
+    def with_columns(self, **columns: Any) -> Photos:
         """The same photos with columns replaced or added, each of length N or one value."""
         return Photos(self.table.assign(**columns), self.heads)
 
@@ -218,7 +217,8 @@ class Photos:
         return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
 
     def write(self, path: str | Path) -> None:
-        """Write the table as a CSV that `multihead.read` reads back: absolute paths, class names, boxes, split."""
+        """Write the table as a CSV that `multihead.read` reads back: absolute paths, class names, boxes, split, and
+        the other columns of the source."""
         keep = ["path", "source", "person", "split"]
         plain = self.table[keep].copy()
         for head, label in zip(self.heads, self.labels().T):
@@ -227,6 +227,7 @@ class Photos:
                 plain[head.name] = self.table.years
         plain[BOX] = self.table[BOX]
         plain["face"] = np.where(self.table.whole, "whole", "")
+        plain[self.extra] = self.table[self.extra]
         write_text(path, plain.to_csv(index=False))
 
 
@@ -239,7 +240,8 @@ def check_disjoint(left: Photos, right: Photos) -> None:
         if found:
             listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
             raise LeakError(
-                f"{len(found)} {what} are on both sides: {listed}; split by person with photos.split() or photos.folds()"
+                f"{len(found)} {what} are on both sides: {listed}; "
+                "split by person with photos.split() or photos.folds()"
             )
 
 
@@ -283,3 +285,8 @@ def _digest(path: str) -> str:
 
 def _names(heads: Sequence[Head]) -> list[str]:
     return [head.name for head in heads]
+
+
+def _questions(heads: Sequence[Head]) -> list[tuple[object, ...]]:
+    """What labels depend on: everything of the heads but their crops."""
+    return [(head.name, head.classes, head.edges) for head in heads]

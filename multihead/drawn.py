@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from multihead.crops import Box
+from multihead.files import replace_file
 from multihead.images import write_jpeg
 from multihead.labels import Head, marginals
 
+LONGEST = 65_500  # pixels; a JPEG holds no more
 COLOURS = ((46, 160, 67), (219, 109, 40), (207, 34, 46), (9, 105, 218), (130, 80, 223), (87, 96, 106))
 
 
@@ -23,6 +25,27 @@ def annotate(
 
     rows: (box, joint probabilities (K,)). The colour is that of the first head's class; a number is its probability.
     """
+    write_jpeg(np.asarray(_annotated(image, rows, space)), path)
+
+
+def sheet(photos: Sequence[tuple[np.ndarray, Box | None, np.ndarray]], space: Sequence[Head], path: str | Path) -> None:
+    """Write a PNG of several photos with their answers, side by side in rows of six.
+
+    photos: (image (H, W, 3), box, joint probabilities (K,)).
+    """
+    from PIL import Image, ImageOps
+
+    height, width, columns = 360, 270, 6
+    cells = [ImageOps.pad(_annotated(i, [(b, p)], space), (width, height), color="white") for i, b, p in photos]
+    rows = -(-len(cells) // columns)
+    page = Image.new("RGB", (columns * width, max(1, rows) * height), "white")
+    for place, cell in enumerate(cells):
+        page.paste(cell, ((place % columns) * width, (place // columns) * height))
+    replace_file(path, lambda fresh: page.save(fresh, format="PNG"))
+
+
+def _annotated(image: np.ndarray, rows: Sequence[tuple[Box | None, np.ndarray]], space: Sequence[Head]):  # type: ignore[no-untyped-def]
+    """The photo as a PIL picture with boxes and answers."""
     from PIL import Image, ImageDraw, ImageFont
 
     picture = _readable(Image.fromarray(image))
@@ -40,7 +63,7 @@ def annotate(
             draw.rectangle((x0, y0, x1, y1), outline=colour, width=max(2, height // 7))
             corner = (x0, y1 + 2)
         _label(draw, lines, corner, font, colour, picture.size)
-    write_jpeg(np.asarray(picture), path)
+    return picture
 
 
 def picture_path(folder: Path, name: str) -> Path:
@@ -50,12 +73,10 @@ def picture_path(folder: Path, name: str) -> Path:
 
 
 def _readable(picture):  # type: ignore[no-untyped-def]
-    """The picture, enlarged if it is too small to write on."""
-    least = 320
-    if min(picture.size) >= least:
-        return picture
-    factor = least / min(picture.size)
-    if max(picture.size) * factor > 4000:  # a sliver: leave it
+    """The picture, enlarged if it is too small to write on, reduced if it is too long for a JPEG."""
+    factor = 320 / min(picture.size)
+    if factor <= 1 or max(picture.size) * factor > 4000:  # a sliver is not enlarged
+        picture.thumbnail((LONGEST, LONGEST))  # only ever reduces
         return picture
     return picture.resize((round(picture.width * factor), round(picture.height * factor)))
 

@@ -59,23 +59,27 @@ def evaluate(
     if not len(found):
         first = f"; the first: {unreadable[0][1]}" if unreadable else ""
         raise ValueError(f"none of {len(photos)} photos could be scored{first}")
-    return scores(photos, model.space, found, probs, unreadable)
+    heads = getattr(model, "heads", model.space)  # a model's own edges; an ensemble has none, the photos' count
+    return scores(photos, heads, found, probs, unreadable)
 
 
 def scores(
     photos: Photos,
-    space: Sequence[Head],
+    heads: Sequence[Head],
     rows: np.ndarray,
     probs: np.ndarray,
     unreadable: Sequence[tuple[int, str]] = (),
 ) -> Scores:
-    """Scores of joint probabilities (n, K) for the rows (n,) of a table, sliced by any of its text columns."""
+    """Scores of joint probabilities (n, K) for the rows (n,) of a table, sliced by any of its text columns.
+
+    Numbers (years) become bands by the heads' own edges, where they have some.
+    """
     chosen = photos[rows]
     slices = {
         name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in ("source", "person", "split")
     }
     slices |= {name: chosen.table[name].to_numpy() for name in chosen.extra}
-    found = score(probs, chosen.labels(space), space, slices)
+    found = score(probs, chosen.labels(heads), heads, slices)
     return replace(found, errors=tuple((photos.paths[row], reason) for row, reason in unreadable))
 
 

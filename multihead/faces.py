@@ -4,7 +4,7 @@ import csv
 import math
 import os
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from multihead.images import ImageError, read_image
 
 if TYPE_CHECKING:
     import pandas as pd
+    from facenet_pytorch import MTCNN
 
 WHICH = ("largest", "central", "all")
 COLUMNS = ("path", "x0", "y0", "x1", "y1", "score", "status")
@@ -60,9 +61,13 @@ class Detector(Protocol):
 class Finder:
     """MTCNN from facenet-pytorch, whose weights come with the package; nothing is downloaded.
 
+    Each face is looked at twice more, once mirrored, and its score is the mean: masked faces pass at thresholds that
+    would otherwise let in chance patterns (benchmarks/faces.py has the figures).
+
     Args:
-        min_face: side of the smallest face looked for, in pixels of the photo. None asks for 0.1 of the photo's
+        min_face: longer side of the smallest face given, in pixels of the photo. None looks for 0.1 of the photo's
             short side (at least 20), and once more for 20 unless that finds a portrait: one face, not a small one.
+            Where nothing is found the mirror image is tried.
         thresholds: least scores, 0..1: of the first two nets, and of the last one's mean over three looks.
         device: where the nets run, such as "cuda".
         longest: photos with a longer side are searched at this size, so that time and memory stay bounded.
@@ -76,7 +81,7 @@ class Finder:
     def __init__(
         self,
         min_face: int | None = None,
-        thresholds: tuple[float, float, float] = (0.5, 0.5, 0.6),
+        thresholds: tuple[float, float, float] = (0.5, 0.6, 0.55),
         *,
         device: str = "cpu",
         longest: int = _LONGEST,
@@ -86,7 +91,7 @@ class Finder:
         if len(thresholds) != 3 or not all(0 < threshold < 1 for threshold in thresholds):
             raise ValueError(f"expected three thresholds between 0 and 1, got {thresholds!r}")
         self.min_face, self.thresholds, self.device, self.longest = min_face, tuple(thresholds), device, longest
-        self._nets = None
+        self._nets: MTCNN | None = None
 
     def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
         """The faces of each photo, largest first; photos of equal size run together.
@@ -113,19 +118,26 @@ class Finder:
         return faces
 
     def _find_equal(self, images: list[np.ndarray]) -> list[list[Face]]:
-        """The faces of photos of one size: the large ones, then, unless that shows a portrait, the small ones too."""
+        """The faces of photos of one size: large ones, then small ones if it is no portrait, then the mirror's."""
         height, width = images[0].shape[:2]
         small = _fit((height, width), self.longest)
         scale = np.array([width / small[1], height / small[0]])
         if small != (height, width):
             images = [cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA) for image in images]
         wanted = self.min_face / scale.max() if self.min_face else max(_SMALLEST, 0.1 * min(small))
-        found = self._detect(images, max(12.0, wanted))
+        wanted = max(12.0, wanted)
+        found = self._detect(images, wanted)
         if not self.min_face and wanted > _SMALLEST:
             again = [i for i, (boxes, _) in enumerate(found) if not _is_portrait(boxes, small)]
             for i, result in zip(again, self._detect([images[i] for i in again], _SMALLEST), strict=True):
                 found[i] = result
-        return [_faces(boxes, points, scale, (height, width)) for boxes, points in found]
+        # The nets are not symmetric: the mirror image shows them some masked faces that they overlook.
+        empty = [i for i, (boxes, _) in enumerate(found) if not len(boxes)]
+        mirrored = self._detect([np.ascontiguousarray(images[i][:, ::-1]) for i in empty], wanted)
+        for i, (boxes, points) in zip(empty, mirrored, strict=True):
+            found[i] = _mirror(boxes, points, small[1])
+        faces = [_faces(boxes, points, scale, (height, width)) for boxes, points in found]
+        return [[face for face in each if _longer(face) >= (self.min_face or 0)] for each in faces]
 
     def _detect(self, images: list[np.ndarray], min_face: float) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each photo, all of one size: boxes with scores (N, 5) and points (N, 5, 2)."""
@@ -137,7 +149,7 @@ class Finder:
         if len(images) > 1:
             return [self._detect([image], min_face)[0] for image in images]
         frame = min(images[0].shape[:2]) // 2
-        framed = cv2.copyMakeBorder(images[0], *[frame] * 4, cv2.BORDER_CONSTANT)
+        framed = cv2.copyMakeBorder(images[0], frame, frame, frame, frame, cv2.BORDER_CONSTANT)
         boxes, points = self._run([framed], min_face)[0]
         return [(boxes - [frame, frame, frame, frame, 0], points - frame)]
 
@@ -172,13 +184,13 @@ class Finder:
         sure = boxes[:, 4] >= self.thresholds[2]
         return boxes[sure], points[sure]
 
-    def _build(self):
+    def _build(self) -> "MTCNN":
         if self._nets is None:
+            import facenet_pytorch
             import torch
-            from facenet_pytorch import MTCNN
 
             with torch.random.fork_rng(devices=[]):  # new layers draw numbers: a first search must not shift a seed
-                self._nets = MTCNN(keep_all=True, device=self.device)
+                self._nets = facenet_pytorch.MTCNN(keep_all=True, device=self.device)
         return self._nets
 
 
@@ -285,25 +297,24 @@ def read_boxes(path: str | os.PathLike) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    table = pd.DataFrame(list(_rows(Path(path))), columns=list(COLUMNS))
-    numbers = {name: "float64" for name in COLUMNS[1:6]}
+    blank = (math.nan,) * 4
+    rows = [(row.path, *(row.box or blank), row.score, row.status) for row in _rows(Path(path))]
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    numbers = dict.fromkeys(COLUMNS[1:6], "float64")
     # object: a string type on Arrow could not hold the names that are not UTF-8
     return table.astype({"path": object, "status": object, **numbers})
 
 
 class _Row(NamedTuple):
     path: str
-    x0: float | None
-    y0: float | None
-    x1: float | None
-    y1: float | None
+    box: tuple[float, ...] | None  # x0, y0, x1, y1
     score: float | None
     status: str
 
 
 def _search(
     todo: dict[str, Path], finder: Detector, which: str, workers: int, batch: int, counts: ScanCounts
-) -> Iterator[list[_Row]]:
+) -> Generator[list[_Row], None, None]:
     """Rows of each batch of photos; counts is kept up to date."""
     for photos in _batches(_decoded(todo, workers), batch):
         readable = [image for _, image in photos if isinstance(image, np.ndarray)]
@@ -312,18 +323,19 @@ def _search(
             raise ValueError(
                 f"{type(finder).__name__}.find gave {len(found)} lists of faces for {len(readable)} photos"
             )
-        rows, faces = [], iter(found)
+        faces = iter(found)
+        rows: list[_Row] = []
         for name, image in photos:
             if isinstance(image, ImageError):
                 counts.unreadable += 1
                 counts.problems.append(str(image))
-                rows.append(_Row(name, *[None] * 5, "unreadable"))
+                rows.append(_Row(name, None, None, "unreadable"))
                 continue
             chosen = choose(next(faces), which, image.shape[:2])
             counts.found += bool(chosen)
             counts.none += not chosen
-            rows += [_Row(name, *face.box, face.score, "found") for face in chosen]
-            rows += [] if chosen else [_Row(name, *[None] * 5, "none")]
+            rows += [_Row(name, face.box, face.score, "found") for face in chosen]
+            rows += [] if chosen else [_Row(name, None, None, "none")]
         yield rows
 
 
@@ -381,6 +393,14 @@ def _is_portrait(boxes: np.ndarray, size: tuple[int, int]) -> bool:
     return len(sides) == 1 and sides[0] >= 0.2 * min(size)
 
 
+def _mirror(boxes: np.ndarray, points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes (N, 5) and points (N, 5, 2) of the mirror image: left and right change places."""
+    boxes, points = boxes.copy(), points[:, [1, 0, 2, 4, 3]]
+    boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
+    points[:, :, 0] = width - points[:, :, 0]
+    return boxes, points
+
+
 def _square(image: np.ndarray, box: np.ndarray, grow: float, size: int) -> np.ndarray:
     """Pixels (size, size, 3) of a square about the box, its side grow times the longer one; black outside the photo."""
     x0, y0, x1, y1 = box[:4]
@@ -390,6 +410,11 @@ def _square(image: np.ndarray, box: np.ndarray, grow: float, size: int) -> np.nd
     inside = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
     square[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _longer(face: Face) -> float:
+    x0, y0, x1, y1 = face.box
+    return max(x1 - x0, y1 - y0)
 
 
 def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -454,17 +479,18 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 
 def _row(fields: dict[str, str]) -> _Row:
-    box = [_number(fields, name) for name in COLUMNS[1:5]]
-    status = fields.get("status", "none" if None in box else "found")
+    numbers = [_number(fields, name) for name in COLUMNS[1:5]]
+    box = tuple(number for number in numbers if number is not None)
+    status = fields.get("status", "found" if box else "none")
     if not fields["path"]:
         raise ValueError("path is blank")
     if status not in STATUSES:
         raise ValueError(f"expected status to be one of {', '.join(STATUSES)}, got {status!r}")
-    if status == "found" and (None in box or not (0 <= box[0] < box[2] and 0 <= box[1] < box[3])):
-        raise ValueError(f"expected a box 0 <= x0 < x1, 0 <= y0 < y1, got {box}")
-    if status != "found" and box != [None] * 4:
-        raise ValueError(f"expected no box with status {status}, got {box}")
-    return _Row(fields["path"], *box, _number(fields, "score"), status)
+    if status == "found" and not (len(box) == 4 and 0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
+        raise ValueError(f"expected a box 0 <= x0 < x1, 0 <= y0 < y1, got {numbers}")
+    if status != "found" and box:
+        raise ValueError(f"expected no box with status {status}, got {numbers}")
+    return _Row(fields["path"], box or None, _number(fields, "score"), status)
 
 
 def _number(fields: dict[str, str], name: str) -> float | None:
@@ -494,7 +520,7 @@ def _line(row: _Row) -> str:
     path = row.path
     if any(sign in path for sign in ',"\r\n'):  # the csv writer leaves a lone \r bare
         path = '"' + path.replace('"', '""') + '"'
-    box = ["" if value is None else f"{value:.2f}" for value in row[1:5]]
+    box = [f"{value:.2f}" for value in row.box] if row.box else [""] * 4
     score = "" if row.score is None else f"{row.score:.4f}"
     return ",".join([path, *box, score, row.status]) + "\n"
 

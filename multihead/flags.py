@@ -70,7 +70,7 @@ def _add_fields(group: Any, classes: Sequence[type]) -> None:
 
 
 def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -> None:
-    text = _help(item) + ("" if default in (None, "", ()) else f" (default {_shown(default)})").replace("%", "%%")
+    text = _help(item) + ("" if default in (None, "", ()) else f" (default {_shown(default)})".replace("%", "%%"))
     names = [name for name in (item.metadata.get("short"), flag(item)) if name]
     plain = _plain(hint)
     if plain is bool:
@@ -149,9 +149,9 @@ def effective(kind: type, settings: Any) -> dict[str, Any]:
 
 
 def yaml_tokens(path: str | Path, parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, list[str]]]:
-    """A YAML file of flags as command-line tokens, so that they are read and checked the same way: (flags, positionals).
+    """A YAML file of flags as command-line tokens, read and checked the same way: (flags, positionals).
 
-    Raises: ValueError for a file that is no mapping, or an unknown key, with the nearest one.
+    Raises: FileNotFoundError; ValueError for a file that is no mapping, or an unknown key, with the nearest one.
     """
     import yaml
 
@@ -218,7 +218,7 @@ def dest(item: dataclasses.Field[Any]) -> str:
 
 
 def _help(item: dataclasses.Field[Any]) -> str:
-    return str(item.metadata.get("help", ""))
+    return str(item.metadata.get("help", "")).replace("%", "%%")  # argparse fills in %(default)s and the like
 
 
 def _plain(hint: Any) -> Any:

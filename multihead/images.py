@@ -6,7 +6,7 @@ import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +17,9 @@ from PIL import Image, ImageFile
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses: twice its warning limit
 
+_DECODED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif"}
 # HEIC is listed though it cannot be decoded: an iPhone folder then reports its photos instead of looking empty.
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .gif .avif .heic .heif".split(),
-)
+SUFFIXES = frozenset(_DECODED | {".heic", ".heif"})
 
 _SIGNATURES = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -38,7 +37,7 @@ _SIGNATURES = (
 )
 
 # The EXIF value -> what turns the stored pixels upright (EXIF 2.3, table 6).
-_UPRIGHT = {
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
     3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
     4: lambda image: cv2.flip(image, 0),
@@ -121,12 +120,12 @@ def write_jpeg(image: np.ndarray, path: str | os.PathLike, quality: int = 95) ->
     Raises:
         ImageError: the array is not RGB uint8, is empty, or is longer than the 65,500 pixels a JPEG can hold.
 
-    >>> write_jpeg(np.zeros((8, 8, 3), np.uint8), "/tmp/black.jpg")
+    >>> write_jpeg(np.zeros((8, 8, 3), np.uint8), "new/folder/black.jpg")  # doctest: +SKIP
     """
     path = Path(path)
     if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
         raise ImageError(f"{str(path)!r}: expected RGB uint8 (H, W, 3), got {_kind(image)}; use read_image first")
-    if not (0 < min(image.shape[:2]) and max(image.shape[:2]) <= 65_500):
+    if not (min(image.shape[:2]) > 0 and max(image.shape[:2]) <= 65_500):
         raise ImageError(f"{str(path)!r}: a JPEG holds sides of 1 to 65500 pixels, got {_kind(image)}")
     if not 1 <= quality <= 100:
         raise ValueError(f"expected quality 1..100, got {quality!r}")
@@ -175,7 +174,7 @@ def _file_bytes(path: Path) -> bytes:
         raise ImageError(f"{str(path)!r}: not a file name ({error})") from error  # a NUL byte
 
 
-def _guarded(decode, name: str) -> np.ndarray:
+def _guarded(decode: Callable[[], np.ndarray], name: str) -> np.ndarray:
     """What decode() gives; hostile files make the decoders raise anything, and all of it becomes an ImageError."""
     try:
         return decode()
@@ -218,7 +217,8 @@ class _Jpeg(NamedTuple):
 
 def _jpeg_header(data: bytes) -> _Jpeg:
     """The frame's size and the EXIF block, by walking the segments (ITU T.81, annex B)."""
-    frame, exif, at = None, b"", 2
+    frame: tuple[int, int, int] | None = None
+    exif, at = b"", 2
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             raise ImageError("damaged JPEG header")
@@ -228,7 +228,8 @@ def _jpeg_header(data: bytes) -> _Jpeg:
             continue
         (length,) = struct.unpack_from(">H", data, at + 2)
         if marker == 0xDA and frame:
-            return _Jpeg(*frame, exif, at)
+            height, width, components = frame
+            return _Jpeg(height, width, components, exif, at)
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
             frame = struct.unpack_from(">HHB", data, at + 5)
         if marker == 0xE1 and not exif and data.startswith(b"Exif\0\0", at + 4):
@@ -295,11 +296,9 @@ def _silence() -> Iterator[None]:
 
 def _from_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
     _check_size(*image.size, max_pixels)
-    exif = image.info.get("exif", b"")
     pixels = _pillow_pixels(image)
-    if image.format == "TIFF":  # Pillow turns these upright while loading
-        return pixels
-    return _upright(pixels, _orientation(exif or image.info.get("exif", b"")))  # a PNG's may stand after the pixels
+    # After loading, as a PNG's EXIF may stand behind the pixels; a TIFF is turned by Pillow and keeps none.
+    return _upright(pixels, _orientation(image.info.get("exif", b"")))
 
 
 def _pillow_pixels(image: Image.Image) -> np.ndarray:

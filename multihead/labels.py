@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 UNKNOWN = -1
+BLANKS = ("", "nan", "none", "<na>", "-1", "-1.0")  # cells that say nothing, in lower case
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Head:
     edges: for classes that are bands of a number (age in years): band = how many edges are <= the number.
     parts: for a flat head, the heads whose combinations are its classes (see `flat`).
 
-    Raises: ValueError for a name that is no identifier, fewer than two or repeated classes, classes named like a
-    missing value, no crop, or edges that do not rise or do not fit the classes.
+    Raises: ValueError for a name that is no identifier, fewer than two or repeated classes (case does not count),
+    classes named like a missing value, no crop, or edges that do not rise or do not fit the classes.
 
     >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
     (64, 64)
@@ -44,9 +45,10 @@ class Head:
     def __post_init__(self) -> None:
         if not self.name.isidentifier():
             raise ValueError(f"head name {self.name!r} must be letters, digits and _, as in 'mask'")
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
+        plain = [name.strip().lower() for name in self.classes]  # as a table's cells are compared
+        if len(plain) < 2 or len(set(plain)) < len(plain):
             raise ValueError(f"head {self.name!r} has classes {self.classes}; expected two or more unlike names")
-        missing = [name for name in self.classes if name.strip().lower() in ("", "none", "nan", "na", "null")]
+        missing = [name for name, text in zip(self.classes, plain) if text in (*BLANKS, "na", "null")]
         if missing:
             raise ValueError(
                 f"head {self.name!r} names a class {missing[0]!r}, which tables read as missing; rename it"
@@ -219,9 +221,9 @@ def class_index(head: Head, value: object) -> int:
     (1, 2, -1)
     """
     text = "" if value is None else str(value).strip()
-    if text.lower() in ("", "nan", "none", "<na>", "-1", "-1.0"):
+    if text.lower() in BLANKS:
         return UNKNOWN
-    names = [name.lower() for name in head.classes]
+    names = [name.strip().lower() for name in head.classes]
     if text.lower() in names:
         return names.index(text.lower())
     try:

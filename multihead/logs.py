@@ -13,7 +13,7 @@ from multihead.files import write_text
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write rows as a CSV, whole or not at all; the columns are those of the longest row."""
+    """Write rows as a CSV, whole or not at all; a row without one of the columns leaves it blank."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, lineterminator="\n")

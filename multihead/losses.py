@@ -50,11 +50,9 @@ def cross_entropy(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     if logits.shape != rows.shape:
         raise ValueError(f"logits {tuple(logits.shape)} and target rows {tuple(rows.shape)} differ in shape")
     known = rows.sum(1) > 0
-    log_probs = logits.float().log_softmax(1)
-    each = -(rows * log_probs).sum(1)
-    # torch.where keeps an unknown row's gradient exactly zero, even where its logits overflow
-    total = each.where(known, each.new_zeros(())).sum()
-    return total / rows.sum().clamp(min=1e-12) if bool(known.any()) else logits.float().sum() * 0
+    # masked before the softmax: an unknown row's gradient is exactly zero, even where its logits are not finite
+    log_probs = logits.float().masked_fill(~known[:, None], 0).log_softmax(1)
+    return -(rows * log_probs).sum() / rows.sum().clamp(min=1e-12)
 
 
 def total(

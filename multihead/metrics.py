@@ -71,14 +71,13 @@ class Confusion:
 def confusion(labels: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -> Confusion:
     """Counts of labels (N,) against answers (N,); rows whose label is unknown are left out.
 
-    Raises: ValueError where an answer to a labelled row is no class.
+    Raises: ValueError where a label, or an answer to a labelled row, is no class.
     """
     known = labels != UNKNOWN
     labels, answers, number = labels[known], answers[known], len(classes)
-    if len(answers) and (answers.min() < 0 or answers.max() >= number or labels.max() >= number):
-        raise ValueError(
-            f"labels and answers must lie in 0..{number - 1}; got answers {answers.min()}..{answers.max()}"
-        )
+    for what, found in (("labels", labels), ("answers", answers)):
+        if len(found) and not 0 <= found.min() <= found.max() < number:
+            raise ValueError(f"{what} must lie in 0..{number - 1}, got {found.min()}..{found.max()}")
     counts = np.bincount(labels * number + answers, minlength=number * number)
     return Confusion(tuple(classes), counts.reshape(number, number))
 

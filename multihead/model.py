@@ -17,6 +17,7 @@ from multihead.files import replace_file
 from multihead.labels import HEADS, Head
 
 FORMAT = 1
+BLANK = 20_260_101  # seed of the weights that a file must replace
 
 
 class Model(nn.Module, PyTorchModelHubMixin):
@@ -150,7 +151,11 @@ class Model(nn.Module, PyTorchModelHubMixin):
             folder = Path(hf_hub_download(model_id, "config.json", **hub, **local)).parent  # type: ignore[arg-type]
             hf_hub_download(model_id, "model.safetensors", **hub, **local)  # type: ignore[arg-type]
         model = cls(**(read_config(folder) | {"pretrained": False}))  # type: ignore[arg-type]
-        model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+        weights = folder / "model.safetensors"
+        try:
+            model.load_state_dict(safetensors.torch.load_file(weights))
+        except (safetensors.SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{weights} does not hold the weights that config.json describes: {error}") from error
         return model.eval()
 
     def generate_model_card(self, *args: object, **kwargs: object):  # type: ignore[no-untyped-def]
@@ -163,7 +168,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
 def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | Path, drop_path: float) -> nn.Module:
     """A timm backbone without classifier that takes the crops' sizes.
 
-    Raises: ValueError for an unknown name, FileNotFoundError where weights can neither be read nor downloaded.
+    Raises: ValueError for an unknown name or a file of other weights, FileNotFoundError where weights can neither be
+    read nor downloaded.
     """
     import timm
 
@@ -176,9 +182,7 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
     if drop_path:
         options["drop_path_rate"] = drop_path
     if isinstance(pretrained, (str, Path)):
-        if not Path(pretrained).is_file():
-            raise FileNotFoundError(f"no weights at {pretrained}; expected a file of timm weights for {name}")
-        options["pretrained_cfg_overlay"] = {"file": str(pretrained)}
+        return _from_file(name, crops, options, Path(pretrained))
     try:
         return _create(name, crops, options)
     except Exception as error:
@@ -188,6 +192,30 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
             f"the weights of {name} could not be downloaded ({type(error).__name__}); "
             "pass a file instead: pretrained='weights.safetensors', or --pretrained-path on the command line"
         ) from error
+
+
+def _from_file(name: str, crops: Sequence[Crop], options: dict[str, object], path: Path) -> nn.Module:
+    """The timm model with a file's weights; timm itself says nothing of weights that the file lacks."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}; expected a file of timm weights for {name}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(BLANK)
+        blank = _create(name, crops, options | {"pretrained": False}).state_dict()
+        torch.manual_seed(BLANK)
+        try:
+            model = _create(name, crops, options | {"pretrained_cfg_overlay": {"file": str(path)}})
+        except Exception as error:
+            first = " ".join(str(error).split("\n")[:2])
+            raise ValueError(f"{path} cannot be read as timm weights of {name}: {first}") from error
+    state = model.state_dict()
+    # still as drawn at random (a constant start says nothing)
+    lacking = [key for key, start in blank.items() if start.ndim > 1 and start.std() > 0 and start.equal(state[key])]
+    if lacking:
+        raise ValueError(
+            f"{path} lacks {len(lacking)} weights of {name}, for one {lacking[0]}; expected a file of timm weights "
+            "(other files: checkpoint.start_from, or --initial-checkpoint on the command line)"
+        )
+    return model
 
 
 def _create(name: str, crops: Sequence[Crop], options: Mapping[str, object]) -> nn.Module:

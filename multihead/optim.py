@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from multihead.recipe import MADGRAD, SGD, Adam, AdamW, Constant, Cosine, Cyclic, OneCycle, Optim, Schedule, Step
+from multihead.recipe import SGD, Adam, AdamW, Cosine, Cyclic, OneCycle, Optim, Schedule, Step
 
 if TYPE_CHECKING:
     import torch
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 def create_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.Optimizer:
     """The optimiser of `optim` over the model's parameters; biases, norms and the vectors of absent crops do not
-    decay."""
+    decay.
+
+    Raises: TypeError for what is no optimiser of `multihead.recipe`.
+    """
     import torch
 
+    if not isinstance(optim, Optim):
+        raise TypeError(f"{optim!r} is no optimiser; expected AdamW, Adam, SGD or MADGRAD")
     decay = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": optim.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -25,18 +30,20 @@ def create_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.Optimi
         return torch.optim.Adam(groups, lr=optim.lr, fused=True)
     if isinstance(optim, SGD):
         return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0, fused=True)
-    if isinstance(optim, MADGRAD):
-        import madgrad
+    import madgrad
 
-        return madgrad.MADGRAD(groups, lr=optim.lr, momentum=optim.momentum)
-    raise TypeError(f"{optim!r} is no optimiser; expected AdamW, Adam, SGD or MADGRAD")
+    return madgrad.MADGRAD(groups, lr=optim.lr, momentum=optim.momentum)
 
 
 def rate(schedule: Schedule, lr: float, step: int, steps: int, epochs: int) -> float:
     """The learning rate of optimiser step `step` (from 0) of `steps` in `epochs` epochs; `lr` is the highest.
 
     A function of the step alone: nothing to save, and no optimiser's momentum is touched.
+
+    Raises: TypeError for what is no schedule of `multihead.recipe`.
     """
+    if not isinstance(schedule, Schedule):
+        raise TypeError(f"{schedule!r} is no schedule; expected OneCycle, Cosine, Step, Cyclic or Constant")
     per_epoch = steps / epochs
     if isinstance(schedule, OneCycle):
         rise = max(schedule.pct_start * steps - 1, 1e-9)
@@ -52,9 +59,7 @@ def rate(schedule: Schedule, lr: float, step: int, steps: int, epochs: int) -> f
         return _anneal(lr, schedule.min_lr, (step - warm) / max(steps - warm, 1))
     if isinstance(schedule, Step):
         return lr * schedule.decay_rate ** (int(step / per_epoch + 1e-9) // schedule.decay_epochs)
-    if isinstance(schedule, Constant):
-        return lr
-    raise TypeError(f"{schedule!r} is no schedule; expected OneCycle, Cosine, Step, Cyclic or Constant")
+    return lr
 
 
 def _anneal(start: float, end: float, share: float) -> float:

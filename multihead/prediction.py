@@ -137,7 +137,9 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     import pandas as pd
     from PIL import Image
 
-    if isinstance(source, Photos):
+    if isinstance(source, Item):
+        yield source
+    elif isinstance(source, Photos):
         for path, box, whole in zip(source.paths, source.boxes, source.table.whole):
             yield Item(path, path, box_of(box), bool(whole))
     elif isinstance(source, pd.DataFrame):
@@ -300,8 +302,8 @@ def submission(
         raise KeyError(f"{info} has columns {list(listed.columns)}; expected ImageID, as in the competition's info.csv")
     folder = Path(images) if images else info.parent / "images"
     folder = folder if folder.is_dir() else info.parent
-    paths = [folder / name for name in listed.ImageID]
-    rows = list(answers(model, [str(path) for path in paths], workers=workers))
+    photos = [Item(str(folder / name), folder / name) for name in listed.ImageID]  # a row each, whatever is there
+    rows = list(answers(model, photos, workers=workers))
     unread = [(name, row.error) for name, row in zip(listed.ImageID, rows) if row.probs is None]
     known = getattr(model, "prior", None)
     if unread and known is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,7 +17,10 @@ Result = TypeVar("Result")
 def start() -> None:
     """Join the other processes if torchrun started several; else nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend)
+        if backend == "gloo":  # its threads now and then abort a process that exits with the group alive
+            atexit.register(dist.destroy_process_group)
 
 
 def world() -> int:

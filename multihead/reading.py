@@ -5,15 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.data import BOX, Photos
+from multihead.data import BOX, CORE, Photos
 from multihead.images import image_files
-from multihead.labels import HEADS, UNKNOWN, Head, base, class_index, decode, size
+from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, bands, base, class_index, decode, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,9 @@ def read(
     gender, age (years, or a band by name), age_band, person, split, x0 y0 x1 y1 (pixels), face ("whole": already a
     tight face); or a list of such. Labels go by name, index or "1.0"; a blank is unknown. Other columns are kept as
     text. boxes: a CSV of `multihead scan`. columns: our name -> the table's. root: what paths are relative to
-    (default: the table's folder). name: the source's name, which person ids are local to; people="global": ids mean
-    the same person in every source.
+    (default: the table's folder). name: the source's name, which person ids are local to, except those that hold a
+    ':' and so name a source themselves, as `Photos.write` wrote them; people="global": ids mean the same person in
+    every source.
 
     Raises: FileNotFoundError, KeyError or ValueError that names the file, row and column, and what was expected.
 
@@ -60,16 +61,18 @@ def read(
     if isinstance(source, (list, tuple)):
         if not source:
             raise ValueError("read() got an empty list; pass at least one folder or table")
-        options = {"heads": heads, "boxes": boxes, "columns": columns, "root": root, "name": name, "people": people}
+        options = {"heads": heads, "columns": columns, "root": root, "name": name, "people": people}
         joined = read(source[0], **options)  # type: ignore[arg-type]
         for more in source[1:]:
             joined = joined + read(more, **options)  # type: ignore[arg-type, operator]
-        return joined
+        return add_boxes(joined, boxes) if boxes is not None else joined
     if isinstance(source, pd.DataFrame):
         table, folder, label = _as_text(source), Path(root or "."), name or "table"
     else:
-        table, folder, label = _load(Path(source), Path(root) if root else None)  # type: ignore[arg-type]
+        path = Path(source)  # type: ignore[arg-type]
+        table, folder, label = _load(path, Path(root) if root else None)
         label = name or label
+        columns = None if path.is_dir() else columns  # a folder's columns are ours already
     photos = _photos(table, folder.absolute(), label, base(heads), columns or {}, people)
     return add_boxes(photos, boxes) if boxes is not None else photos
 
@@ -112,16 +115,7 @@ def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
         raise FileNotFoundError(f"no such file or folder: {source}; expected a folder of photos or a CSV")
     if source.suffix.lower() not in (".csv", ".txt", ".tsv"):
         raise ValueError(f"{source} is no table; expected a folder or a CSV with a 'path' column")
-    try:
-        table = (
-            pd.read_csv(
-                source, dtype=str, keep_default_na=False, encoding_errors="surrogateescape", sep=None, engine="python"
-            )
-            if source.suffix.lower() != ".csv"
-            else pd.read_csv(source, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{source} cannot be read as a CSV: {error}") from error
+    table = _csv(source)
     if {"id", "gender", "race", "age", "path"} <= set(table.columns) and (source.parent / "images").is_dir():
         return *_competition(source.parent / "images", table), source.parent.resolve().name  # type: ignore[return-value]
     folder = root or source.parent
@@ -129,6 +123,21 @@ def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
         folder = folder / "images"
         table = table.drop(columns="ans", errors="ignore")  # a placeholder in the competition's info.csv
     return table, folder, source.stem
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    """A table with every cell as text. Raises: ValueError that names the file."""
+    import pandas as pd
+
+    other: dict[str, Any] = {} if path.suffix.lower() == ".csv" else {"sep": None, "engine": "python"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
+            return pd.read_csv(
+                path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape", index_col=False, **other
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} cannot be read as a CSV: {error}") from error
 
 
 def _folder(root: Path) -> tuple[pd.DataFrame, Path]:
@@ -139,7 +148,9 @@ def _folder(root: Path) -> tuple[pd.DataFrame, Path]:
             listed = next(
                 (folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None
             )
-            table = None if listed is None else pd.read_csv(listed, dtype=str, keep_default_na=False)
+            table = None if listed is None else _csv(listed)
+            if table is not None and (lacking := sorted({"path", "gender", "age"} - set(table.columns))):
+                raise KeyError(f"{listed} lacks the columns {lacking}; it has {list(table.columns)}")
             return _competition(images, table)
     files = image_files(root)
     if not files:
@@ -184,15 +195,21 @@ def _competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFram
     return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age"]), root
 
 
-def _warn(where: Path, names: Sequence[str], what: str) -> None:
+def _warn(where: str | Path, names: Sequence[str], what: str) -> None:
     if names:
         warnings.warn(f"{where}: {len(names)} {what}, for example {names[0]}", stacklevel=2)
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every cell as the text a CSV would hold; missing values as blanks."""
-    blank = frame.isna()
-    return frame.astype(object).where(~blank, "").astype(str).reset_index(drop=True)
+    """Every cell as the text a CSV would hold: missing values as blanks, whole numbers without .0 (ids with gaps)."""
+    import pandas as pd
+
+    plain = frame.astype(object).where(frame.notna(), "")
+    return pd.DataFrame({name: [_text(cell) for cell in plain[name]] for name in plain.columns}, dtype=object)
+
+
+def _text(cell: object) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _photos(
@@ -206,13 +223,13 @@ def _photos(
     blank = pd.Series([""] * rows, dtype=object)
     person = table.get("person", blank).str.strip()
     if people == "local":
-        person = person.where(person == "", f"{source}:" + person)
+        person = person.where((person == "") | person.str.contains(":"), f"{source}:" + person)
     found = pd.DataFrame(
         {
             "path": paths,
             "name": table.path,
             "root": str(root),
-            "source": table["source"] if "source" in table else source,
+            "source": table.get("source", source),
             "person": person.to_numpy(),
             "split": _cells(table, "split", _split, blank),
         }
@@ -226,10 +243,11 @@ def _photos(
         label, years = _head(table, head)
         found[head.name] = np.where(label == UNKNOWN, joint[:, column], label)
         if head.edges:
-            found["years"] = years
+            found["years"] = _one_number(found["years"].to_numpy(), years, head)
+            _warn_of_bands(source, label, years, head)
     rest = [c for c in table.columns if c not in [*PLAIN, *found.columns] and ":" not in c and not c.endswith("_band")]
-    for column in rest:
-        found[column] = table[column].to_numpy()
+    for name in rest:
+        found[name] = table[name].to_numpy()
     _refuse_repeats(found)
     return Photos(found, heads)
 
@@ -242,7 +260,8 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
             raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")
         if ours not in names:
             raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
-    table = table.rename(columns={theirs: ours for ours, theirs in mapped.items()})
+    chosen = {ours: table[theirs] for ours, theirs in mapped.items()}
+    table = table.drop(columns=list(mapped.values())).assign(**chosen)
     aliases = {theirs: ours for theirs, ours in ALIASES.items() if theirs in table and ours not in table}
     table = table.rename(columns=aliases).reset_index(drop=True)
     if "path" not in table:
@@ -250,23 +269,27 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
     empty = table.path.str.strip() == ""
     if empty.any():
         raise ValueError(f"row {_row(int(empty.to_numpy().argmax()))}: the path is blank")
-    for column in set(table.columns) - set(names):
+    if 0 < len(set(BOX) & set(table.columns)) < len(BOX):
+        raise KeyError(f"a box needs the columns {BOX}; the table has {sorted(set(BOX) & set(table.columns))}")
+    for column in sorted(set(table.columns) - set(names)):
+        if column in CORE:
+            warnings.warn(f"column {column!r} is not read: the name is taken; map it with columns=", stacklevel=2)
         near = difflib.get_close_matches(column, [name for name in names if name not in table], 1, 0.8)
         if near:
             warnings.warn(f"column {column!r} is not read; did you mean {near[0]!r}?", stacklevel=2)
     return table
 
 
-def _cells(table: pd.DataFrame, column: str, parse: object, blank: pd.Series) -> list[object]:
+def _cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
     """A column's cells, parsed once per distinct text. Raises: ValueError that adds the row and column."""
     cells = table.get(column, blank).tolist()
-    parsed: dict[str, object] = {}
+    parsed: dict[str, Any] = {}
     for row, cell in enumerate(cells):
         if cell not in parsed:
             try:
-                parsed[cell] = parse(cell)  # type: ignore[operator]
+                parsed[cell] = parse(cell)
             except ValueError as error:
-                raise ValueError(f"row {_row(row)}, column {column!r}: {error}") from None
+                raise ValueError(f"row {_row(row)} ({table.path[row]}), column {column!r}: {error}") from None
     return [parsed[cell] for cell in cells]
 
 
@@ -280,9 +303,26 @@ def _head(table: pd.DataFrame, head: Head) -> tuple[np.ndarray, np.ndarray]:
         return np.array(cells, np.int64), np.full(len(table), np.nan)
     both = _cells(table, head.name, lambda cell: _years(cell, head), blank)
     band = np.array(_cells(table, f"{head.name}_band", lambda cell: class_index(head, cell), blank), np.int64)
-    years = np.array([pair[0] for pair in both], float)  # type: ignore[index]
-    named = np.array([pair[1] for pair in both], np.int64)  # type: ignore[index]
+    years = np.array([pair[0] for pair in both], float)
+    named = np.array([pair[1] for pair in both], np.int64)
     return np.where(named == UNKNOWN, band, named), years
+
+
+def _one_number(known: np.ndarray, years: np.ndarray, head: Head) -> np.ndarray:
+    """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ."""
+    differ = np.flatnonzero(~np.isnan(known) & ~np.isnan(years) & (known != years))
+    if len(differ):
+        raise ValueError(
+            f"row {_row(int(differ[0]))}: column {head.name!r} says {years[differ[0]]:g}, another {known[differ[0]]:g}; "
+            "heads with edges all band one number a row"
+        )
+    return np.where(np.isnan(years), known, years)
+
+
+def _warn_of_bands(source: str, label: np.ndarray, years: np.ndarray, head: Head) -> None:
+    differ = (label != UNKNOWN) & ~np.isnan(years) & (label != bands(years, head.edges or ()))
+    rows = [f"row {_row(int(row))}" for row in np.flatnonzero(differ)]
+    _warn(source, rows, f"rows whose {head.name}_band is not that of their {head.name}; the number counts")
 
 
 def _years(cell: str, head: Head) -> tuple[float, int]:
@@ -290,7 +330,7 @@ def _years(cell: str, head: Head) -> tuple[float, int]:
     text = cell.strip().lower()
     if text in [name.lower() for name in head.classes]:
         return float("nan"), class_index(head, cell)
-    if text in ("", "nan", "none", "<na>", "-1", "-1.0"):
+    if text in BLANKS:
         return float("nan"), UNKNOWN
     try:
         years = float(text)

@@ -66,6 +66,10 @@ class OneCycle:
 
     pct_start: float = option(0.2, "share of the steps that the rate rises (onecycle)")
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.pct_start <= 1:
+            raise ValueError(f"recipe: pct_start is {self.pct_start!r}; expected a share from 0 to 1")
+
 
 @dataclass(frozen=True)
 class Cosine:
@@ -83,6 +87,10 @@ class Step:
     decay_epochs: int = option(5, "epochs between two drops (step)")
     decay_rate: float = option(0.3, "factor of each drop (step)")
 
+    def __post_init__(self) -> None:
+        if self.decay_epochs < 1:
+            raise ValueError(f"recipe: decay_epochs is {self.decay_epochs!r}; expected a whole number >= 1")
+
 
 @dataclass(frozen=True)
 class Cyclic:
@@ -95,6 +103,12 @@ class Cyclic:
     up_epochs: float = option(1.0, "epochs of a rise (cyclic)")
     down_epochs: float = option(2.0, "epochs of a fall (cyclic)")
     cycle_mode: str = option("triangular2", "triangular or triangular2 (cyclic)")
+
+    def __post_init__(self) -> None:
+        if self.cycle_mode not in ("triangular", "triangular2"):
+            raise ValueError(f"recipe: cycle_mode is {self.cycle_mode!r}; expected triangular or triangular2")
+        if min(self.up_epochs, self.down_epochs) <= 0:
+            raise ValueError(f"recipe: up_epochs {self.up_epochs!r} and down_epochs {self.down_epochs!r} must be > 0")
 
 
 @dataclass(frozen=True)

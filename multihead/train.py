@@ -125,7 +125,7 @@ class Run:
     def epochs(self, progress: bool) -> Iterator[dict[str, Any]]:
         """Train the epochs that are left, a row each, then keep the weights that the recipe selects."""
         writes = self.folder is not None and ranks.first()
-        events = Events(self.folder, self.epoch) if writes else None  # type: ignore[arg-type]
+        events: Events | None = None
         batches = loader(self.train.held, self.order, workers=self.workers, pin=self.device.type == "cuda")
         while self.epoch <= self.recipe.epochs and not self._exhausted():
             row = self._epoch(batches, progress)
@@ -133,7 +133,8 @@ class Run:
             self.epoch, self.batch, self.losses = self.epoch + 1, 0, {}
             if writes:
                 write_rows(self.folder / "metrics.csv", self.rows)  # type: ignore[operator]
-                events.add(row)  # type: ignore[union-attr]
+                events = events or Events(self.folder, self.epoch - 1)  # type: ignore[arg-type]
+                events.add(row)
                 self._save()
             yield row
         self._finish(writes)
@@ -223,7 +224,7 @@ class Run:
         row: dict[str, Any] = {"macro_f1": found.f1, "accuracy": found.accuracy, "selected_by": name}
         row |= {f"{head}_f1": part.f1 for head, part in found.heads.items()}
         self.last_scores = found
-        if self.recipe.select == "best" and (value > self.best["score"] or not self.best["epoch"]):
+        if self.recipe.select == "best" and value > self.best["score"]:  # never with NaN
             self.best = {"score": value, "epoch": self.epoch}
             self._keep(found)
         return row
@@ -237,7 +238,7 @@ class Run:
         order = rows.argsort()
         probs = np.concatenate([part[1] for part in gathered])
         unreadable = [*ready.unreadable, *(item for part in gathered for item in part[2])]
-        return scores(ready.photos, self.model.space, rows[order], probs[order], unreadable)
+        return scores(ready.photos, self.model.heads, rows[order], probs[order], unreadable)
 
     def _keep(self, found: Scores | None) -> None:
         self.kept_scores = found
@@ -273,8 +274,9 @@ class Run:
         """What must be the same for a resumed run to be the same run."""
         return {
             "recipe": to_dict(self.recipe),
-            "photos": self.train.photos.fingerprint(),
-            "model": repr((self.model.backbone_name, self.model.heads)),
+            "photos": _stand(self.train),
+            "validation photos": None if self.valid is None else _stand(self.valid),
+            "model": repr((self.model.backbone_name, self.model.heads, self.model.rates)),
             "processes": ranks.world(),
         }
 
@@ -314,6 +316,11 @@ class Run:
             self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
 
 
+def _stand(ready: Ready) -> str:
+    """What a side of a run reads: a digest of its table, and how many of its photos can be read."""
+    return f"{ready.photos.fingerprint()}, {len(ready.rows)} readable"
+
+
 def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
     if old == new:
         return
@@ -323,9 +330,8 @@ def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) 
         for key, value in recipes[1].items()
         if recipes[0].get(key) != value
     ]
-    changed += [
-        f"{key}: {old[key]!r}, now {new[key]!r}" for key in ("photos", "model", "processes") if old[key] != new[key]
-    ]
+    others = [key for key in new if key != "recipe" and old.get(key) != new[key]]
+    changed += [f"{key}: {old.get(key)!r}, now {new[key]!r}" for key in others]
     raise ValueError(f"{path} is of another run and cannot be resumed ({'; '.join(changed)}); start in a new folder")
 
 

@@ -399,8 +399,16 @@ def test_write_jpeg_is_all_or_nothing(tmp_path, monkeypatch):
         self.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space"):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "write_bytes", full)
+        write_jpeg(picture()[::-1], path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+    def killed(part, target):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
         write_jpeg(picture()[::-1], path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 

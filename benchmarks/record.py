@@ -1,0 +1,34 @@
+"""The line that every benchmark prints: what was measured, where, with what."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+PACKAGES = ("torch", "timm", "facenet-pytorch", "opencv-python-headless", "numpy")
+
+
+def record(name, settings, numbers):
+    """A dict for one JSON line: benchmark, date, commit, machine, versions, settings, numbers."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    commit = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    machine = {"cores": len(os.sched_getaffinity(0)), "processor": _processor(), "python": platform.python_version()}
+    versions = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        "benchmark": name,
+        "date": datetime.date.today().isoformat(),
+        "commit": commit.stdout.strip() or None,
+        "machine": machine,
+        "versions": versions,
+        "settings": settings,
+        "numbers": numbers,
+    }
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()

@@ -1,0 +1,26 @@
+"""Answers of a saved model for one photo, an array and bytes, as a table and as a picture.
+
+python examples/predict_image.py runs/train/model photo.jpg
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import multihead as mh
+
+
+def main(model, photo, draw=None):
+    if not hasattr(model, "probs"):
+        model = mh.load(model)
+    array = np.asarray(Image.open(photo).convert("RGB"))
+    table = mh.predict(model, [photo, array, Path(photo).read_bytes()], draw=draw)
+    print(table[["path", "mask", "gender", "age", "label"]].to_string(index=False))
+    print(f"the three agree: {table.label.nunique() == 1}")
+    return table
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], draw="runs/drawn")

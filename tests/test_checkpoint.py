@@ -1,0 +1,211 @@
+import argparse
+import os
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from multihead.checkpoint import load, save, start_from
+from multihead.crops import FACE, FULL
+from multihead.labels import AGE, GENDER, HEADS, MASK, flat
+from multihead.model import Model
+
+SMALL = FULL.resized(48)
+
+
+def model_of(backbone="resnet10t", heads=HEADS):
+    return Model(backbone, [head.on(SMALL) for head in heads])
+
+
+def flat_model(backbone="resnet10t"):
+    return Model(backbone, flat([head.on(SMALL) for head in HEADS]))
+
+
+class Trap:
+    """A pickle that makes a folder when it is opened."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_comes_back(tmp_path):
+    state = {"a": torch.arange(3), "epoch": 2, "rows": [{"loss": 0.25}], "best": float("-inf"), "none": None}
+    save(tmp_path / "sub" / "c.pt", state)
+    back = load(tmp_path / "sub" / "c.pt")
+    assert torch.equal(back.pop("a"), state.pop("a")) and back == state
+    assert [path.name for path in (tmp_path / "sub").iterdir()] == ["c.pt"]
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
+    save(tmp_path / "c.pt", {"epoch": 1})
+    with pytest.raises(Exception, match="pickle|local"):
+        save(tmp_path / "c.pt", {"epoch": lambda: 2})
+    assert load(tmp_path / "c.pt") == {"epoch": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    torch.save({"state_dict": Trap(tmp_path / "trapped")}, tmp_path / "evil.pth")
+    for opened in (load, lambda path: start_from(model_of(), path)):
+        with pytest.raises(ValueError, match="evil.pth cannot be opened safely.*expected tensors"):
+            opened(tmp_path / "evil.pth")
+    assert not (tmp_path / "trapped").exists()
+    torch.load(tmp_path / "evil.pth", weights_only=False)
+    assert (tmp_path / "trapped").exists()  # the trap itself works
+
+
+@pytest.mark.parametrize("name", ["cut.pth", "cut.safetensors", "text.pth", "zeros.safetensors"])
+def test_damaged_files_are_named(tmp_path, name):
+    path = tmp_path / name
+    state = timm.create_model("resnet10t").state_dict()
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    path.write_bytes({"cut": path.read_bytes()[:1000], "text": b"hello", "zeros": bytes(64)}[path.stem])
+    with pytest.raises(ValueError, match=f"{name} cannot be opened safely"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match="no checkpoint at .*nothing.pt"):
+        load(tmp_path / "nothing.pt")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "backbone."])
+def test_timm_weights_under_any_prefix(tmp_path, suffix, prefix):
+    source = timm.create_model("resnet10t")
+    state = {prefix + key: value for key, value in source.state_dict().items()}
+    path = tmp_path / f"weights.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save({"epoch": 3, "state_dict": state}, path)
+    model = model_of()
+    report = start_from(model, path)
+    own = model.backbone.state_dict()
+    body = {key: value for key, value in source.state_dict().items() if not key.startswith("fc.")}
+    assert all(torch.equal(value, own[key]) for key, value in body.items())
+    assert set(report.loaded) == {f"backbone.{key}" for key in body}
+    assert set(report.missing) == {"absent", *(f"head.{h.name}.{kind}" for h in HEADS for kind in ("weight", "bias"))}
+    assert not report.converted and not report.mismatched and len(report.unexpected) == 2
+    assert f"{len(body)} loaded; 0 converted; 7 missing (" in str(report) and "2 unexpected (" in str(report)
+
+
+def test_a_checkpoint_of_timms_training_script(tmp_path):
+    source = timm.create_model("resnet10t", num_classes=18)
+    state = source.state_dict()
+    shifted = OrderedDict((key, value + 1) for key, value in state.items())
+    content = {"epoch": 3, "arch": "resnet10t", "state_dict": state, "state_dict_ema": shifted, "version": 2}
+    torch.save(content | {"args": argparse.Namespace(lr=0.1), "metric": 0.5}, tmp_path / "model_best.pth.tar")
+    model = model_of()
+    start_from(model, tmp_path / "model_best.pth.tar")
+    key = "layer1.0.conv1.weight"
+    assert torch.equal(model.backbone.state_dict()[key], shifted[key])  # the moving average, as timm evaluates it
+
+
+BACKBONES = {"resnet10t": "fc", "test_vit": "head", "test_efficientnet": "classifier", "rexnet_100": "head.fc"}
+
+
+@pytest.mark.parametrize("backbone, classifier", BACKBONES.items())
+def test_an_18_way_classifier_becomes_the_heads(tmp_path, backbone, classifier):
+    source = timm.create_model(backbone, num_classes=18)
+    torch.nn.init.normal_(source.get_classifier().bias)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    model = model_of(backbone)
+    report = start_from(model, tmp_path / "w.pth")
+    assert len(report.converted) == 6 and not report.unexpected and set(report.missing) <= {"absent"}
+    state = source.state_dict()
+    for kind in ("weight", "bias"):
+        rows = state[f"{classifier}.{kind}"]
+        for column, head in enumerate(HEADS):
+            for index in range(len(head.classes)):  # by brute force: the mean over the joint classes that hold it
+                mine = [k for k in range(18) if (k // 6, k // 3 % 2, k % 3)[column] == index]
+                own = getattr(model.head[head.name], kind)[index]
+                torch.testing.assert_close(own, torch.stack([rows[k] for k in mine]).mean(0))
+
+
+def test_heads_made_of_an_additive_classifier_answer_the_same(tmp_path):
+    """Where the 18 rows are sums of three parts, the product of the heads is the classifier's own softmax."""
+    source = timm.create_model("resnet10t", num_classes=18)
+    rng = torch.Generator().manual_seed(0)
+    parts = [torch.randn(len(head.classes), 513, generator=rng) / 20 for head in HEADS]
+    whole = torch.stack([parts[0][k // 6] + parts[1][k // 3 % 2] + parts[2][k % 3] for k in range(18)])
+    with torch.no_grad():
+        source.fc.weight.copy_(whole[:, :512])
+        source.fc.bias.copy_(whole[:, 512])
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    model = model_of().eval()
+    start_from(model, tmp_path / "w.pth")
+    images = torch.randint(0, 256, (4, 3, 48, 48), dtype=torch.uint8, generator=rng)
+    wanted = source.eval()(model.normalise(images)).double().softmax(1)
+    torch.testing.assert_close(model.probs({SMALL: images}), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_an_18_way_classifier_fits_the_flat_model_as_it_is(tmp_path):
+    source = timm.create_model("resnet10t", num_classes=18)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    model = flat_model().eval()
+    report = start_from(model, tmp_path / "w.pth")
+    assert len(report.converted) == 2 and report.missing == ("absent",)
+    images = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
+    torch.testing.assert_close(model({SMALL: images})["mask_gender_age"], source.eval()(model.normalise(images)))
+
+
+def test_a_flat_models_folder_becomes_the_heads(tmp_path):
+    source = flat_model()
+    source.save_pretrained(tmp_path)
+    model = model_of()
+    report = start_from(model, tmp_path)
+    rows = source.head["mask_gender_age"].weight
+    assert len(report.converted) == 6 and not report.missing
+    torch.testing.assert_close(model.head["gender"].weight, rows.reshape(3, 2, 3, -1).mean((0, 2)))
+
+
+def test_a_folder_of_the_same_model_is_taken_whole(tmp_path):
+    source = model_of()
+    source.save_pretrained(tmp_path)
+    model = model_of()
+    report = start_from(model, tmp_path)
+    assert len(report.loaded) == len(source.state_dict())
+    assert report.missing == report.unexpected == report.mismatched == report.converted == ()
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+def test_heads_that_both_have_are_taken_and_others_stay(tmp_path):
+    source = model_of(heads=[MASK, GENDER])
+    source.save_pretrained(tmp_path)
+    model = model_of(heads=[GENDER, AGE])
+    before = model.head["age"].weight.clone()
+    report = start_from(model, tmp_path)
+    assert torch.equal(model.head["gender"].weight, source.head["gender"].weight)
+    assert torch.equal(model.head["age"].weight, before)
+    assert set(report.missing) == {"head.age.weight", "head.age.bias"}
+    assert set(report.unexpected) == {"head.mask.weight", "head.mask.bias"}
+
+
+def test_other_shapes_are_told(tmp_path):
+    source = model_of()
+    source.save_pretrained(tmp_path)
+    model = Model("resnet10t", [MASK.on(SMALL), GENDER.on(SMALL), AGE.on(SMALL, FACE.resized(48))])
+    report = start_from(model, tmp_path)
+    assert set(report.mismatched) == {"head.age.weight", "absent"}
+    assert "2 mismatched (" in str(report)
+
+
+def test_nothing_that_fits_is_an_error_with_names_of_both(tmp_path):
+    torch.save({"something.weight": torch.zeros(3)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"nothing in .*w.pth fits resnet10t: it has \['something.weight'\], the model"):
+        start_from(model_of(), tmp_path / "w.pth")
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="holds no weights; expected a state dict"):
+        start_from(model_of(), tmp_path / "w.pth")
+    torch.save([1, 2], tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="holds no weights"):
+        start_from(model_of(), tmp_path / "w.pth")
+
+
+def test_a_classifier_of_other_classes_is_not_converted(tmp_path):
+    torch.save(timm.create_model("resnet10t", num_classes=17).state_dict(), tmp_path / "w.pth")
+    model = model_of()
+    before = model.head["mask"].weight.detach().numpy().copy()
+    report = start_from(model, tmp_path / "w.pth")
+    assert not report.converted and set(report.unexpected) == {"fc.weight", "fc.bias"}
+    assert np.array_equal(model.head["mask"].weight.detach().numpy(), before)

@@ -1,0 +1,67 @@
+"""Every example runs on drawn people and prints a number that holds."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+import multihead as mh
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+TINY = {"backbone": "test_resnet", "size": 32}
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_example_is_run_here():
+    tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+
+
+def test_train_folder(people, capsys, tmp_path):
+    f1 = load("train_folder").main(people / "train", epochs=1, out=tmp_path / "run", **TINY)
+    assert 0 <= f1 <= 1
+    assert "joint" in capsys.readouterr().out
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+def test_two_crops(people, capsys):
+    load("two_crops").main(people / "train", epochs=1, boxes=people / "train" / "boxes.csv", **TINY)
+    printed = capsys.readouterr().out
+    assert "2 passes of the backbone a photo, for 3 heads" in printed
+    assert "where the mask is incorrect" in printed
+
+
+def test_predict_image(people, capsys, tmp_path):
+    torch.manual_seed(0)
+    model = mh.Model("test_resnet", heads=[head.on(mh.FULL.resized(32)) for head in mh.HEADS])
+    model.save_pretrained(tmp_path / "model")
+    photo = sorted((people / "train" / "images").rglob("normal.*"))[0]
+    table = load("predict_image").main(tmp_path / "model", photo, draw=tmp_path / "drawn")
+    assert len(table) == 3 and table.label.nunique() == 1
+    assert "the three agree: True" in capsys.readouterr().out
+    assert list((tmp_path / "drawn").glob("*.jpg"))
+
+
+def test_heads_vs_flat(people, capsys):
+    found = load("heads_vs_flat").main(people / "train", epochs=1, **TINY)
+    assert found["heads"].n == found["flat"].n > 0
+    assert "heads minus flat" in capsys.readouterr().out
+
+
+def test_three_models(people):
+    found = load("three_models").main(people / "train", epochs=1, **TINY)
+    assert list(found) == ["three", "flat", "both"] and all(0 <= f1 <= 1 for f1 in found.values())
+
+
+@pytest.mark.slow
+def test_resume(people, capsys):
+    whole, halves = load("resume").main(people / "train", epochs=2, backbone="test_resnet", size=32)
+    assert whole == halves
+    assert "equal: True" in capsys.readouterr().out

@@ -1,0 +1,57 @@
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multihead.files import cache_folder, replace_file, write_text
+
+
+def test_a_file_is_replaced_and_folders_are_made(tmp_path):
+    path = tmp_path / "a" / "b" / "c.txt"
+    replace_file(path, lambda fresh: fresh.write_text("one"))
+    inode = path.stat().st_ino
+    replace_file(str(path), lambda fresh: fresh.write_text("two"))
+    assert path.read_text() == "two" and path.stat().st_ino != inode
+    assert os.listdir(path.parent) == ["c.txt"]
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "c.txt"
+    path.write_text("old")
+
+    def half(fresh):
+        fresh.write_text("ha")
+        assert path.read_text() == "old" and fresh.parent == path.parent
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        replace_file(path, half)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["c.txt"]
+    with pytest.raises(FileNotFoundError):
+        replace_file(path, lambda fresh: None)  # nothing was written
+    assert path.read_text() == "old"
+
+
+@given(st.text(st.characters(exclude_characters="\r"), max_size=30))
+def test_text_reads_back(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("text") / "t.txt"
+    text = text.encode("utf-8", "ignore").decode()
+    write_text(path, text)
+    assert path.read_bytes() == text.encode()
+
+
+def test_names_that_are_not_utf_8_survive(tmp_path):
+    name = os.fsdecode(b"caf\xe9.jpg")
+    write_text(tmp_path / "names.txt", name)
+    assert (tmp_path / "names.txt").read_bytes() == b"caf\xe9.jpg"
+
+
+def test_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "multihead" and not cache_folder().exists()
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder() == Path.home() / ".cache" / "multihead"
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == Path.home() / ".cache" / "multihead"

@@ -1,0 +1,209 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
+
+from multihead.labels import FLAT, HEADS, MASK, encode, joint
+from multihead.metrics import Confusion, confusion, score
+
+pairs = st.integers(2, 6).flatmap(
+    lambda c: st.tuples(
+        st.just(c),
+        st.lists(st.tuples(st.integers(0, c - 1), st.integers(0, c - 1)), min_size=1, max_size=30),
+    )
+)
+
+
+def hot(labels, heads=HEADS):
+    """Joint probabilities that answer just these labels."""
+    probs = np.full((len(labels), 18), 0.01)
+    probs[np.arange(len(labels)), encode(np.asarray(labels), heads)] = 0.83
+    return probs
+
+
+def random_case(count, unknown=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.stack([rng.integers(0, len(head.classes), count) for head in HEADS], 1)
+    labels[rng.random(labels.shape) < unknown] = -1
+    return rng.dirichlet(np.ones(18) / 2, count), labels
+
+
+def near(left, right):
+    return left == pytest.approx(right, abs=1e-9)
+
+
+# ---- confusion
+
+
+def test_confusion_by_hand():
+    found = confusion(np.array([0, 0, 0, 0, 1, 1, -1]), np.array([0, 0, 0, 1, 1, 1, 0]), ["a", "b"])
+    assert found.counts.tolist() == [[3, 1], [0, 2]] and found.n == 6 and found.accuracy == 5 / 6
+    np.testing.assert_allclose(found.per_class(), [[1, 2 / 3], [3 / 4, 1], [6 / 7, 4 / 5]])
+    assert found.f1 == pytest.approx((6 / 7 + 4 / 5) / 2)
+    table = found.table()
+    assert table.index.tolist() == ["a", "b"] and table.n.tolist() == [4, 2]
+    assert table.columns.tolist() == ["n", "precision", "recall", "f1"]
+
+
+@given(pairs)
+def test_confusion_agrees_with_scikit_learn(case):
+    classes, rows = case
+    labels, answers = np.array(rows).T
+    found = confusion(labels, answers, [str(index) for index in range(classes)])
+    np.testing.assert_array_equal(found.counts, confusion_matrix(labels, answers, labels=range(classes)))
+    assert near(found.f1, f1_score(labels, answers, average="macro", zero_division=0))  # absent classes left out
+    assert near(found.accuracy, accuracy_score(labels, answers))
+    wanted = precision_recall_fscore_support(labels, answers, labels=range(classes), zero_division=0)
+    np.testing.assert_allclose(found.per_class(), wanted[:3], atol=1e-9)
+    assert found.table().n.tolist() == wanted[3].tolist()
+
+
+@given(pairs, st.randoms(use_true_random=False))
+def test_the_order_of_rows_and_the_names_of_classes_do_not_matter(case, random):
+    classes, rows = case
+    renamed = list(range(classes))
+    random.shuffle(renamed)
+    other = [(renamed[label], renamed[answer]) for label, answer in rows]
+    random.shuffle(other)
+    first, second = (confusion(*np.array(part).T, [str(i) for i in range(classes)]) for part in (rows, other))
+    assert near(first.f1, second.f1) and near(first.accuracy, second.accuracy)
+
+
+def test_a_class_that_is_only_answered_counts_as_zero():
+    found = confusion(np.array([0, 0]), np.array([0, 1]), ["a", "b", "never"])
+    assert found.f1 == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_no_rows_are_nan_not_zero():
+    empty = confusion(np.array([-1, -1]), np.array([0, 1]), ["a", "b"])
+    assert empty.n == 0 and math.isnan(empty.f1) and math.isnan(empty.accuracy)
+    assert empty.to_dict()["macro_f1"] is None and empty.to_dict()["accuracy"] is None
+
+
+def test_confusion_refuses_what_is_no_class():
+    with pytest.raises(ValueError, match=r"answers must lie in 0\.\.1, got 0\.\.2"):
+        confusion(np.array([0, 1]), np.array([0, 2]), ["a", "b"])
+    with pytest.raises(ValueError, match=r"answers must lie in 0\.\.1, got -1\.\.0"):
+        confusion(np.array([0, 1]), np.array([0, -1]), ["a", "b"])
+    with pytest.raises(ValueError, match=r"labels must lie in 0\.\.1, got 0\.\.5"):
+        confusion(np.array([0, 5]), np.array([0, 1]), ["a", "b"])
+    assert confusion(np.array([0, -1]), np.array([0, 9]), ["a", "b"]).n == 1  # an unknown row's answer is not read
+
+
+def test_confusion_as_plain_data():
+    plain = Confusion(("a", "b"), np.array([[3, 1], [0, 2]])).to_dict()
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["n"] == 6 and plain["classes"]["a"] == {"n": 4, "precision": 1.0, "recall": 0.75, "f1": 6 / 7}
+
+
+# ---- scores
+
+
+def test_score_by_hand():
+    labels = np.array([[0, 0, 0], [0, 1, 2], [2, 0, -1], [-1, -1, -1]])
+    scores = score(hot([[0, 0, 0], [0, 0, 2], [2, 0, 1], [1, 1, 1]]), labels, HEADS)
+    assert scores.n == 2 and scores.accuracy == 0.5
+    assert scores.f1 == pytest.approx(1 / 3)  # classes 0 (right), 2 (answered), 5 (missed)
+    assert {name: part.n for name, part in scores.heads.items()} == {"mask": 3, "gender": 3, "age": 2}
+    assert scores.heads["mask"].f1 == 1 and scores.heads["gender"].accuracy == pytest.approx(2 / 3)
+    assert scores.confusion[5, 2] == 1 and scores.joint.classes[15] == "not_worn/female/<30"
+
+
+@pytest.mark.parametrize("unknown", [0.0, 0.2, 0.7])
+@pytest.mark.parametrize("count", [1, 7, 300])
+def test_scores_agree_with_scikit_learn(count, unknown):
+    probs, labels = random_case(count, unknown, seed=count)
+    scores = score(probs, labels, FLAT)
+    whole = (labels >= 0).all(1)
+    truth = labels[whole] @ np.array([6, 3, 1])
+    assert scores.n == whole.sum()
+    if scores.n:
+        assert near(scores.f1, f1_score(truth, probs[whole].argmax(1), average="macro", zero_division=0))
+        assert near(scores.accuracy, accuracy_score(truth, probs[whole].argmax(1)))
+    grid = probs.reshape(-1, 3, 2, 3)
+    for column, (name, axes) in enumerate({"mask": (2, 3), "gender": (1, 3), "age": (1, 2)}.items()):
+        known, answers = labels[:, column] >= 0, grid.sum(axes).argmax(1)
+        if known.any():
+            wanted = f1_score(labels[known, column], answers[known], average="macro", zero_division=0)
+            assert near(scores.heads[name].f1, wanted)
+
+
+@given(st.integers(0, 10**6), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(seed, random):
+    probs, labels = random_case(20, 0.2, seed)
+    order = list(range(20))
+    random.shuffle(order)
+    first, second = score(probs, labels, HEADS), score(probs[order], labels[order], HEADS)
+    assert (first.confusion == second.confusion).all()
+    assert all((first.heads[name].counts == second.heads[name].counts).all() for name in first.heads)
+
+
+def test_good_answers_score_better_than_bad_ones():
+    _, labels = random_case(200)
+    noisy = np.where(np.random.default_rng(1).random((200, 1)) < 0.3, 0, labels)
+    right, worse = (score(hot(answer), labels, HEADS) for answer in (labels, noisy))
+    assert right.f1 == right.accuracy == 1 and 0.5 < worse.f1 < 1
+
+
+def test_the_joint_answer_may_differ_from_the_heads():
+    heads = [HEADS[1], HEADS[2]]
+    probs = np.array([[0.3, 0.0, 0.0, 0.25, 0.25, 0.2]])  # likeliest: male/<30, yet female in sum
+    scores = score(probs, np.array([[0, 0]]), heads)
+    assert scores.accuracy == 1 and scores.heads["gender"].accuracy == 0
+
+
+def test_selection_falls_back_on_the_heads():
+    probs, labels = random_case(50)
+    assert score(probs, labels, HEADS).selection == (score(probs, labels, HEADS).f1, "macro_f1")
+    labels[:, 1] = -1
+    partly = score(probs, labels, HEADS)
+    assert math.isnan(partly.f1) and partly.selection[1] == "mean_head_f1"
+    assert partly.selection[0] == pytest.approx((partly.heads["mask"].f1 + partly.heads["age"].f1) / 2)
+    labels[:] = -1
+    assert math.isnan(score(probs, labels, HEADS).selection[0])
+
+
+def test_by_a_head_and_by_a_column():
+    probs, labels = random_case(90, 0.1)
+    source = np.array(["a", "b", ""] * 30)
+    scores = score(probs, labels, HEADS, {"source": source, "year": np.arange(90) % 2})
+    worn = scores.by("mask")["worn"]
+    assert list(scores.by("mask")) == ["worn", "incorrect", "not_worn"]
+    assert worn.f1 == score(probs[labels[:, 0] == 0], labels[labels[:, 0] == 0], HEADS).f1
+    assert {name: len(part.labels) for name, part in scores.by("source").items()} == {"a": 30, "b": 30}
+    assert list(scores.by("year")) == ["0", "1"]
+    assert scores.by("source")["a"].by("year")["1"].n == scores.rows((source == "a") & (np.arange(90) % 2 == 1)).n
+    with pytest.raises(KeyError, match=r"cannot slice by 'race'; there are \['mask', 'gender', 'age', 'source', 'year'"):
+        scores.by("race")
+
+
+def test_scores_as_plain_data_and_as_text():
+    probs, labels = random_case(30, 0.3)
+    labels[:, 2] = -1
+    scores = score(probs, labels, HEADS)
+    plain = scores.to_dict()
+    assert json.loads(json.dumps(plain, allow_nan=False)) == plain
+    assert plain["macro_f1"] is None and plain["n"] == 0 and plain["heads"]["mask"]["macro_f1"] == scores.heads["mask"].f1
+    assert set(plain["by_mask"]) == set(MASK.classes)
+    lines = str(scores).splitlines()
+    assert lines[1].split() == ["joint", "0", "nan", "nan"] and lines[2].split()[0] == "mask" and len(lines) == 5
+
+
+def test_score_refuses():
+    probs, labels = random_case(4)
+    with pytest.raises(ValueError, match=r"probs have shape \(4, 17\); expected \(4, 18\)"):
+        score(probs[:, :17], labels, HEADS)
+    with pytest.raises(ValueError, match=r"probs have shape \(3, 18\); expected \(4, 18\)"):
+        score(probs[:3], labels, HEADS)
+    probs[2, 5] = np.nan
+    with pytest.raises(ValueError, match="row 2 of the probabilities is not finite"):
+        score(probs, labels, HEADS)
+
+
+def test_soft_answers_are_scored_by_their_argmax():
+    parts = {"mask": np.array([[0.4, 0.35, 0.25]]), "gender": np.array([[0.4, 0.6]]), "age": np.array([[0.1, 0.1, 0.8]])}
+    assert score(joint(parts), np.array([[0, 1, 2]]), HEADS).accuracy == 1

@@ -1,0 +1,432 @@
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multihead.labels import AGE, FLAT, HEADS, MASK, Head, encode, joint, marginals
+from multihead.reading import add_boxes, read
+
+STATES = ["mask1.jpg", "mask2.jpeg", "mask3.png", "mask4.JPG", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg"]
+
+
+def competition(root, folders, states=STATES):
+    """The competition's layout with files of one byte each."""
+    for number, folder in enumerate(folders):
+        (root / "images" / folder).mkdir(parents=True)
+        for state in states:
+            (root / "images" / folder / state).write_bytes(bytes([number]))
+    return root
+
+
+def table(**columns):
+    """Photos of a table with a path column and these; cells are text as in a CSV."""
+    rows = len(next(iter(columns.values())))
+    return read(pd.DataFrame({"path": [f"{n}.jpg" for n in range(rows)], **columns}), root="/photos", name="t")
+
+
+def write_csv(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+# ---- the competition's layout
+
+
+def test_folders_alone_tell_mask_gender_and_age(tmp_path):
+    competition(tmp_path, ["000001_female_Asian_45", "000002_male_Asian_60"])
+    photos = read(tmp_path)
+    assert len(photos) == 14 and photos.people[0] == f"{tmp_path.name}:000001_female_Asian_45"
+    by_name = dict(zip(photos.table.name, photos.labels().tolist()))
+    assert by_name["images/000001_female_Asian_45/mask3.png"] == [0, 1, 1]
+    assert by_name["images/000001_female_Asian_45/incorrect_mask.jpg"] == [1, 1, 1]
+    assert by_name["images/000002_male_Asian_60/normal.jpg"] == [2, 0, 2]
+    assert set(photos.table.years) == {45, 60} and np.bincount(photos.labels()[:, 0]).tolist() == [10, 2, 2]
+
+
+def test_the_root_may_be_any_of_three_folders(tmp_path):
+    competition(tmp_path / "data" / "train", ["000001_female_Asian_45"])
+    (tmp_path / "data" / "eval").mkdir()
+    found = [read(tmp_path / "data" / place) for place in (".", "train", "train/images")]
+    assert len({tuple(photos.paths) for photos in found}) == 1 and len(found[0]) == 7
+    assert {photos.table.root[0] for photos in found} == {str(tmp_path / "data" / "train")}
+    shutil.move(tmp_path / "data" / "train" / "images" / "000001_female_Asian_45", tmp_path / "bare" / "a_male_x_3")
+    assert read(tmp_path / "bare").labels()[0].tolist() == [1, 0, 0]
+
+
+def test_dot_twins_are_not_read(tmp_path):
+    competition(tmp_path, ["000001_female_Asian_45"])
+    person = tmp_path / "images" / "000001_female_Asian_45"
+    for name in STATES:
+        (person / f"._{name}").write_bytes(b"x")
+    (tmp_path / "images" / "._000001_female_Asian_45").write_bytes(b"x")
+    (tmp_path / "images" / ".000009_male_Asian_20").mkdir()
+    assert len(read(tmp_path)) == 7
+
+
+def test_two_people_may_share_an_id(tmp_path):
+    names = ["003397_female_Asian_20", "003397_male_Asian_20", "001498-1_female_Asian_23", "001498-2_female_Asian_23"]
+    photos = read(competition(tmp_path, names))
+    assert len(set(photos.people)) == 4 and len(set(photos.groups())) == 4 - 0
+    assert read(tmp_path, people="global").people[0] == "001498-1_female_Asian_23"
+
+
+def test_train_csv_wins_over_names_and_gaps_are_told(tmp_path):
+    competition(tmp_path, ["1_female_Asian_45", "2_male_Asian_20"])
+    write_csv(
+        tmp_path / "train.csv",
+        "id,gender,race,age,path\n1,male,Asian,46,1_female_Asian_45\n9,male,Asian,20,9_male_Asian_20\n",
+    )
+    with pytest.warns(UserWarning) as noticed:
+        photos = read(tmp_path)
+    assert photos.where(lambda rows: rows.years == 46).labels([HEADS[1]]).tolist() == [[0]] * 7
+    assert photos.table.years.tolist() == [46] * 7 + [20] * 7
+    said = "\n".join(str(notice.message) for notice in noticed)
+    assert "1 folders that train.csv lacks; their names were read instead, for example 2_male_Asian_20" in said
+    assert "1 people of train.csv without a photo, for example 9_male_Asian_20" in said and len(noticed) == 2
+    with pytest.warns(UserWarning):
+        named = read(tmp_path / "train.csv")
+    assert named.paths == photos.paths and (named.labels() == photos.labels()).all()
+
+
+def test_a_train_csv_of_another_kind_is_refused(tmp_path):
+    competition(tmp_path, ["1_female_Asian_45"])
+    write_csv(tmp_path / "train.csv", "path,mask\na.jpg,worn\n")
+    with pytest.raises(KeyError, match=r"train.csv lacks the columns \['age', 'gender'\]; it has \['path', 'mask'\]"):
+        read(tmp_path)
+
+
+def test_odd_names_are_told(tmp_path):
+    competition(tmp_path, ["1_female_Asian_45"], ["mask1.jpg", "profile.jpg"])
+    (tmp_path / "images" / "others").mkdir()
+    with pytest.warns(UserWarning, match="2 names that are no <id>_<gender>_<race>_<age> folder or mask1-5"):
+        photos = read(tmp_path)
+    assert photos.labels().tolist() == [[0, 1, 1], [-1, 1, 1]]
+
+
+def test_a_wrong_age_in_a_name_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"1_female_Asian_450/incorrect_mask.jpg\), column 'age': '450' is no age"):
+        read(competition(tmp_path, ["1_female_Asian_450"]))
+
+
+def test_drawn_people_agree_with_their_table(people):
+    photos = read(people, boxes=people / "train" / "boxes.csv")
+    listed = pd.read_csv(people / "train" / "train.csv").set_index("path")
+    for path, years, (_, gender, _) in zip(photos.paths, photos.table.years, photos.labels()):
+        row = listed.loc[os.path.basename(os.path.dirname(path))]
+        assert row.age == years and ["male", "female"][gender] == row.gender
+    assert not np.isnan(photos.boxes).any() and photos.table.searched.all()
+    assert all(os.path.isfile(path) for path in photos.paths)
+
+
+def test_info_csv_lists_its_images_without_labels(people):
+    photos = read(people / "eval" / "info.csv")
+    assert len(photos) == 14 and photos.known() == {"mask": 0, "gender": 0, "age": 0}
+    assert all(os.path.isfile(path) for path in photos.paths)
+    truth = read(people / "eval" / "truth.csv", boxes=people / "eval" / "boxes.csv")
+    assert sorted(truth.paths) == sorted(photos.paths) and truth.known()["age"] == 14
+    assert not np.isnan(truth.boxes).any()
+
+
+def test_a_submission_reads_as_joint_labels(tmp_path):
+    write_csv(tmp_path / "submission.csv", "ImageID,ans\na.jpg,15\nb.jpg,0\n")
+    assert read(tmp_path / "submission.csv").labels().tolist() == [[2, 1, 0], [0, 0, 0]]
+
+
+# ---- folders and lists
+
+
+def test_any_other_folder_is_photos_without_labels(tmp_path):
+    for name in ("b.png", "sub/a.jpg", ".hidden.jpg", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    photos = read(tmp_path)
+    assert photos.table.name.tolist() == ["b.png", "sub/a.jpg"] and set(photos.people) == {""}
+    assert set(photos.labels().ravel()) == {-1} and photos.table.source.tolist() == [tmp_path.name] * 2
+
+
+def test_names_of_a_folder_that_are_not_utf_8(tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    with open(name, "wb") as file:
+        file.write(b"x")
+    photos = read(tmp_path)
+    assert os.fsencode(photos.paths[0]) == name
+    photos.write(tmp_path / "w.csv")
+    assert read(tmp_path / "w.csv").paths == photos.paths
+
+
+def test_a_list_of_sources_is_joined(tmp_path, people):
+    masks = write_csv(tmp_path / "masks.csv", "file,mask,who\na.jpg,0,ann\n")
+    both = read([people, masks], columns={"path": "file", "person": "who"})  # a folder has no columns to map
+    assert len(both) == 85 and both.known() == {"mask": 85, "gender": 84, "age": 84}
+    assert both.people[-1] == "masks:ann" and set(both.table.source) == {"data", "masks"}
+    boxed = read([people, masks], boxes=people / "train" / "boxes.csv", columns={"path": "file"})
+    assert np.isnan(boxed.boxes).any(1).sum() == 1  # only the photos that the scan lists
+    assert len(read((people,))) == 84
+    with pytest.raises(ValueError, match="files are in both tables"):
+        read([people, people])
+    with pytest.raises(ValueError, match="empty list"):
+        read([])
+
+
+def test_person_ids_are_local_to_a_source_unless_global(tmp_path):
+    first = write_csv(tmp_path / "a.csv", "path,person\n1.jpg,7\n2.jpg,\n")
+    second = write_csv(tmp_path / "b.csv", "path,person\n3.jpg,7\n4.jpg,\n")
+    assert read([first, second]).people == ["a:7", "", "b:7", ""]
+    assert read([first, second], people="global").people == ["7", "", "7", ""]
+    assert read([first, second], name="both").people == ["both:7", "", "both:7", ""]
+    with pytest.raises(ValueError, match="people='world'; expected 'local' or 'global'"):
+        read(first, people="world")
+
+
+def test_sources_that_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file or folder: .*none; expected a folder of photos or a CSV"):
+        read(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="no images under .*; expected .*<id>_<gender>_<race>_<age>"):
+        read(tmp_path)
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    with pytest.raises(ValueError, match="a.jpg is no table; expected a folder or a CSV with a 'path' column"):
+        read(tmp_path / "a.jpg")
+    with pytest.raises(ValueError, match="empty.csv cannot be read as a CSV"):
+        read(write_csv(tmp_path / "empty.csv", ""))
+
+
+@pytest.mark.parametrize("text", ["path,mask\na.jpg,worn,more\n", "path,mask\na.jpg,worn\nb.jpg,worn,x\n"])
+def test_rows_longer_than_the_header_are_refused(tmp_path, text):
+    with pytest.raises(ValueError, match="t.csv cannot be read as a CSV"):
+        read(write_csv(tmp_path / "t.csv", text))
+
+
+# ---- tables
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt"])
+def test_a_file_is_read_with_its_separator(tmp_path, name):
+    text = "path,mask,age\nsub/a.jpg,worn,31\n/abs/b.jpg,,\n"
+    photos = read(write_csv(tmp_path / name, text if name == "t.csv" else text.replace(",", "\t")))
+    assert photos.paths == [str(tmp_path / "sub/a.jpg"), "/abs/b.jpg"]
+    assert photos.labels().tolist() == [[0, -1, 1], [-1, -1, -1]]
+    assert photos.table.name.tolist() == ["sub/a.jpg", "/abs/b.jpg"] and photos.table.source[0] == "t"
+
+
+def test_a_byte_order_mark_and_no_rows(tmp_path):
+    (tmp_path / "bom.csv").write_bytes(b"\xef\xbb\xbfpath,mask\r\na.jpg,worn\r\n")
+    assert read(tmp_path / "bom.csv").labels([MASK]).tolist() == [[0]]
+    none = read(write_csv(tmp_path / "none.csv", "path,mask\n"))
+    assert len(none) == 0 and none.labels().shape == (0, 3) and none.known()["mask"] == 0
+
+
+def test_root_is_what_paths_are_relative_to(tmp_path):
+    path = write_csv(tmp_path / "t.csv", "path\na.jpg\n")
+    assert read(path, root="/photos").paths == ["/photos/a.jpg"]
+    assert read(pd.DataFrame({"path": ["a.jpg"]})).paths == [os.path.abspath("a.jpg")]
+
+
+def test_labels_by_name_index_and_number():
+    photos = table(mask=["worn", "1", "2.0", " Not_Worn ", "", "-1"], gender=["FEMALE", "0", "1.0", "male", "nan", " "])
+    assert photos.labels([MASK]).ravel().tolist() == [0, 1, 2, 2, -1, -1]
+    assert photos.labels([HEADS[1]]).ravel().tolist() == [1, 0, 1, 0, -1, -1]
+
+
+def test_age_by_years_and_by_band():
+    photos = table(age=["29.5", "30", ">=60", "", "nan", "0"])
+    assert photos.labels([AGE]).ravel().tolist() == [0, 1, 2, -1, -1, 0]
+    np.testing.assert_array_equal(photos.table.years, [29.5, 30, np.nan, np.nan, np.nan, 0])
+    both = table(age=["25", "", ""], age_band=["<30", "2", "30-59"])
+    assert both.labels([AGE]).ravel().tolist() == [0, 2, 1]
+    with pytest.warns(UserWarning, match="1 rows whose age_band is not that of their age; the number counts.* row 3"):
+        assert table(age=["25", "25"], age_band=["0", "2"]).labels([AGE]).ravel().tolist() == [0, 0]
+
+
+def test_two_heads_may_band_one_number():
+    fine = Head("decade", ("20s", "30s", "older"), edges=(30, 40))
+    rows = pd.DataFrame({"path": ["a", "b"], "age": ["35", "70"], "decade": ["", "70"]})
+    photos = read(rows, heads=[AGE, fine])
+    assert photos.labels().tolist() == [[1, 1], [2, 2]]
+    assert read(rows.drop(columns="decade"), heads=[AGE, fine]).labels().tolist() == [[1, 1], [2, 2]]
+    with pytest.raises(ValueError, match="row 3: column 'decade' says 71, another 70; heads with edges all band one"):
+        read(rows.assign(decade=["", "71"]), heads=[AGE, fine])
+
+
+def test_the_joint_label_fills_what_no_column_says():
+    photos = table(label=["15", "17.0", "", "-1", "0"], mask=["", "worn", "worn", "", ""])
+    assert photos.labels().tolist() == [[2, 1, 0], [0, 1, 2], [0, -1, -1], [-1, -1, -1], [0, 0, 0]]
+
+
+@given(st.lists(st.tuples(st.integers(-1, 2), st.integers(-1, 1), st.integers(-1, 2)), min_size=1, max_size=8))
+def test_labels_read_back_whatever_their_form(rows):
+    labels = np.array(rows)
+    names = [[head.classes[i] if i >= 0 else "" for i in column] for head, column in zip(HEADS, labels.T)]
+    by_name = table(mask=names[0], gender=names[1], age_band=names[2])
+    by_number = table(mask=labels[:, 0], gender=labels[:, 1].astype(float), age_band=[str(i) for i in labels[:, 2]])
+    np.testing.assert_array_equal(by_name.labels(), labels)
+    np.testing.assert_array_equal(by_number.labels(), labels)
+    whole = table(label=encode(labels))
+    np.testing.assert_array_equal(whole.labels(), np.where((labels < 0).any(1)[:, None], -1, labels))
+
+
+def test_a_data_frame_of_any_types():
+    frame = pd.DataFrame(
+        {
+            "path": ["a", "b", "c"],
+            "mask": pd.Categorical(["worn", None, "incorrect"]),
+            "gender": pd.array([1, None, 0], dtype="Int64"),
+            "age": [31.0, np.nan, 60.0],
+            "person": [12.0, np.nan, 13.0],
+            "split": ["train", None, "val"],
+            "ok": [True, False, True],
+        },
+        index=[7, 7, 9],
+    )
+    photos = read(frame, people="global")
+    assert photos.labels().tolist() == [[0, 1, 1], [-1, -1, -1], [1, 0, 2]]
+    assert photos.people == ["12", "", "13"]  # as the CSV of it would say
+    assert photos.table.split.tolist() == ["train", "", "val"] and photos.table.ok.tolist() == ["True", "False", "True"]
+    assert frame.index.tolist() == [7, 7, 9]
+
+
+def test_other_columns_are_kept_as_text():
+    photos = table(race=["Asian", ""], score_of_mine=[1, 2])
+    assert photos.extra == ["race", "score_of_mine"] and photos.table.score_of_mine.tolist() == ["1", "2"]
+
+
+def test_columns_are_mapped():
+    frame = pd.DataFrame({"file": ["a"], "age": ["99"], "years old": ["20"], "who": ["x"], "path": ["other"]})
+    photos = read(frame, columns={"path": "file", "age": "years old", "person": "who"}, root="/p", people="global")
+    assert photos.paths == ["/p/a"] and photos.table.years.tolist() == [20] and photos.people == ["x"]
+    twice = read(frame, columns={"path": "file", "person": "file"}, people="global")
+    assert twice.people == ["a"] and twice.table.name.tolist() == ["a"]
+    assert read(pd.DataFrame({"path": ["a"], "person_id": ["x"]}), people="global").people == ["x"]
+    with pytest.raises(KeyError, match=r"column 'nose' \(for 'person'\) is not in the table; it has"):
+        read(frame, columns={"person": "nose"})
+    with pytest.raises(KeyError, match="columns= maps 'smile', which is none of"):
+        read(frame, columns={"smile": "who"})
+
+
+def test_columns_that_are_not_read_are_told():
+    with pytest.warns(UserWarning, match="column 'masks' is not read; did you mean 'mask'?"):
+        table(masks=["worn"])
+    with pytest.warns(UserWarning, match="column 'years' is not read: the name is taken; map it with columns="):
+        table(years=["31"])
+
+
+def test_split_and_face_columns():
+    photos = table(split=["Train", "valid", "validation", "test", ""], face=["whole", "", " Whole", "", ""])
+    assert photos.table.split.tolist() == ["train", "val", "val", "test", ""]
+    assert photos.table.whole.tolist() == [True, False, True, False, False]
+
+
+def test_boxes_as_columns_and_as_text():
+    columns = table(x0=["1", ""], y0=["2", ""], x1=["3.5", ""], y1=["4", ""])
+    assert columns.boxes[0].tolist() == [1, 2, 3.5, 4] and np.isnan(columns.boxes[1]).all()
+    np.testing.assert_array_equal(table(box=["1 2 3.5 4", ""]).boxes, columns.boxes)
+
+
+def test_a_photo_may_have_several_faces():
+    frame = pd.DataFrame({"path": ["a", "a", "b"], "box": ["0 0 2 2", "4 4 8 8", ""], "mask": ["worn", "incorrect", ""]})
+    photos = read(frame)
+    assert len(photos) == 3 and photos.groups().tolist() == [0, 0, 1]
+    with pytest.raises(ValueError, match=r"rows \[2, 3\] are the same file 'a' with the same box; keep one of them"):
+        read(frame.assign(box="0 0 2 2"))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"mask": ["worn", "wrn"]}, r"row 3 \(1.jpg\), column 'mask': 'wrn' is no class of head 'mask'; expected 0 or wo"),
+        ({"gender": ["2"]}, r"row 2 \(0.jpg\), column 'gender': '2' is no class"),
+        ({"age": ["131"]}, "row 2 .*, column 'age': '131' is no age; expected years from 0 to 130, one of"),
+        ({"age": ["", "old"]}, "row 3 .*, column 'age': 'old' is no age"),
+        ({"age": ["-3"]}, "column 'age': '-3' is no age"),
+        ({"age_band": ["3"]}, "row 2 .*, column 'age_band': '3' is no class of head 'age'"),
+        ({"label": ["18"]}, "row 2 .*, column 'label': '18' is no joint class; expected 0 to 17 or a blank"),
+        ({"label": ["1.5"]}, "'1.5' is no joint class"),
+        ({"split": ["dev"]}, "row 2 .*, column 'split': 'dev' is no split; expected train, val, test or a blank"),
+        ({"face": ["tight"]}, "row 2 .*, column 'face': 'tight'; expected 'whole'"),
+        ({"box": ["", "1 2 3"]}, r"row 3: box \['1', '2', '3'\] is not four numbers x0 y0 x1 y1"),
+        ({"box": ["a b c d"]}, "row 2: box .* is not four numbers"),
+        ({"box": ["1 2 1 4"]}, "row 2: box .* has no area; expected x0 < x1 and y0 < y1 in pixels"),
+        ({"box": ["0 0 inf 4"]}, "row 2: box .* has no area"),
+        ({"x0": ["1"], "y0": ["1"], "x1": ["2"], "y1": [""]}, "row 2: box .* is not four numbers"),
+        ({"path": ["a.jpg", " "]}, "row 3: the path is blank"),
+        ({"path": ["a.jpg", "./a.jpg"]}, r"rows \[2, 3\] are the same file"),
+    ],
+)
+def test_bad_cells_name_row_and_column(columns, message):
+    with pytest.raises(ValueError, match=message):
+        table(**columns)
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(KeyError, match=r"no 'path' column; the table has \['file', 'mask'\]; map one with columns="):
+        read(pd.DataFrame({"file": ["a"], "mask": ["worn"]}))
+    with pytest.raises(KeyError, match=r"a box needs the columns .*; the table has \['x0', 'x1', 'y0'\]"):
+        table(x0=["1"], y0=["1"], x1=["2"])
+
+
+def test_other_heads():
+    smile = Head("smile", ("no", "yes"))
+    frame = pd.DataFrame({"path": ["a", "b"], "smile": ["yes", "0"], "mask": ["worn", "?"], "label": ["", "1"]})
+    photos = read(frame, heads=[smile])
+    assert photos.labels().tolist() == [[1], [0]] and photos.extra == ["mask"] and photos.heads == (smile,)
+    assert read(frame[["path"]], heads=FLAT).heads == HEADS
+    assert len(read(frame[["path"]], heads=())) == 2
+
+
+# ---- boxes of a scan, answers of a model
+
+
+def test_boxes_of_a_scan_fill_what_is_free(tmp_path):
+    scan = "path,x0,y0,x1,y1,score,status\n0.jpg,1,1,5,5,1,found\n0.jpg,0,0,9,9,0.5,found\n1.jpg,1,1,5,5,1,found\n"
+    scan += "2.jpg,,,,,,none\n3.jpg,,,,,,unreadable\n/photos/4.jpg,1,1,5,5,1,found\n5.jpg,1,1,5,5,1,found\n"
+    boxes = write_csv(tmp_path / "boxes.csv", scan)
+    photos = table(box=["", "2 2 4 4", "", "", "", ""], face=["", "", "", "", "", "whole"])
+    boxed = add_boxes(photos, boxes)
+    assert boxed.boxes[0].tolist() == [0, 0, 9, 9]  # the larger of two
+    assert boxed.boxes[1].tolist() == [2, 2, 4, 4] and boxed.boxes[4].tolist() == [1, 1, 5, 5]
+    assert np.isnan(boxed.boxes[[2, 3, 5]]).all()
+    assert boxed.table.searched.tolist() == [True, False, True, False, True, False]
+    assert np.isnan(photos.boxes[0]).all() and not photos.table.searched.any()
+    with pytest.raises(ValueError, match=r"boxes.csv: none of its paths \(first: .*\) is one of the photos \(first: '/x/"):
+        add_boxes(table(path=["/x/y.jpg"]), boxes)
+
+
+def test_answers_of_a_model_read_back(tmp_path):
+    rng = np.random.default_rng(0)
+    probs = joint({head.name: rng.dirichlet(np.ones(len(head.classes)), 3) for head in HEADS})
+    parts = marginals(probs)
+    frame = pd.DataFrame({"path": ["a.jpg", "a.jpg", "b.jpg"], "box": ["0.0 0.0 2.5 2.0", "3.0 3.0 4.0 4.0", ""]})
+    for head in HEADS:
+        frame[head.name] = [head.classes[i] for i in parts[head.name].argmax(1)]
+    frame["label"] = probs.argmax(1)
+    for head in HEADS:
+        for index, name in enumerate(head.classes):
+            frame[f"{head.name}:{name}"] = parts[head.name][:, index]
+    frame[[f"joint:{index}" for index in range(18)]] = probs
+    frame["error"] = ""
+    frame.loc[2, ["mask", "gender", "age", "label", "error"]] = ["", "", "", np.nan, "no face"]
+    frame.to_csv(tmp_path / "answers.csv", index=False)
+    for photos in (read(tmp_path / "answers.csv"), read(frame, root=tmp_path)):
+        wanted = [[int(parts[head.name][row].argmax()) for head in HEADS] for row in range(2)]
+        assert photos.labels().tolist() == [*wanted, [-1, -1, -1]]
+        assert photos.boxes[0].tolist() == [0, 0, 2.5, 2] and photos.extra == []
+        assert photos.paths == [str(tmp_path / name) for name in ("a.jpg", "a.jpg", "b.jpg")]
+
+
+# ---- real photos
+
+
+def test_real_tables_read(shared_data):
+    photos = read(shared_data / "index.csv", people="global")
+    assert len(photos) == 7077 and set(photos.table.split) == {"train", "val"}
+    parts = photos.parts()  # no person, file or equal file on both sides
+    assert sum(len(part) for part in parts.values()) == 7077
+    boot = read(shared_data / "bootlike")
+    assert len(boot) == 216 * 7 and len(set(boot.people)) == 216
+    indexed = photos.where(lambda rows: rows.path.isin(boot.paths))
+    assert len(indexed) == len(boot)
+    order = {path: row for row, path in enumerate(indexed.paths)}
+    assert (indexed.labels()[[order[path] for path in boot.paths]] == boot.labels()).all()

@@ -12,7 +12,8 @@ import numpy as np
 
 from multihead.crops import Crop
 from multihead.data import BOX, Photos
-from multihead.faces import Detector, read_boxes, scan
+from multihead.faces import Detector
+from multihead.scanning import read_boxes, scan
 from multihead.files import cache_folder
 
 

@@ -135,7 +135,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 
 def scan(args: argparse.Namespace) -> int:
     """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
-    from multihead import faces
+    from multihead import scanning
 
     photos = _read(args)
     roots = set(photos.table.root)
@@ -144,7 +144,7 @@ def scan(args: argparse.Namespace) -> int:
     from multihead.logs import bar
 
     with bar(total, "scan", not args.quiet) as shown:
-        counts = faces.scan(
+        counts = scanning.scan(
             list(dict.fromkeys(photos.paths)),
             args.output,
             root=root,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,9 +133,9 @@ class Photos:
             if column not in self.table:
                 raise KeyError(f"photos have no column {column!r}; there are {list(self.table.columns)}")
             found = labels.get(column, self.table[column].to_numpy())
-            options = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
+            options: Iterable[Any] = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
             head = next((head for head in self.heads if head.name == column), None)
-            keep &= np.isin(found, [class_index(head, option) if head else option for option in options])
+            keep = keep & np.isin(found, [class_index(head, option) if head else option for option in options])
         return self[keep]
 
     def part(self, name: str) -> Photos:
@@ -213,7 +213,8 @@ class Photos:
         """Digest of everything that training reads: paths, labels, boxes."""
         import pandas as pd
 
-        hashes = pd.util.hash_pandas_object(self.table[["path", "years", *BOX, "whole", *_names(self.heads)]])
+        read = self.table[["years", *BOX, "whole", *_names(self.heads)]]
+        hashes = pd.util.hash_pandas_object(read.assign(path=[ascii(path) for path in self.paths]))  # not only UTF-8
         return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
 
     def write(self, path: str | Path) -> None:

@@ -18,7 +18,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints suggest the nearest flag and end with exit status 2."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **options)
+        super().__init__(*args, **options | {"allow_abbrev": False})
 
     def refuse_unknown(self, rest: Sequence[str]) -> None:
         """Complain about arguments that nothing took. Raises: SystemExit."""
@@ -50,7 +50,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             )
         else:
             names = [found.__name__.lower() for found in classes]
-            standard = item.default_factory().__class__.__name__.lower()  # type: ignore[misc]
+            standard = item.default_factory().__class__.__name__.lower()  # type: ignore[misc, operator]
             text = f"{_help(item)}: {', '.join(names)} (default {standard})"
             group.add_argument(flag(item), dest=dest(item), type=one_of(names), metavar="NAME", help=text)
         _add_fields(group, classes)
@@ -119,7 +119,7 @@ def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, v
     elif value is True or given and item.default_factory is dataclasses.MISSING:
         found = classes[0]
     elif given:
-        found = item.default_factory().__class__  # type: ignore[misc]
+        found = item.default_factory().__class__  # type: ignore[misc, operator]
     else:
         return _UNSET
     own = {f.name: f for f in dataclasses.fields(found)}

@@ -156,7 +156,7 @@ def decode(joint: Array, heads: Sequence[Head] = HEADS) -> Array:
     for head in reversed(table):
         columns.append(rest % len(head.classes))
         rest = rest // len(head.classes)
-    labels = _stack(columns[::-1])  # (N, heads)
+    labels = _stack(columns[::-1]) if columns else joint[:, None][:, :0]  # (N, heads)
     labels[joint == UNKNOWN] = UNKNOWN
     return labels
 

@@ -84,7 +84,7 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
 
     Raises: ValueError where the scan names none of the photos.
     """
-    from multihead.faces import read_boxes
+    from multihead.scanning import read_boxes
 
     scan = read_boxes(path)
     scan = scan[scan.status.isin(["found", "none"])].copy()
@@ -157,7 +157,7 @@ def _folder(root: Path) -> tuple[pd.DataFrame, Path]:
         raise FileNotFoundError(
             f"no images under {root}; expected {root}/<id>_<gender>_<race>_<age>/*.jpg or a CSV with a 'path' column"
         )
-    return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}), root
+    return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}, dtype=object), root
 
 
 def _competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFrame, Path]:
@@ -192,7 +192,7 @@ def _competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFram
     _warn(images, odd, "names that are no <id>_<gender>_<race>_<age> folder or mask1-5, incorrect_mask, normal")
     _warn(images, unlisted, "folders that train.csv lacks; their names were read instead")
     _warn(images, lost, "people of train.csv without a photo")
-    return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age"]), root
+    return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age"], dtype=object), root
 
 
 def _warn(where: str | Path, names: Sequence[str], what: str) -> None:
@@ -226,11 +226,11 @@ def _photos(
         person = person.where((person == "") | person.str.contains(":"), f"{source}:" + person)
     found = pd.DataFrame(
         {
-            "path": paths,
+            "path": pd.Series(paths, dtype=object),  # a string type on Arrow could not hold names that are not UTF-8
             "name": table.path,
             "root": str(root),
             "source": table.get("source", source),
-            "person": person.to_numpy(),
+            "person": person,
             "split": _cells(table, "split", _split, blank),
         }
     )
@@ -238,16 +238,17 @@ def _photos(
     found[BOX] = _boxes(table)
     found["whole"] = np.array(_cells(table, "face", _whole, blank), bool)
     found["searched"] = False
-    joint = decode(np.array(_cells(table, "label", lambda cell: _joint(cell, heads), blank), np.int64), heads)
+    label = _cells(table, "label", lambda cell: _joint(cell, heads) if heads else UNKNOWN, blank)
+    joint = decode(np.array(label, np.int64), heads)
     for column, head in enumerate(heads):
-        label, years = _head(table, head)
-        found[head.name] = np.where(label == UNKNOWN, joint[:, column], label)
+        own, years = _head(table, head)
+        found[head.name] = np.where(own == UNKNOWN, joint[:, column], own)
         if head.edges:
             found["years"] = _one_number(found["years"].to_numpy(), years, head)
-            _warn_of_bands(source, label, years, head)
+            _warn_of_bands(source, own, years, head)
     rest = [c for c in table.columns if c not in [*PLAIN, *found.columns] and ":" not in c and not c.endswith("_band")]
     for name in rest:
-        found[name] = table[name].to_numpy()
+        found[name] = table[name]
     _refuse_repeats(found)
     return Photos(found, heads)
 
@@ -389,7 +390,7 @@ def _refuse_repeats(found: pd.DataFrame) -> None:
     repeated = found.duplicated(["path", *BOX], keep=False).to_numpy()
     if repeated.any():
         first = int(repeated.argmax())
-        rows = [_row(row) for row in np.flatnonzero(found.path.to_numpy() == found.path[first])[:5]]
+        rows = [_row(int(row)) for row in np.flatnonzero(found.path.to_numpy() == found.path[first])[:5]]
         raise ValueError(f"rows {rows} are the same file {found.name[first]!r} with the same box; keep one of them")
 
 

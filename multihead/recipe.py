@@ -221,10 +221,10 @@ class Recipe:
 
 def variants(kind: type) -> dict[str, tuple[type, ...]]:
     """The fields of a dataclass that hold an object, each with the dataclasses that it may be an object of."""
-    found = {}
+    found: dict[str, tuple[type, ...]] = {}
     for name, hint in typing.get_type_hints(kind).items():
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        classes = tuple(member for member in members if dataclasses.is_dataclass(member))
+        classes: tuple[type, ...] = tuple(member for member in members if dataclasses.is_dataclass(member))
         if classes:
             found[name] = classes
     return found

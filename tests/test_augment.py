@@ -72,7 +72,9 @@ def test_another_process_gives_the_same_pixels(tmp_path):
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     import hashlib
 
-    here = b"".join(apply(augment, [photo()], seed)[0].tobytes() for augment in (Diary(), Gentle()) for seed in range(9))
+    here = b"".join(
+        apply(augment, [photo()], seed)[0].tobytes() for augment in (Diary(), Gentle()) for seed in range(9)
+    )
     assert hashlib.sha1(here).hexdigest() == there
 
 

@@ -16,7 +16,7 @@ CONVOLUTIONAL = [
     *["resnet18", "resnet50", "resnet101", "rexnet_100", "darknet53"],
     *["efficientnet_b4", "efficientnet_b1_pruned", "efficientnet_b2_pruned", "efficientnet_b3_pruned"],
 ]
-SIZES = {name: ((64, 48), (32, 32)) for name in CONVOLUTIONAL} | {"vit_tiny_patch16_224": ((280, 210), (64, 48))}
+SIZES = dict.fromkeys(CONVOLUTIONAL, ((64, 48), (32, 32))) | {"vit_tiny_patch16_224": ((280, 210), (64, 48))}
 
 
 @pytest.fixture(autouse=True)

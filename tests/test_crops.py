@@ -67,7 +67,10 @@ def test_full_and_no_box_are_the_whole_photo():
 
 
 def test_a_body_mostly_outside_is_absent_and_a_face_never():
-    half_below = (100, 490, 160, 560)  # the body runs from 437.5 to 752.5: less than a third is in the photo
+    half_below = (200, 500, 380, 640)  # the body runs from (20, 395) to (560, 1025): an eighth is in the photo
+    assert locate(BODY, (0, 0, 384, 512), SHAPE) is None  # a tight face
+    portrait = (83, 90, 223, 280)  # of 306 x 345 pixels: a quarter of the body
+    assert locate(BODY, portrait, (345, 306)) == (0, 0, 306, 345)
     assert locate(BODY, half_below, SHAPE) is None
     assert locate(FACE, half_below, SHAPE) is not None
     assert locate(BODY, (100, 400, 160, 470), SHAPE) == (40, 348, 220, 512)

@@ -115,7 +115,9 @@ def test_where_takes_names_numbers_lists_and_functions(photos):
 
 def test_part_and_parts(photos):
     assert [len(part) for part in photos.parts().values()] == [2, 1, 1] and len(photos.part("train")) == 2
-    with pytest.raises(ValueError, match=r"no photo has split 'train'; the split column holds \[''\]; use photos.split"):
+    with pytest.raises(
+        ValueError, match=r"no photo has split 'train'; the split column holds \[''\]; use photos.split"
+    ):
         crowd(2).part("train")
     leaky = photos.with_columns(person="t:ann")
     with pytest.raises(LeakError, match="1 people are on both sides: t:ann; split by person"):
@@ -176,7 +178,7 @@ def test_split_meets_the_share_and_has_every_kind(share):
     assert len(train) + len(valid) == len(photos) and len(valid) / len(photos) == pytest.approx(share, abs=0.02)
     assert not set(train.people) & set(valid.people) and set(train.paths) | set(valid.paths) == set(photos.paths)
     overall, there = (part.counts().photos / len(part) for part in (photos, valid))
-    assert abs(overall - there).max() < 0.06
+    assert abs(overall - there).max() <= 7 / len(valid)  # one person
 
 
 @given(st.integers(0, 100))
@@ -265,12 +267,24 @@ def test_write_of_other_heads_reads_back(tmp_path):
     assert equal(photos, read(tmp_path / "w.csv", heads=heads))
 
 
-ODD = ["a b.jpg", "a,b.jpg", 'a"b.jpg', "a\nb.jpg", "ä 사람.jpg", " lead.jpg", "trail.jpg ", "#.jpg", "nan", "-1", "100%.jpg"]
+ODD = [
+    "a b.jpg",
+    "a,b.jpg",
+    'a"b.jpg',
+    "a\nb.jpg",
+    "ä 사람.jpg",
+    " lead.jpg",
+    "trail.jpg ",
+    "#.jpg",
+    "nan",
+    "-1",
+    "100%.jpg",
+]
 
 
 def test_odd_file_names_survive(tmp_path):
     names = [*ODD, os.fsdecode(b"caf\xe9.jpg")]
-    photos = read(pd.DataFrame({"path": names, "person": "x"}), root=tmp_path)
+    photos = read(pd.DataFrame({"path": names, "person": "x"}, dtype=object), root=tmp_path)
     assert photos.paths == [str(tmp_path / name) for name in names]
     photos.write(tmp_path / "w.csv")
     again = read(tmp_path / "w.csv")
@@ -306,7 +320,9 @@ def test_the_fingerprint_follows_what_training_reads(photos):
 
 def test_photos_of_drawn_people(people):
     photos = read(people)
-    assert len(photos) == 84 and len(set(photos.people)) == 12 and photos.known() == {"mask": 84, "gender": 84, "age": 84}
+    assert (
+        len(photos) == 84 and len(set(photos.people)) == 12 and photos.known() == {"mask": 84, "gender": 84, "age": 84}
+    )
     for train, valid in photos.folds(4):
         check_disjoint(train, valid)
         assert len(set(valid.people)) == 3

@@ -38,7 +38,7 @@ def test_pixel_baseline_is_a_logistic_regression_on_thumbnails(people):
     train, valid = mh.read(people / "train").split(0.4, seed=0)
     found = pixel_baseline(train, valid)
     pixels = thumbnails(train)
-    assert pixels.shape == (len(train), 768) and 0 <= pixels.min() and pixels.max() <= 1
+    assert pixels.shape == (len(train), 768) and pixels.min() >= 0 and pixels.max() <= 1
     scale = StandardScaler().fit(pixels)
     labels = mh.encode(train.labels())
     plain = LogisticRegression(C=0.01, max_iter=300).fit(scale.transform(pixels), labels)

@@ -73,7 +73,9 @@ def test_flags_of_every_kind():
 
 
 def test_flags_of_objects():
-    recipe = parse("-b 8 --opt sgd --momentum 0.5 --lr 0.3 --sched cosine --min-lr 1e-4 --aug GENTLE --rotate 3 --hflip 0")
+    recipe = parse(
+        "-b 8 --opt sgd --momentum 0.5 --lr 0.3 --sched cosine --min-lr 1e-4 --aug GENTLE --rotate 3 --hflip 0"
+    )
     assert recipe.optim == SGD(0.3, momentum=0.5) and recipe.schedule == Cosine(min_lr=1e-4) and recipe.batch_size == 8
     assert recipe.augment == Gentle(hflip=0.0, rotate=3.0)
 

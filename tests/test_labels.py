@@ -154,6 +154,7 @@ def test_no_rows(kind):
     make = KINDS[kind]
     assert encode(make(np.empty((0, 3), int))).tolist() == []
     assert tuple(decode(make(np.empty(0, int))).shape) == (0, 3)
+    assert tuple(decode(make([-1, 0]), ()).shape) == (2, 0)
 
 
 @given(st.data(), tables)

@@ -183,5 +183,7 @@ def test_the_flat_loss_is_the_sum_of_the_heads_for_a_product_model():
 
 def test_total_refuses_the_weight_of_a_head_that_is_not_there():
     logits, rows = heads_and_logits(random_labels(2, 0))
-    with pytest.raises(ValueError, match=r"head_weights names \['smile'\]; the model's heads are \['age', 'gender', 'm"):
+    with pytest.raises(
+        ValueError, match=r"head_weights names \['smile'\]; the model's heads are \['age', 'gender', 'm"
+    ):
         total(logits, rows, {"smile": 1.0})

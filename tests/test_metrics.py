@@ -177,7 +177,9 @@ def test_by_a_head_and_by_a_column():
     assert {name: len(part.labels) for name, part in scores.by("source").items()} == {"a": 30, "b": 30}
     assert list(scores.by("year")) == ["0", "1"]
     assert scores.by("source")["a"].by("year")["1"].n == scores.rows((source == "a") & (np.arange(90) % 2 == 1)).n
-    with pytest.raises(KeyError, match=r"cannot slice by 'race'; there are \['mask', 'gender', 'age', 'source', 'year'"):
+    with pytest.raises(
+        KeyError, match=r"cannot slice by 'race'; there are \['mask', 'gender', 'age', 'source', 'year'"
+    ):
         scores.by("race")
 
 
@@ -187,7 +189,9 @@ def test_scores_as_plain_data_and_as_text():
     scores = score(probs, labels, HEADS)
     plain = scores.to_dict()
     assert json.loads(json.dumps(plain, allow_nan=False)) == plain
-    assert plain["macro_f1"] is None and plain["n"] == 0 and plain["heads"]["mask"]["macro_f1"] == scores.heads["mask"].f1
+    assert (
+        plain["macro_f1"] is None and plain["n"] == 0 and plain["heads"]["mask"]["macro_f1"] == scores.heads["mask"].f1
+    )
     assert set(plain["by_mask"]) == set(MASK.classes)
     lines = str(scores).splitlines()
     assert lines[1].split() == ["joint", "0", "nan", "nan"] and lines[2].split()[0] == "mask" and len(lines) == 5
@@ -205,5 +209,9 @@ def test_score_refuses():
 
 
 def test_soft_answers_are_scored_by_their_argmax():
-    parts = {"mask": np.array([[0.4, 0.35, 0.25]]), "gender": np.array([[0.4, 0.6]]), "age": np.array([[0.1, 0.1, 0.8]])}
+    parts = {
+        "mask": np.array([[0.4, 0.35, 0.25]]),
+        "gender": np.array([[0.4, 0.6]]),
+        "age": np.array([[0.1, 0.1, 0.8]]),
+    }
     assert score(joint(parts), np.array([[0, 1, 2]]), HEADS).accuracy == 1

@@ -133,9 +133,7 @@ def test_cosine_is_torchs(lowest):
 
 @pytest.mark.parametrize(("epochs", "per_epoch"), [(6, 10), (7, 3), (10, 7)])
 def test_step_is_torchs(epochs, per_epoch):
-    wanted = followed(
-        lambda optimizer: lr_scheduler.StepLR(optimizer, 2, 0.3), epochs * per_epoch, every=per_epoch
-    )
+    wanted = followed(lambda optimizer: lr_scheduler.StepLR(optimizer, 2, 0.3), epochs * per_epoch, every=per_epoch)
     assert rates(Step(decay_epochs=2, decay_rate=0.3), epochs * per_epoch, epochs) == pytest.approx(wanted)
 
 

@@ -219,6 +219,13 @@ def test_a_byte_order_mark_and_no_rows(tmp_path):
     assert len(none) == 0 and none.labels().shape == (0, 3) and none.known()["mask"] == 0
 
 
+def test_cells_that_are_not_utf_8(tmp_path):
+    (tmp_path / "latin.csv").write_bytes(b"path,race\ncaf\xe9.jpg,cr\xe9ole\n")
+    photos = read(tmp_path / "latin.csv")
+    assert os.fsencode(photos.paths[0]) == os.fsencode(tmp_path) + b"/caf\xe9.jpg"
+    assert os.fsencode(photos.table.race[0]) == b"cr\xe9ole"
+
+
 def test_root_is_what_paths_are_relative_to(tmp_path):
     path = write_csv(tmp_path / "t.csv", "path\na.jpg\n")
     assert read(path, root="/photos").paths == ["/photos/a.jpg"]
@@ -326,7 +333,9 @@ def test_boxes_as_columns_and_as_text():
 
 
 def test_a_photo_may_have_several_faces():
-    frame = pd.DataFrame({"path": ["a", "a", "b"], "box": ["0 0 2 2", "4 4 8 8", ""], "mask": ["worn", "incorrect", ""]})
+    frame = pd.DataFrame(
+        {"path": ["a", "a", "b"], "box": ["0 0 2 2", "4 4 8 8", ""], "mask": ["worn", "incorrect", ""]}
+    )
     photos = read(frame)
     assert len(photos) == 3 and photos.groups().tolist() == [0, 0, 1]
     with pytest.raises(ValueError, match=r"rows \[2, 3\] are the same file 'a' with the same box; keep one of them"):
@@ -336,7 +345,10 @@ def test_a_photo_may_have_several_faces():
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"mask": ["worn", "wrn"]}, r"row 3 \(1.jpg\), column 'mask': 'wrn' is no class of head 'mask'; expected 0 or wo"),
+        (
+            {"mask": ["worn", "wrn"]},
+            r"row 3 \(1.jpg\), column 'mask': 'wrn' is no class of head 'mask'; expected 0 or wo",
+        ),
         ({"gender": ["2"]}, r"row 2 \(0.jpg\), column 'gender': '2' is no class"),
         ({"age": ["131"]}, "row 2 .*, column 'age': '131' is no age; expected years from 0 to 130, one of"),
         ({"age": ["", "old"]}, "row 3 .*, column 'age': 'old' is no age"),
@@ -373,7 +385,8 @@ def test_other_heads():
     photos = read(frame, heads=[smile])
     assert photos.labels().tolist() == [[1], [0]] and photos.extra == ["mask"] and photos.heads == (smile,)
     assert read(frame[["path"]], heads=FLAT).heads == HEADS
-    assert len(read(frame[["path"]], heads=())) == 2
+    nothing = read(frame, heads=())
+    assert nothing.labels().shape == (2, 0) and nothing.known() == {} and nothing.extra == ["smile", "mask"]
 
 
 # ---- boxes of a scan, answers of a model
@@ -390,7 +403,9 @@ def test_boxes_of_a_scan_fill_what_is_free(tmp_path):
     assert np.isnan(boxed.boxes[[2, 3, 5]]).all()
     assert boxed.table.searched.tolist() == [True, False, True, False, True, False]
     assert np.isnan(photos.boxes[0]).all() and not photos.table.searched.any()
-    with pytest.raises(ValueError, match=r"boxes.csv: none of its paths \(first: .*\) is one of the photos \(first: '/x/"):
+    with pytest.raises(
+        ValueError, match=r"boxes.csv: none of its paths \(first: .*\) is one of the photos \(first: '/x/"
+    ):
         add_boxes(table(path=["/x/y.jpg"]), boxes)
 
 

@@ -105,7 +105,10 @@ def test_variants_are_the_fields_that_hold_objects():
 def test_to_dict_by_hand():
     plain = to_dict(Recipe(epochs=3, optim=SGD(0.1), ema=EMA(0.9), head_weights={"age": 2.0}))
     assert plain["optim"] == {"name": "SGD", "lr": 0.1, "weight_decay": 1e-4, "momentum": 0.9}
-    assert plain["ema"] == {"name": "EMA", "model_ema_decay": 0.9} and plain["augment"] == {"name": "Flip", "hflip": 0.5}
+    assert plain["ema"] == {"name": "EMA", "model_ema_decay": 0.9} and plain["augment"] == {
+        "name": "Flip",
+        "hflip": 0.5,
+    }
     assert plain["head_weights"] == {"age": 2.0} and plain["epochs"] == 3 and plain["clip_grad"] is None
     assert set(plain) == {item.name for item in fields(Recipe)}
 
@@ -123,7 +126,9 @@ def test_from_dict_takes_a_part_and_objects():
 def test_from_dict_refuses():
     with pytest.raises(ValueError, match=r"recipe: unknown fields \['learning_rate'\]; expected some of"):
         from_dict({"learning_rate": 1})
-    with pytest.raises(ValueError, match=r"recipe: optim is 'Lion'; expected one of \['Adam', 'AdamW', 'MADGRAD', 'SGD"):
+    with pytest.raises(
+        ValueError, match=r"recipe: optim is 'Lion'; expected one of \['Adam', 'AdamW', 'MADGRAD', 'SGD"
+    ):
         from_dict({"optim": {"name": "Lion"}})
     with pytest.raises(ValueError, match="recipe: schedule is None"):
         from_dict({"schedule": {"pct_start": 0.1}})

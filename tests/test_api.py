@@ -1,0 +1,106 @@
+import ast
+import doctest
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+import types
+
+import pytest
+
+import multihead as mh
+
+MODULES = sorted(module.name for module in pkgutil.iter_modules(mh.__path__) if module.name != "__main__")
+HEAVY = ("torch", "pandas", "cv2", "timm", "albumentations", "sklearn", "yaml")
+
+
+def loaded_by(statement):
+    """Which heavy packages a statement loads in a fresh interpreter."""
+    code = f"import sys\n{statement}\nprint([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    return ast.literal_eval(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import multihead",
+        "import multihead as mh; mh.HEADS, mh.FACE, mh.Recipe(), mh.Photos, mh.score, dir(mh)",
+        "import multihead.cli",
+        "import multihead.losses, multihead.optim, multihead.augment, multihead.logs, multihead.flags",
+    ],
+)
+def test_an_import_loads_nothing_heavy(statement):
+    assert loaded_by(statement) == []
+
+
+@pytest.mark.parametrize("name", mh.__all__)
+def test_every_public_name_is_there_and_explained(name):
+    value = getattr(mh, name)
+    assert name in dir(mh)
+    if callable(value):
+        assert inspect.getdoc(value), name
+        own = vars(mh)[name]
+        assert own is value  # looked up once
+    else:
+        assert name == "__version__" or isinstance(value, (tuple, mh.Head, mh.Crop))
+
+
+def test_public_names_are_the_modules_own():
+    for name, module in mh._HOME.items():
+        value = getattr(mh, name)
+        assert value is getattr(importlib.import_module(f"multihead.{module}"), name)
+        assert getattr(value, "__module__", f"multihead.{module}") == f"multihead.{module}", name
+
+
+def test_type_checkers_see_the_same_names():
+    tree = ast.parse(inspect.getsource(mh))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert seen == {name: f"multihead.{module}" for name, module in mh._HOME.items()}
+
+
+def test_no_name_is_hidden_by_a_module():
+    importlib.import_module("multihead.prediction")
+    importlib.import_module("multihead.evaluation")
+    assert isinstance(mh.predict, types.FunctionType) and isinstance(mh.evaluate, types.FunctionType)
+    assert not set(mh.__all__) & set(MODULES)
+
+
+def test_an_unknown_name():
+    with pytest.raises(AttributeError, match="module 'multihead' has no name 'Modle'"):
+        mh.Modle  # noqa: B018
+    with pytest.raises(ImportError):
+        exec("from multihead import Modle")
+
+
+def documented(module):
+    """What a user may call in a module: its functions and classes without an underscore."""
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", "") == module.__name__
+        if own and not name.startswith("_") and (inspect.isfunction(value) or inspect.isclass(value)):
+            yield name, value
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_public_function_and_class_is_explained(name):
+    module = importlib.import_module(f"multihead.{name}")
+    assert module.__doc__ and module.__doc__.strip()
+    bare = [item for item, value in documented(module) if not (value.__doc__ or "").strip()]
+    assert not bare
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_of_docstrings_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"multihead.{name}")
+    failed, tried = doctest.testmod(module)
+    assert not failed, f"{failed} of {tried} examples in multihead.{name}; see the output"
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    modules = [importlib.import_module(f"multihead.{name}") for name in MODULES]
+    examples = sum(len(test.examples) for module in modules for test in finder.find(module))
+    assert examples > 20

@@ -51,8 +51,8 @@ def _change(augment: Augment) -> Any:
         warnings.simplefilter("error")  # albumentations only warns of arguments that it ignores
         if isinstance(augment, Diary):
             still: dict[str, Any] = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
-            moves = [{"brightness": (0.2, 3)}, {"contrast": (0.2, 3)}, {"saturation": (0.2, 3)}, {"hue": (-0.3, 0.3)}]
-            jitters = [A.ColorJitter(**(still | move), p=1) for move in moves]
+            moves = {"brightness": (0.2, 3), "contrast": (0.2, 3), "saturation": (0.2, 3), "hue": (-0.3, 0.3)}
+            jitters = [A.ColorJitter(**(still | {name: reach}), p=1) for name, reach in moves.items()]
             return A.Compose([A.OneOf(jitters, p=augment.color_jitter_prob)])
         factor = (1 - augment.color_jitter, 1 + augment.color_jitter)
         move = A.Affine(

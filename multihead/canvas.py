@@ -83,7 +83,8 @@ def both(points: Points) -> np.ndarray:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    return tuple(round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
+    red, green, blue = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
+    return red, green, blue
 
 
 def darker(colour: Colour, share: float) -> Colour:

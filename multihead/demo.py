@@ -36,7 +36,7 @@ def demo(
     seed: int = 0,
     say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
-    """The table of scores; leaves data/, run/, predictions.csv and predictions.png in `folder`.
+    """The table of scores; leaves data/, run/, predictions.csv and predictions.jpg in `folder`.
 
     Raises: FileExistsError where the folder holds a run of other settings, ValueError for too few people.
     """
@@ -65,10 +65,10 @@ def demo(
     found = compare_table(scores)
     rows = list(answers(model, strangers))
     write_text(folder / "predictions.csv", table(rows, model.space).to_csv(index=False))
-    sheet(_one_each(rows, strangers), model.space, folder / "predictions.png")
+    sheet(_one_each(rows, strangers), model.space, folder / "predictions.jpg")
     write_text(folder / "scores.txt", found.to_string(float_format="%.3f") + "\n")
     say(f"\nmacro-F1 on {unseen} people that neither has seen:\n{found.to_string(float_format='%.3f')}\n")
-    say(f"wrote {folder}: run/model (the model), scores.txt, predictions.csv, predictions.png, data/")
+    say(f"wrote {folder}: run/model (the model), scores.txt, predictions.csv, predictions.jpg, data/")
     say(
         f"took {time.perf_counter() - started:.0f} s; next: multihead predict {folder}/run/model YOUR_PHOTOS -o answers.csv"
     )

@@ -105,8 +105,8 @@ def _pose(rng: np.random.Generator, size: tuple[int, int]) -> Pose:
 def _box(person: Person, pose: Pose, size: tuple[int, int]) -> tuple[float, float, float, float]:
     pixels = place(_outline(person), pose, pose.tilt)
     (x0, y0), (x1, y1) = pixels.min(0), pixels.max(0)
-    corners = max(0.0, x0), max(0.0, y0), min(size[1], x1), min(size[0], y1)
-    return tuple(round(float(corner), 1) for corner in corners)
+    left, top = round(max(0.0, float(x0)), 1), round(max(0.0, float(y0)), 1)
+    return left, top, round(min(size[1], float(x1)), 1), round(min(size[0], float(y1)), 1)
 
 
 def _outline(person: Person) -> np.ndarray:
@@ -121,7 +121,7 @@ def _background(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     height, width = size[0] // 8, size[1] // 8
     colours = rng.integers(25, 235, (6, 3))
     colours = (colours + 2 * rng.integers(25, 235, (6, 1))) // 3  # mostly grey, as rooms are
-    room = np.empty((height, width, 3), np.uint8)
+    room: np.ndarray = np.empty((height, width, 3), np.uint8)
     room[:] = colours[0]
     room[:, int(rng.integers(0, width)) :] = mix(tuple(colours[0]), tuple(colours[1]), 0.5)
     for colour in colours[2:]:
@@ -232,7 +232,7 @@ def _brow(canvas: Canvas, person: Person, side: int) -> None:
     upper = [(side * 0.09, -0.16), (side * 0.22, -0.215 + 0.3 * sag), (side * 0.36, -0.165 + sag)]
     brow = smooth(upper)
     weight = np.interp(np.linspace(0, 1, len(brow)), [0, 0.3, 1], [0.7, 1, 0.25])[:, None]
-    under = brow + (0, 1) * weight * 1.6 * thick
+    under = brow + np.array([0, 1]) * weight * 1.6 * thick
     canvas.fill(_features(canvas, np.concatenate([brow, under[::-1]])), colour)
 
 

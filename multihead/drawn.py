@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from multihead.crops import Box
-from multihead.files import replace_file
 from multihead.images import write_jpeg
 from multihead.labels import Head, marginals
 
@@ -29,7 +28,7 @@ def annotate(
 
 
 def sheet(photos: Sequence[tuple[np.ndarray, Box | None, np.ndarray]], space: Sequence[Head], path: str | Path) -> None:
-    """Write a PNG of several photos with their answers, side by side in rows of six.
+    """Write a JPEG of several photos with their answers, side by side in rows of six.
 
     photos: (image (H, W, 3), box, joint probabilities (K,)).
     """
@@ -41,7 +40,7 @@ def sheet(photos: Sequence[tuple[np.ndarray, Box | None, np.ndarray]], space: Se
     page = Image.new("RGB", (columns * width, max(1, rows) * height), "white")
     for place, cell in enumerate(cells):
         page.paste(cell, ((place % columns) * width, (place // columns) * height))
-    replace_file(path, lambda fresh: page.save(fresh, format="PNG"))
+    write_jpeg(np.asarray(page), path)
 
 
 def _annotated(image: np.ndarray, rows: Sequence[tuple[Box | None, np.ndarray]], space: Sequence[Head]):  # type: ignore[no-untyped-def]

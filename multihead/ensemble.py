@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -37,7 +38,7 @@ class Ensemble(nn.Module):
                     "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
                 )
         given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
-        if len(given) != len(members) or min(given) <= 0:
+        if len(given) != len(members) or not all(0 < weight < math.inf for weight in given):
             raise ValueError(f"weights {weights} do not fit {len(members)} members; expected a positive number each")
         self.weights = tuple(weight / sum(given) for weight in given)
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
@@ -102,6 +103,8 @@ def load(folder: str | Path) -> nn.Module:
         run = folder / "model"  # a run folder: its model
         return Model.from_pretrained(run if run.is_dir() and not (folder / "config.json").exists() else _own(folder))
     content = json.loads(listed.read_text())
+    if content.get("kind") not in ("ensemble", "combined") or not content.get("members"):
+        raise ValueError(f"{listed} is not of a multihead ensemble; expected what Ensemble.save wrote")
     members = [load(folder / name) for name in content["members"]]
     made = Ensemble(members, content["weights"]) if content["kind"] == "ensemble" else Combined(members)
     return made.eval()

@@ -33,8 +33,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
 
     Raises: ValueError for an unknown backbone (with the nearest names), FileNotFoundError for missing weights.
 
-    >>> model = Model("resnet10t", heads=[HEADS[0]])
-    >>> crop, = model.crops
+    >>> from multihead.crops import FULL
+    >>> crop = FULL.resized(64)
+    >>> model = Model("resnet10t", heads=[HEADS[0].on(crop)])
     >>> model({crop: torch.zeros(2, 3, 64, 64, dtype=torch.uint8)})["mask"].shape
     torch.Size([2, 3])
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -82,7 +83,7 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
 
     Photos the scan lists without a face count as searched. Of several faces in a photo the largest is taken.
 
-    Raises: ValueError where the scan names none of the photos.
+    Raises: ValueError where the scan names none of the photos, or its relative paths fit several folders.
     """
     from multihead.scanning import read_boxes
 
@@ -98,6 +99,12 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
             f"{path}: none of its paths (first: {next(iter(best.index), 'no row')!r}) is one of the photos "
             f"(first: {names[0]!r}); expected paths as the source writes them, or absolute"
         )
+    folders = {root for root, name, key in zip(table.root, table.name, names) if name == key and not os.path.isabs(key)}
+    if len(folders) > 1:
+        raise ValueError(
+            f"{path} names photos relative to one folder, and these photos come from {len(folders)}: "
+            f"{', '.join(sorted(folders)[:3])}; read each with its own boxes, or scan them together"
+        )
     free = listed & table.x0.isna().to_numpy() & ~table.whole.to_numpy(bool)
     chosen = best.loc[[key for key, take in zip(names, free) if take], BOX].to_numpy(float)
     table.loc[free, BOX] = chosen
@@ -106,8 +113,6 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
 
 
 def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
-    import pandas as pd
-
     if source.is_dir():
         table, folder = _folder(source)
         return table, folder, source.resolve().name
@@ -313,8 +318,9 @@ def _one_number(known: np.ndarray, years: np.ndarray, head: Head) -> np.ndarray:
     """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ."""
     differ = np.flatnonzero(~np.isnan(known) & ~np.isnan(years) & (known != years))
     if len(differ):
+        row = int(differ[0])
         raise ValueError(
-            f"row {_row(int(differ[0]))}: column {head.name!r} says {years[differ[0]]:g}, another {known[differ[0]]:g}; "
+            f"row {_row(row)}: column {head.name!r} says {years[row]:g}, another {known[row]:g}; "
             "heads with edges all band one number a row"
         )
     return np.where(np.isnan(years), known, years)

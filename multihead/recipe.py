@@ -224,7 +224,7 @@ def variants(kind: type) -> dict[str, tuple[type, ...]]:
     found: dict[str, tuple[type, ...]] = {}
     for name, hint in typing.get_type_hints(kind).items():
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        classes: tuple[type, ...] = tuple(member for member in members if dataclasses.is_dataclass(member))
+        classes: tuple[type, ...] = tuple(m for m in members if isinstance(m, type) and dataclasses.is_dataclass(m))
         if classes:
             found[name] = classes
     return found

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -38,7 +39,8 @@ def _person(index: int, seed: int) -> Person:
     gender, band = CELLS[block[index % 6]]
     rng = np.random.default_rng([seed, index, 2])
     age = int(rng.integers(*band))
-    return Person(f"{index + 1:06d}", gender, age, **_signs(age, rng), **_shape(gender, rng), **_looks(rng))
+    drawn: dict[str, Any] = {**_signs(age, rng), **_shape(gender, rng), **_looks(rng)}
+    return Person(f"{index + 1:06d}", gender, age, **drawn)
 
 
 def _sign(age: int, turn: float, rng: np.random.Generator) -> float:
@@ -165,7 +167,8 @@ def _photo(path: Path, person: Person, state: str, seed: int) -> tuple[float, fl
     if path.is_file():
         return face_box(person, state, seed)
     image, box = draw(person, state, seed)
-    _, data = cv2.imencode(path.suffix, image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    quality = [] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 95]
+    _, data = cv2.imencode(path.suffix, image[:, :, ::-1], quality)
     _write(path, data.tobytes())
     return box
 

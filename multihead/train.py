@@ -232,7 +232,8 @@ class Run:
     def _scores(self, ready: Ready) -> Scores:
         ranks.share_buffers(self.scored)
         mine = ready.rows[ranks.rank() :: ranks.world()]
-        found, probs, bad = answers(self.scored, ready.held, mine, workers=self.workers, amp=self.recipe.amp)
+        workers = 0 if ready.held.kept else self.workers  # what is in memory is not worth a process
+        found, probs, bad = answers(self.scored, ready.held, mine, workers=workers, amp=self.recipe.amp)
         gathered = ranks.gather((found, probs, bad))
         rows = np.concatenate([part[0] for part in gathered])
         order = rows.argsort()

@@ -21,7 +21,7 @@ def test_demo_leaves_model_table_and_picture_and_goes_on(tmp_path, capsys):
     answers = pd.read_csv(folder / "predictions.csv")
     truth = pd.read_csv(folder / "data" / "eval" / "truth.csv")
     assert len(answers) == len(truth) > 0 and answers.error.isna().all()
-    with Image.open(folder / "predictions.png") as picture:
+    with Image.open(folder / "predictions.jpg") as picture:
         assert picture.width > 1000 and np.asarray(picture).std() > 10
     assert mh.load(folder / "run" / "model").prior is not None
     assert main(["demo", "-o", str(folder), "--people", "18", "--epochs", "1"]) == 0

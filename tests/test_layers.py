@@ -9,7 +9,7 @@ import pytest
 import multihead
 
 LAYERS = (
-    "labels crops images files losses metrics splits recipe logs speed",
+    "labels crops images files losses metrics splits recipe logs speed canvas",
     "faces model augment optim drawing synthetic ranks scanning",
     "data reading boxes batches checkpoint drawn",
     "evaluation prediction sides",

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,7 @@ def test_dot_twins_are_not_read(tmp_path):
         (person / f"._{name}").write_bytes(b"x")
     (tmp_path / "images" / "._000001_female_Asian_45").write_bytes(b"x")
     (tmp_path / "images" / ".000009_male_Asian_20").mkdir()
+    (tmp_path / "images" / ".000009_male_Asian_20" / "normal.jpg").write_bytes(b"x")
     assert len(read(tmp_path)) == 7
 
 
@@ -445,3 +447,14 @@ def test_real_tables_read(shared_data):
     assert len(indexed) == len(boot)
     order = {path: row for row, path in enumerate(indexed.paths)}
     assert (indexed.labels()[[order[path] for path in boot.paths]] == boot.labels()).all()
+
+
+def test_boxes_of_one_folder_are_not_put_on_another(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / folder / "1.png")
+    (tmp_path / "boxes.csv").write_text("path,x0,y0,x1,y1,score,status\n1.png,1,1,5,5,0.9,found\n")
+    folders = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert read(folders[0], boxes=tmp_path / "boxes.csv").boxes.tolist() == [[1, 1, 5, 5]]
+    with pytest.raises(ValueError, match="relative to one folder, and these photos come from 2"):
+        read(folders, boxes=tmp_path / "boxes.csv")

@@ -169,6 +169,22 @@ def test_large_groups_do_not_tip_a_part():
     assert np.bincount(parts).tolist() == [50, 50]
 
 
+def test_a_small_share_gets_the_smallest_group():
+    group = np.repeat([0, 1, 2], [9, 3, 8])
+    assert deal(group, np.zeros((20, 1), int), (0.95, 0.05)).tolist() == [0] * 9 + [1] * 3 + [0] * 8
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 1)), min_size=12, max_size=30), st.integers(0, 9))
+def test_each_kind_is_shared_out_by_itself(people, seed):
+    sizes, kinds = np.array([*people, (1, 0), (1, 0), (1, 1), (1, 1)]).T
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    labels = kinds[group][:, None]
+    parts = deal(group, labels, (0.5, 0.5), seed)
+    for kind in (0, 1):
+        here = np.bincount(parts[labels[:, 0] == kind], minlength=2)
+        assert abs(here[0] - here[1]) <= sizes[kinds == kind].max()
+
+
 def test_deal_refuses():
     group, labels = np.array([0, 0, 1]), np.zeros((3, 1), int)
     with pytest.raises(ValueError, match="2 people cannot be dealt into 3 parts; give more people or fewer parts"):

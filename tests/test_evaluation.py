@@ -1,0 +1,160 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from multihead.batches import PhotoSet
+from multihead.crops import FACE, FULL, cut
+from multihead.ensemble import Ensemble
+from multihead.evaluation import answers, evaluate, evaluating, scores
+from multihead.images import read_image
+from multihead.labels import HEADS, MASK, flat, joint
+from multihead.model import Model
+from multihead.reading import read
+
+SMALL = FULL.resized(32, 24)
+
+
+def model_of(heads=HEADS, crop=SMALL, seed=0):
+    torch.manual_seed(seed)
+    model = Model("test_resnet", [head.on(crop) for head in heads])
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=3)  # answers that differ
+    return model
+
+
+@pytest.fixture(scope="module")
+def photos(people):
+    return read(people / "train")
+
+
+def brute_force(model, photos):
+    """(labels, joint probabilities) a photo at a time, without a loader."""
+    rows = []
+    with torch.no_grad():
+        for path in photos.paths:
+            image = read_image(path)
+            pixels = cut(image, (0, 0, image.shape[1], image.shape[0]), SMALL.size)
+            logits = model.eval()({SMALL: torch.from_numpy(pixels).permute(2, 0, 1)[None]})
+            rows.append(joint({name: row.double().softmax(1) for name, row in logits.items()}, model.heads)[0].numpy())
+    return photos.labels(), np.stack(rows)
+
+
+@pytest.mark.parametrize("batch_size, workers", [(64, 0), (5, 0), (1, 0), (9, 2)])
+def test_scores_are_those_of_scikit_learn_over_all_rows(photos, batch_size, workers):
+    model = model_of()
+    labels, probs = brute_force(model, photos)
+    truth = labels[:, 0] * 6 + labels[:, 1] * 3 + labels[:, 2]
+    found = evaluate(model, photos, batch_size=batch_size, workers=workers)
+    assert found.n == len(photos) == 84
+    assert found.f1 == pytest.approx(f1_score(truth, probs.argmax(1), average="macro"), abs=1e-9)
+    assert found.accuracy == pytest.approx(accuracy_score(truth, probs.argmax(1)), abs=1e-9)
+    assert np.array_equal(found.confusion, confusion_matrix(truth, probs.argmax(1), labels=range(18)))
+    grid = probs.reshape(-1, 3, 2, 3)
+    for column, axes in enumerate([(2, 3), (1, 3), (1, 2)]):
+        head = found.heads[HEADS[column].name]
+        answer = grid.sum(axes).argmax(1)
+        assert head.f1 == pytest.approx(f1_score(labels[:, column], answer, average="macro"), abs=1e-9)
+
+
+def test_heads_count_their_own_known_rows(photos):
+    some = photos.with_columns(gender=np.where(np.arange(len(photos)) < 30, photos.table.gender, -1))
+    found = evaluate(model_of(), some, workers=0)
+    assert found.n == 30 and found.heads["gender"].n == 30 and found.heads["mask"].n == 84
+
+
+def test_a_flat_model_and_an_ensemble_are_scored_alike(photos):
+    one = model_of(seed=1)
+    torch.manual_seed(2)
+    other = Model("test_resnet", flat([head.on(SMALL) for head in HEADS]))
+    both = evaluate(Ensemble([one, other]), photos, workers=0)
+    mean = (brute_force(one, photos)[1] + brute_force(other, photos)[1]) / 2
+    np.testing.assert_allclose(both.probs, mean, atol=1e-6)
+    assert evaluate(other, photos, workers=0).n == 84
+
+
+def test_slices_by_head_and_column(photos):
+    found = evaluate(model_of(), photos, workers=0)
+    parts = found.by("mask")
+    assert sum(part.n for part in parts.values()) == 84 and parts["incorrect"].n == 12
+    assert sum(part.n for part in found.by("person").values()) == 84
+
+
+def test_unreadable_photos_are_listed_and_not_counted(tmp_path):
+    for number in range(5):
+        Image.fromarray(np.full((40, 30, 3), 40 * number, np.uint8)).save(tmp_path / f"{number}.png")
+    (tmp_path / "2.png").write_bytes(b"")
+    table = pd.DataFrame({"path": [f"{n}.png" for n in range(5)], "mask": "worn", "gender": "male", "age": 20})
+    photos = read(table, root=tmp_path)
+    found = evaluate(model_of(), photos, batch_size=2, workers=0)
+    assert found.n == 4
+    ((path, reason),) = found.errors
+    assert path == str(tmp_path / "2.png") and "empty file" in reason
+    with pytest.raises(ValueError, match="none of 1 photos could be scored; the first: .*2.png.*empty file"):
+        evaluate(model_of(), photos[[2]], workers=0)
+
+
+def test_faces_are_searched_where_a_crop_needs_one(people, monkeypatch):
+    import multihead.boxes
+
+    photos = read(people / "train")[:6]
+    asked = []
+    plain = multihead.boxes.scan
+    monkeypatch.setattr(multihead.boxes, "scan", lambda files, *a, **k: asked.append(len(files)) or plain(files, *a, **k))
+    model = model_of([MASK], FACE.resized(32))
+    first = evaluate(model, photos, workers=0)
+    again = evaluate(model, photos, workers=0)
+    assert asked[0] == 6 and first.n == 6
+    np.testing.assert_array_equal(first.probs, again.probs)
+
+
+@pytest.mark.parametrize("missing, count", [("full", 6), ("skip", 4)])
+def test_photos_without_a_face(people, missing, count):
+    photos = read(people / "train", boxes=people / "train" / "boxes.csv")[:6]
+    blank = np.arange(6) < 2
+    photos = photos.with_columns(**{n: np.where(blank, np.nan, photos.table[n]) for n in ("x0", "y0", "x1", "y1")})
+    model = model_of([MASK], FACE.resized(32))
+    assert evaluate(model, photos.with_columns(searched=True), missing=missing, workers=0).n == count
+    with pytest.raises(ValueError, match="2 photos have no face"):
+        evaluate(model, photos.with_columns(searched=True), missing="error", workers=0)
+
+
+def test_answers_keep_rows_and_mode(photos):
+    model = model_of().train()
+    held = PhotoSet(photos, HEADS, [SMALL])
+    rows, probs, bad = answers(model, held, [7, 3, 11], batch_size=2)
+    assert rows.tolist() == [7, 3, 11] and probs.shape == (3, 18) and bad == [] and model.training
+    _, whole, _ = answers(model, held, range(12))
+    np.testing.assert_allclose(probs, whole[[7, 3, 11]], atol=1e-7)
+    rows, probs, _ = answers(model, held, [])
+    assert len(rows) == 0 and probs.shape == (0, 18)
+
+
+def test_evaluating_gives_the_mode_back_after_an_error():
+    model = model_of().train()
+    with pytest.raises(KeyError), evaluating(model):
+        assert not model.training
+        raise KeyError
+    assert model.training
+
+
+def test_scores_of_a_subset_by_hand(photos):
+    probs = np.eye(18)[[0, 17]]
+    found = scores(photos, HEADS, np.array([0, 1]), probs, [(5, "broken")])
+    wanted = photos.labels()[:2]
+    assert found.accuracy == np.mean([(wanted[0] == 0).all(), (wanted[1] == [2, 1, 2]).all()])
+    assert found.errors == ((photos.paths[5], "broken"),)
+
+
+def test_bf16_answers_nearly_the_same(photos):
+    exact = evaluate(model_of(), photos, workers=0).probs
+    rough = evaluate(model_of(), photos, workers=0, amp=True).probs
+    assert 0 < np.abs(exact - rough).max() < 0.5
+
+
+def test_photos_of_other_heads_are_refused(people):
+    photos = read(people / "train", heads=[MASK])
+    with pytest.raises(KeyError, match=r"photos were read for heads \['mask'\]"):
+        evaluate(model_of(), photos, workers=0)

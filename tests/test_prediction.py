@@ -1,0 +1,377 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from multihead.crops import BODY, FACE, FULL, cut, locate
+from multihead.ensemble import combine
+from multihead.faces import Face
+from multihead.images import read_image
+from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, flat, marginals
+from multihead.model import Model
+from multihead.prediction import Item, answers, box_text, class_names, items, predict, submission, table
+from multihead.reading import read
+
+SMALL = FULL.resized(32, 24)
+JOINT = [f"joint:{index}" for index in range(18)]
+
+
+def model_of(heads=HEADS, *crops, seed=0):
+    torch.manual_seed(seed)
+    model = Model("test_resnet", [head.on(*(crops or (SMALL,))) for head in heads])
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=2)  # answers that differ
+    return model.eval()
+
+
+class Looker:
+    """As many faces as the first pixel says, largest first, and a count of the photos it saw."""
+
+    def __init__(self):
+        self.seen = 0
+
+    def find(self, images):
+        self.seen += len(images)
+        return [
+            [Face((2.0 + n, 3.0, 22.0 - n, 25.0 - n), 0.9 - n / 10) for n in range(image[0, 0, 0])] for image in images
+        ]
+
+
+def noise(seed, faces=0, size=(60, 50)):
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+    image[0, 0] = faces
+    return image
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photos a.png (one face), b.png (none), c.png (three), sub/d.png (one)."""
+    root = tmp_path / "photos"
+    for number, (name, faces) in enumerate({"a": 1, "b": 0, "c": 3, "sub/d": 1}.items()):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(number, faces)).save(root / f"{name}.png")
+    return root
+
+
+def expected(model, image):
+    """Joint probabilities (18,) of one photo, by the model alone."""
+    pixels = torch.from_numpy(cut(image, (0, 0, image.shape[1], image.shape[0]), SMALL.size))
+    with torch.no_grad():
+        return model.probs({SMALL: pixels.permute(2, 0, 1)[None]})[0].numpy()
+
+
+def test_the_columns_and_what_they_say(folder):
+    model = model_of()
+    found = predict(model, folder / "a.png")
+    names = [f"{head.name}:{name}" for head in HEADS for name in head.classes]
+    assert list(found) == ["path", "box", "mask", "gender", "age", "label", *names, *JOINT, "error"]
+    (row,) = found.to_dict("records")
+    probs = expected(model, read_image(folder / "a.png"))
+    np.testing.assert_allclose([row[name] for name in JOINT], probs, atol=1e-6)
+    parts = marginals(probs[None], HEADS)
+    for head in HEADS:
+        np.testing.assert_allclose([row[f"{head.name}:{name}"] for name in head.classes], parts[head.name][0], atol=1e-6)
+        assert row[head.name] == head.classes[parts[head.name].argmax()]
+    assert (row["label"], row["error"], row["box"]) == (probs.argmax(), "", "")
+    assert row["path"] == str(folder / "a.png")
+
+
+def sources(folder):
+    image = read_image(folder / "a.png")
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    csv = folder.parent / "table.csv"
+    pd.DataFrame({"path": ["photos/a.png"]}).to_csv(csv, index=False)
+    frame = pd.DataFrame({"path": [str(folder / "a.png")]})
+    return {
+        "path": folder / "a.png",
+        "string": str(folder / "a.png"),
+        "list": [folder / "a.png"],
+        "glob": str(folder / "a*.png"),
+        "csv": csv,
+        "frame": frame,
+        "photos": read(frame),
+        "array": image,
+        "arrays": image[None],
+        "pillow": Image.fromarray(image),
+        "bytes": stream.getvalue(),
+        "bytearray": bytearray(stream.getvalue()),
+        "generator": (path for path in [folder / "a.png"]),
+        "nested": [[image], ()],
+    }
+
+
+NAMED = ["path", "string", "list", "glob", "csv", "frame", "photos", "generator"]
+
+
+@pytest.mark.parametrize("kind", [*NAMED, "array", "arrays", "pillow", "bytes", "bytearray", "nested"])
+def test_every_kind_of_source_gives_the_same_answer(folder, kind):
+    model = model_of()
+    found = predict(model, sources(folder)[kind])
+    assert len(found) == 1 and found.error[0] == ""
+    np.testing.assert_allclose(found[JOINT].to_numpy()[0], expected(model, read_image(folder / "a.png")), atol=1e-6)
+    assert found.path[0] == str(folder / "a.png") if kind in NAMED else found.path[0].startswith("photo")
+
+
+def test_a_mixed_list_keeps_its_order(folder):
+    grey = noise(9)[:, :, 0]
+    found = predict(model_of(), [folder / "c.png", np.stack([noise(5), noise(6)]), str(folder / "sub"), grey])
+    assert found.path.tolist() == [
+        *[str(folder / "c.png"), "photo 1 0", "photo 1 1", str(folder / "sub" / "d.png"), "photo 3"]
+    ]
+    assert (found.error == "").all()
+
+
+def test_a_folder_is_read_sorted_and_deep(folder):
+    assert [path.removeprefix(f"{folder}/") for path in predict(model_of(), folder).path] == [
+        *["a.png", "b.png", "c.png", "sub/d.png"]
+    ]
+
+
+def test_a_glob_may_go_deep(folder):
+    assert len(predict(model_of(), f"{folder}/**/*.png")) == 4
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
+    (folder / "a.png").rename(folder / "[a].png")
+    found = predict(model_of(), folder / "[a].png")
+    assert found.error.tolist() == [""]
+
+
+def test_nothing_there_is_a_row_with_its_reason(folder):
+    found = predict(model_of(), [folder / "gone.png", f"{folder}/*.nothing", folder / "a.png", b"", np.zeros((2, 2, 7))])
+    assert found.label.isna().tolist() == [True, True, False, True, True]
+    assert found["mask"].tolist()[0] == "" and np.isnan(found["joint:0"][0])
+    for error, reason in zip(found.error, ["no such file", "no such file", "", "empty file", "expected an array"]):
+        assert reason in error
+    assert str(folder / "gone.png") in found.error[0]
+
+
+def test_an_empty_folder_gives_an_empty_table(tmp_path):
+    found = predict(model_of(), tmp_path)
+    assert len(found) == 0 and {"path", "box", "label", "error", "mask:worn", "joint:17"} <= set(found)
+
+
+def test_what_is_no_source(folder):
+    with pytest.raises(TypeError, match="cannot read photos from dict; expected a path, array, PIL picture, bytes or"):
+        predict(model_of(), {"a": 1})
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_batch_size_and_workers_change_nothing(people, batch_size):
+    model = model_of()
+    whole = predict(model, people / "eval" / "images", workers=1)
+    found = predict(model, people / "eval" / "images", batch_size=batch_size, workers=3)
+    assert len(found) == 14
+    pd.testing.assert_frame_equal(found, whole, rtol=0, atol=1e-6)
+
+
+def test_more_photos_than_a_chunk_holds():
+    images = [noise(number) for number in range(70)]
+    images[40] = b"broken"
+    found = predict(model_of(), images)
+    assert found.path.tolist() == [f"photo {number}" for number in range(70)]
+    assert np.flatnonzero(found.error != "").tolist() == [40]
+    np.testing.assert_allclose(found[JOINT].to_numpy()[69], expected(model_of(), images[69]), atol=1e-6)
+
+
+def test_rows_come_as_they_are_found():
+    def endless():
+        while True:
+            yield noise(1)
+
+    rows = answers(model_of(), endless())
+    assert [next(rows).item.name for _ in range(40)][-1] == "photo 39"
+
+
+# ---- faces
+
+
+def test_all_faces_give_a_row_each(folder):
+    finder = Looker()
+    model = model_of(HEADS, FACE.resized(32))
+    found = predict(model, folder, faces="all", finder=finder)
+    assert [path[-5] for path in found.path] == list("abcccd") and finder.seen == 4
+    assert found.box.tolist() == ["2.0 3.0 22.0 25.0", "", "2.0 3.0 22.0 25.0", "3.0 3.0 21.0 24.0", "4.0 3.0 20.0 23.0",
+                                  "2.0 3.0 22.0 25.0"]  # fmt: skip
+    image = read_image(folder / "c.png")
+    (crop,) = model.crops
+    pixels = torch.from_numpy(cut(image, locate(crop, (4, 3, 20, 23), image.shape), crop.size)).permute(2, 0, 1)
+    with torch.no_grad():
+        wanted = model.probs({crop: pixels[None]})[0].numpy()
+    np.testing.assert_allclose(found[JOINT].to_numpy()[4], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("faces", [None, "largest", "central"])
+def test_one_face_gives_a_row_a_photo(folder, faces):
+    found = predict(model_of(HEADS, FACE.resized(32)), folder, faces=faces, finder=Looker())
+    assert len(found) == 4 and found.box[2] == ("2.0 3.0 22.0 25.0" if faces != "central" else found.box[2])
+
+
+def test_a_photo_without_a_face_is_answered_and_known_by_its_blank_box(folder):
+    model = model_of(HEADS, FACE.resized(32))
+    found = predict(model, folder / "b.png", finder=Looker())
+    assert found.box.tolist() == [""] and found.error.tolist() == [""] and found.label.notna().all()
+    skipped = predict(model, folder, finder=Looker(), missing="skip")
+    assert skipped.error.tolist() == ["", "no face found", "", ""] and skipped.label.isna().tolist()[1]
+    with pytest.raises(ValueError, match="b.png: no face found; use missing='full' or 'skip'"):
+        predict(model, folder, finder=Looker(), missing="error")
+
+
+def test_whole_photos_are_not_searched_unless_asked(folder, capsys):
+    finder = Looker()
+    predict(model_of(), folder, finder=finder, missing="error")
+    assert finder.seen == 0
+    assert predict(model_of(), folder / "a.png", faces="largest", finder=finder).box.tolist() == ["2.0 3.0 22.0 25.0"]
+    assert capsys.readouterr().err == ""
+    found = predict(model_of(), folder / "c.png", faces="all", finder=finder)
+    assert len(found) == 3 and "all faces of a photo get one answer" in capsys.readouterr().err
+
+
+def test_boxes_and_tight_faces_of_a_table_are_used(folder):
+    finder = Looker()
+    frame = pd.DataFrame({"path": ["a.png", "b.png"], "x0": ["5", ""], "y0": ["6", ""], "x1": ["30", ""], "y1": ["40", ""]})
+    photos = read(frame.assign(face=["", "whole"]), root=folder)
+    model = model_of(HEADS, FACE.resized(32))
+    found = predict(model, photos, finder=finder, missing="error")
+    assert finder.seen == 0 and found.box.tolist() == ["5.0 6.0 30.0 40.0", ""]
+
+
+def test_a_box_outside_its_photo_is_a_row_with_its_reason(folder):
+    frame = pd.DataFrame({"path": ["a.png"], "x0": [500], "y0": [6], "x1": [530], "y1": [40]})
+    found = predict(model_of(HEADS, FACE.resized(32)), read(frame, root=folder))
+    assert "a.png" in found.error[0] and "no area inside a photo of 50 x 60" in found.error[0]
+
+
+def test_an_absent_body_is_answered_by_the_learned_vector(folder):
+    frame = pd.DataFrame({"path": ["a.png"], "x0": [1], "y0": [1], "x1": [49], "y1": [59]})
+    model = model_of([AGE], BODY.resized(32))
+    found = predict(model, read(frame, root=folder))
+    wanted = model.head["age"](model.absent).softmax(1)[0].tolist()
+    assert found[["age:<30", "age:30-59", "age:>=60"]].to_numpy()[0] == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"faces": "every"}, {"missing": "drop"}])
+def test_choices_are_checked(folder, wrong):
+    with pytest.raises(ValueError, match="expected 'largest', 'central' or 'all'|expected 'full', 'skip' or 'error'"):
+        predict(model_of(), folder, **wrong)
+
+
+# ---- tables
+
+
+def test_the_table_reads_back(folder, tmp_path):
+    found = predict(model_of(HEADS, FACE.resized(32)), [folder, folder / "gone.png"], faces="all", finder=Looker())
+    found.to_csv(tmp_path / "answers.csv", index=False)
+    back = read(tmp_path / "answers.csv", root=folder)
+    assert len(back) == 7 and back.table.name.tolist() == found.path.tolist()
+    labels = back.labels()
+    for column, head in enumerate(HEADS):
+        wanted = [head.classes.index(name) if name else -1 for name in found[head.name]]
+        assert labels[:, column].tolist() == wanted
+    assert np.isnan(back.boxes[1]).all() and back.boxes[0].tolist() == [2, 3, 22, 25]
+    again = predict(model_of(HEADS, FACE.resized(32)), tmp_path / "answers.csv", finder=Looker())
+    np.testing.assert_allclose(again[JOINT].to_numpy(), found[JOINT].to_numpy(), atol=1e-6)
+
+
+def test_flat_and_combined_models_give_the_same_columns(folder):
+    torch.manual_seed(0)
+    model = Model("test_resnet", flat([head.on(SMALL) for head in HEADS]))
+    single = combine([model_of([head], seed=n) for n, head in enumerate(HEADS)])
+    columns = list(predict(model_of(), folder))
+    assert list(predict(model, folder)) == list(predict(single, folder)) == columns
+
+
+def test_a_table_of_fewer_heads(folder):
+    found = predict(model_of([MASK, GENDER]), folder)
+    assert "age" not in found and "joint:5" in found and "joint:6" not in found
+
+
+def test_table_of_answers_by_hand():
+    from multihead.prediction import Answer
+
+    probs = np.zeros(18)
+    probs[15] = 0.75
+    probs[0] = 0.25
+    rows = [Answer(Item("a", None), (1, 2, 3, 4.25), probs), Answer(Item("b", None), None, None, "why")]
+    found = table(rows, HEADS)
+    assert found.label.tolist() == [15, pd.NA] and found["mask"].tolist() == ["not_worn", ""]
+    assert found["gender:female"][0] == 0.75 and found.box.tolist() == ["1.0 2.0 3.0 4.2", ""]
+    assert found.error.tolist() == ["", "why"] and len(table([], HEADS)) == 0
+
+
+def test_names():
+    assert class_names(HEADS) == FLAT[0].classes and class_names(HEADS)[15] == "not_worn/female/<30"
+    assert box_text(None) == "" and box_text((0, 1, 2.26, 3)) == "0.0 1.0 2.3 3.0"
+    assert [item.name for item in items([b"a", [b"b", b"c"]])] == ["photo 0", "photo 1 0", "photo 1 1"]
+
+
+# ---- pictures
+
+
+def test_draw_writes_a_picture_of_every_photo(folder, tmp_path):
+    model = model_of(HEADS, FACE.resized(32))
+    predict(model, [folder, folder / "gone.png"], faces="all", finder=Looker(), draw=tmp_path / "drawn")
+    pictures = sorted((tmp_path / "drawn").iterdir())
+    assert [path.name[0] for path in pictures] == list("abcd") and all(path.suffix == ".jpg" for path in pictures)
+    assert all(min(read_image(path).shape[:2]) >= 320 for path in pictures)  # enlarged to be read
+
+
+# ---- submissions
+
+
+@pytest.fixture
+def info(people):
+    return people / "eval" / "info.csv"
+
+
+def test_a_submission_answers_every_row_in_its_order(people, info):
+    model = model_of()
+    filled, unread = submission(model, info)
+    listed = pd.read_csv(info)
+    assert list(filled) == ["ImageID", "ans"] and filled.ImageID.tolist() == listed.ImageID.tolist() and unread == []
+    images = [people / "eval" / "images" / name for name in listed.ImageID]
+    assert filled.ans.tolist() == predict(model, images).label.tolist()
+
+
+def test_unreadable_rows_get_the_prior_and_rows_stay_in_place(people, info, tmp_path):
+    import shutil
+
+    shutil.copytree(people / "eval", tmp_path / "eval")
+    listed = pd.read_csv(info)
+    names = listed.ImageID.tolist()
+    (tmp_path / "eval/images" / names[2]).write_bytes(b"")
+    (tmp_path / "eval/images" / names[5]).unlink()
+    (tmp_path / "eval/images" / names[5]).mkdir()  # a folder of photos is one row all the same
+    Image.fromarray(noise(1)).save(tmp_path / "eval/images" / names[5] / "a.png")
+    Image.fromarray(noise(2)).save(tmp_path / "eval/images" / names[5] / "b.png")
+    pd.concat([listed, pd.DataFrame({"ImageID": ["img*.jpg", "gone.jpg"], "ans": 0})]).to_csv(
+        tmp_path / "eval/info.csv", index=False
+    )
+    model = model_of()
+    with pytest.raises(ValueError, match=f"{names[2]}.*empty file.*knows no training prior"):
+        submission(model, tmp_path / "eval/info.csv")
+    model.prior = tuple(np.eye(18)[7])
+    filled, unread = submission(model, tmp_path / "eval/info.csv")
+    assert [name for name, _ in unread] == [names[2], names[5], "img*.jpg", "gone.jpg"]
+    assert "empty file" in unread[0][1] and "is a folder" in unread[1][1] and "no such file" in unread[3][1]
+    wanted, _ = submission(model, info)
+    bad = filled.ImageID.isin([name for name, _ in unread])
+    assert filled.ans[bad].tolist() == [7] * 4
+    assert filled.ans[~bad].tolist() == wanted.ans[~wanted.ImageID.isin([names[2], names[5]])].tolist()
+
+
+def test_a_submissions_photos_may_lie_elsewhere(people, info, tmp_path):
+    (tmp_path / "info.csv").write_bytes(info.read_bytes())
+    wanted, _ = submission(model_of(), info)
+    found, _ = submission(model_of(), tmp_path / "info.csv", people / "eval" / "images")
+    pd.testing.assert_frame_equal(found, wanted)
+
+
+def test_a_submission_needs_its_column(tmp_path):
+    (tmp_path / "info.csv").write_text("name\na.jpg\n")
+    with pytest.raises(KeyError, match="expected ImageID, as in the competition's info.csv"):
+        submission(model_of(), tmp_path / "info.csv")

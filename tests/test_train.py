@@ -1,0 +1,443 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from safetensors.torch import load_file
+
+from multihead import checkpoint
+from multihead.batches import PhotoSet, Shuffled, loader
+from multihead.cli import main
+from multihead.crops import BODY, FACE, FULL
+from multihead.data import LeakError
+from multihead.evaluation import evaluate
+from multihead.labels import GENDER, HEADS, MASK, flat
+from multihead.model import Model
+from multihead.optim import rate
+from multihead.reading import read
+from multihead.recipe import EMA, SGD, AdamW, Constant, Diary, Flip, OneCycle, Plain, Recipe
+from multihead.train import Run, epochs, fit, seeded
+
+ROOT = Path(__file__).parents[1]
+SMALL = FULL.resized(32, 24)
+QUICK = Recipe(epochs=2, batch_size=16, seed=1)
+
+
+def small_model(heads=HEADS, backbone="test_resnet", crop=SMALL, **options):
+    torch.manual_seed(5)
+    return Model(backbone, [head.on(crop) for head in heads], **options)
+
+
+def state_of(model):
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(torch.equal(value, right[key]) for key, value in left.items())
+
+
+@pytest.fixture(scope="module")
+def photos(people):
+    return read(people / "train")
+
+
+@pytest.fixture(scope="module")
+def sides(photos):
+    return photos.split(0.2, seed=0)
+
+
+def test_a_row_an_epoch_with_losses_rate_speed_and_scores(sides):
+    rows = fit(small_model(), *sides, QUICK, workers=0)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    heads = [f"{head.name}_{what}" for head in HEADS for what in ("loss", "f1")]
+    wanted = {"epoch", "lr", "loss", "photos_per_s", "macro_f1", "accuracy", "selected_by", "seconds", *heads}
+    assert all(set(row) == wanted for row in rows)
+    assert rows[0]["selected_by"] == "macro_f1" and rows[0]["photos_per_s"] > 0
+    # without weights of heads the loss is the mean of the heads'
+    assert rows[1]["loss"] == pytest.approx(np.mean([rows[1][f"{head.name}_loss"] for head in HEADS]), abs=1e-6)
+
+
+def test_the_run_folder(sides, tmp_path):
+    train, valid = sides
+    rows = fit(small_model(), train, valid, QUICK, out=tmp_path / "run", workers=0)
+    names = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert {name for name in names if "tfevents" not in name} == {
+        *["metrics.csv", "metrics.json", "splits.csv", "checkpoints/best.pt", "checkpoints/last.pt"],
+        *["model/config.json", "model/model.safetensors", "model/README.md"],
+    }
+    table = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert table.macro_f1.tolist() == pytest.approx([row["macro_f1"] for row in rows])
+    parts = read(tmp_path / "run" / "splits.csv").parts()
+    assert [parts[name].paths for name in ("train", "val")] == [train.paths, valid.paths]
+    assert np.array_equal(parts["val"].labels(), valid.labels())
+
+
+def test_without_out_nothing_is_written(sides, tmp_path, monkeypatch, cache):
+    monkeypatch.chdir(tmp_path)
+    fit(small_model(), *sides, QUICK, workers=0)
+    assert list(tmp_path.iterdir()) == [] and list(cache.iterdir()) == []
+
+
+def test_any_number_of_workers_gives_the_same_weights(sides):
+    recipe = replace(QUICK, augment=Diary(), ema=EMA(0.9))
+    found = []
+    for workers in (0, 1, 2):
+        model = small_model(drop=0.3, drop_path=0.2)
+        rows = fit(model, *sides, recipe, workers=workers)
+        found.append((state_of(model), [{k: v for k, v in row.items() if "s" != k[-1]} for row in rows]))
+    for state, rows in found[1:]:
+        assert same(state, found[0][0]) and rows == found[0][1]
+
+
+def test_the_seed_is_all_that_counts(sides):
+    train, valid = sides
+    before = torch.get_rng_state()
+    models = []
+    for seed in (1, 1, 2):
+        models.append(small_model(drop=0.3))
+        torch.manual_seed(len(models))  # the caller's own numbers
+        before = torch.get_rng_state()
+        fit(models[-1], train, valid, replace(QUICK, seed=seed), workers=0)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert same(state_of(models[0]), state_of(models[1]))
+    assert not same(state_of(models[0]), state_of(models[2]))
+
+
+def test_a_plain_loop_gives_the_same_weights(sides):
+    """A second implementation: torch alone, a batch at a time."""
+    train, _ = sides
+    recipe = Recipe(
+        epochs=2, batch_size=16, optim=SGD(0.05, weight_decay=0.0), schedule=Constant(), augment=Flip(), seed=4,
+        head_weights={"age": 2.0}, channels_last=False, select="last",
+    )  # fmt: skip
+    model, plain = small_model(), small_model()
+    fit(model, train, None, recipe, workers=0)
+    held = PhotoSet(train, HEADS, [SMALL], augment=Flip(), seed=4)
+    order = Shuffled(range(len(train)), 16, seed=4)
+    optimizer = torch.optim.SGD(plain.parameters(), 0.05, momentum=0.9, nesterov=True)
+    for order.epoch in (1, 2):
+        for batch in loader(held, order):
+            logits = plain({SMALL: batch.images[SMALL].contiguous()})
+            parts = [F.cross_entropy(logits[head.name], batch.labels[:, i]) for i, head in enumerate(HEADS)]
+            loss = (parts[0] + parts[1] + 2 * parts[2]) / 4
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    wanted = state_of(plain)
+    for key, value in state_of(model).items():
+        torch.testing.assert_close(value, wanted[key], rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
+
+
+def test_accumulated_batches_are_one_large_batch(sides):
+    train, _ = sides
+    recipe = Recipe(epochs=1, batch_size=16, optim=SGD(0.05), augment=Plain(), select="last")
+    large, small = (small_model(backbone="test_vit", crop=FULL.resized(32)) for _ in range(2))
+    fit(large, train, None, recipe, workers=0)
+    fit(small, train, None, replace(recipe, batch_size=4, grad_accum_steps=4), workers=0)
+    for key, value in state_of(large).items():
+        torch.testing.assert_close(value, state_of(small)[key], rtol=0, atol=1e-6, msg=key)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_twice_the_accumulation(people, tmp_path):
+    flags = [
+        *["--model", "test_vit", "--resize", "32", "--epochs", "2", "-b", "8", "--opt", "sgd", "--lr", "0.02"],
+        *["--drop", "0.2", "--drop-path", "0.2", "--smoothing", "0.1", "--model-ema", "--aug", "diary", "-j", "1"],
+    ]
+    data = str(people / "train")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert main(["train", data, *flags, "--grad-accum-steps", "2", "--output", str(one), "-q"]) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [*launch, "-m", "multihead", "train", data, *flags, "--output", str(two)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("wrote") == 1 and done.stdout.count("epoch 1 ") == 1  # one process speaks
+    mine = load_file(one / "model" / "model.safetensors")
+    for key, value in load_file(two / "model" / "model.safetensors").items():
+        torch.testing.assert_close(value, mine[key], rtol=0, atol=1e-6, msg=key)
+    left, right = (json.loads((run / "metrics.json").read_text()) for run in (one, two))
+    assert left["n"] == right["n"] and left["macro_f1"] == pytest.approx(right["macro_f1"], abs=1e-9)
+    settings = [yaml.safe_load((run / "args.yaml").read_text()) for run in (one, two)]
+    assert {key for key in settings[0] if settings[0][key] != settings[1].get(key)} == {"output", "grad_accum_steps"}
+
+
+@pytest.mark.parametrize("ema", [None, EMA(0.5)])
+def test_when_it_ends_the_model_holds_the_best_weights(sides, ema, tmp_path):
+    train, valid = sides
+    model = small_model()
+    recipe = Recipe(epochs=4, batch_size=16, optim=SGD(0.1), ema=ema, seed=2)
+    rows = fit(model, train, valid, recipe, out=tmp_path, workers=0)
+    best = max(rows, key=lambda row: row["macro_f1"])
+    found = evaluate(model, valid, workers=0)
+    assert not model.training
+    assert found.f1 == pytest.approx(best["macro_f1"]) and found.accuracy == pytest.approx(best["accuracy"])
+    kept = checkpoint.load(tmp_path / "checkpoints" / "best.pt")
+    assert kept["epoch"] == best["epoch"] and same(kept["model"], state_of(model))
+    assert same(load_file(tmp_path / "model" / "model.safetensors"), state_of(model))
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(json.dumps(found.to_dict()))
+
+
+def test_the_kept_weights_are_the_best_epochs_not_the_last(sides, monkeypatch):
+    """With scores that only fall, the first epoch is kept."""
+    states = []
+    plain = Run._validate
+
+    def falling(run):
+        row = plain(run)
+        states.append(state_of(run.scored))
+        return row
+
+    monkeypatch.setattr("multihead.metrics.Scores.selection", property(lambda self: (1.0 - len(states), "macro_f1")))
+    monkeypatch.setattr(Run, "_validate", falling)
+    model = small_model()
+    fit(model, *sides, replace(QUICK, epochs=3), workers=0)
+    assert same(state_of(model), states[0]) and not same(states[0], states[2])
+
+
+def test_select_last_scores_only_the_last_epoch(sides):
+    model = small_model()
+    rows = fit(model, *sides, replace(QUICK, epochs=3, select="last"), workers=0)
+    assert ["macro_f1" in row for row in rows] == [False, False, True]
+    assert evaluate(model, sides[1], workers=0).f1 == pytest.approx(rows[2]["macro_f1"])
+
+
+def test_patience_ends_a_run_that_gets_no_better(sides, monkeypatch):
+    monkeypatch.setattr("multihead.metrics.Scores.selection", property(lambda self: (0.5, "macro_f1")))
+    rows = fit(small_model(), *sides, replace(QUICK, epochs=9, patience=2), workers=0)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_without_validation_the_last_weights_are_kept(sides, tmp_path):
+    rows = fit(small_model(), sides[0], None, QUICK, out=tmp_path, workers=0)
+    assert "macro_f1" not in rows[-1] and not (tmp_path / "metrics.json").exists()
+    best, last = (checkpoint.load(tmp_path / "checkpoints" / f"{name}.pt") for name in ("best", "last"))
+    assert same(best["model"], last["model"])
+
+
+def test_validation_without_labels_keeps_the_last_weights(sides, tmp_path):
+    train, valid = sides
+    unknown = valid.with_columns(mask=-1, gender=-1, age=-1, years=np.nan)
+    fit(small_model(), train, unknown, QUICK, out=tmp_path, workers=0)
+    best, last = (checkpoint.load(tmp_path / "checkpoints" / f"{name}.pt") for name in ("best", "last"))
+    assert same(best["model"], last["model"])
+
+
+def test_the_moving_average_is_what_is_scored_and_saved(sides, tmp_path):
+    """timm's update by hand: decay 0 until the warm-up lets it rise, so the average of one step is the weights."""
+    from timm.utils import ModelEmaV3
+
+    model, shadow = small_model(), None
+    taken = []
+    plain = Run._step
+
+    def step(run):
+        plain(run)
+        nonlocal shadow
+        shadow = shadow or ModelEmaV3(small_model(), 0.9, use_warmup=True)
+        taken.append(1)
+        shadow.update(run.model, step=len(taken))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_step", step)
+        fit(model, *sides, replace(QUICK, ema=EMA(0.9), select="last"), workers=0)
+    wanted = shadow.module.state_dict()
+    for key, value in state_of(model).items():
+        torch.testing.assert_close(value, wanted[key], rtol=1e-5, atol=1e-6, msg=key)
+
+
+def test_the_rate_follows_the_schedule_to_the_last_step(sides):
+    rows = fit(small_model(), *sides, replace(QUICK, schedule=OneCycle(), optim=AdamW(0.01)), workers=0)
+    steps = len(sides[0]) // 16
+    wanted = [rate(OneCycle(), 0.01, epoch * steps - 1, 2 * steps, 2) for epoch in (1, 2)]
+    assert [row["lr"] for row in rows] == pytest.approx(wanted)
+
+
+def test_unreadable_photos_are_named_once_and_left_out(people, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(people / "train", tmp_path / "data")
+    train, valid = read(tmp_path / "data").split(0.2, seed=0)
+    bad = [Path(train.paths[3]), Path(valid.paths[0])]
+    for number, path in enumerate(bad):
+        path.write_bytes(path.read_bytes()[: 2000 + number])
+    rows = fit(small_model(), train, valid, QUICK, workers=0, out=tmp_path / "run")
+    told = capsys.readouterr().err
+    assert told.count(str(bad[0])) == told.count(str(bad[1])) == 1
+    assert "training: left out:" in told and "validation: left out:" in told and "truncated" in told
+    assert len(rows) == 2 and json.loads((tmp_path / "run/metrics.json").read_text())["n"] == len(valid) - 1
+
+
+def test_a_photo_that_goes_bad_during_the_run_stops_it(people, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(people / "train", tmp_path / "data")
+    train = read(tmp_path / "data")
+    monkeypatch.setattr("multihead.batches.MEMORY", 0)
+    monkeypatch.setattr(PhotoSet.__init__, "__kwdefaults__", PhotoSet.__init__.__kwdefaults__ | {"memory": 0})
+    run = epochs(small_model(), train, None, QUICK, workers=0)
+    next(run)
+    for path in train.paths:
+        Path(path).write_bytes(b"")
+    with pytest.raises(ValueError, match="a photo can no longer be read: .*empty file; put it back and resume"):
+        next(run)
+
+
+def test_nothing_to_train_on_is_an_error(sides, tmp_path):
+    train, valid = sides
+    unknown = train.with_columns(mask=-1, gender=-1, age=-1, years=np.nan)
+    with pytest.raises(ValueError, match=r"none of 70 training photos can be read and has a label for \['mask', "):
+        fit(small_model(), unknown, valid, QUICK, workers=0)
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    gone = read(pd.DataFrame({"path": [f"{n}.jpg" for n in range(3)], "mask": "worn"}), root=tmp_path)
+    with pytest.raises(ValueError, match="none of 3 training photos can be read"):
+        fit(small_model(), gone, valid, QUICK, workers=0)
+
+
+def test_a_loss_that_is_no_number_is_an_error(sides):
+    model = small_model()
+    torch.nn.init.constant_(model.head["mask"].bias, float("nan"))
+    with pytest.raises(ValueError, match="the loss is nan in epoch 1, batch 1; lower lr, or set clip_grad"):
+        fit(model, *sides, QUICK, workers=0)
+
+
+def test_people_on_both_sides_are_refused(photos):
+    with pytest.raises(LeakError, match="people are on both sides"):
+        fit(small_model(), photos[:40], photos[38:], QUICK, workers=0)
+
+
+def test_a_weight_for_a_head_that_is_not_there(sides):
+    with pytest.raises(ValueError, match=r"head_weights names \['size'\]"):
+        fit(small_model(), *sides, replace(QUICK, head_weights={"size": 2.0}), workers=0)
+
+
+def test_partial_labels_train_their_own_heads_only(sides):
+    """Mask is known of everybody, gender of nobody: its layer stays as it was."""
+    train, valid = sides
+    model = small_model()
+    before = state_of(model)
+    recipe = Recipe(epochs=1, batch_size=16, optim=SGD(0.1, weight_decay=0.0))
+    rows = fit(model, train.with_columns(gender=-1, age=-1, years=np.nan), None, recipe, workers=0)
+    after = state_of(model)
+    for name in ("gender", "age"):
+        assert torch.equal(after[f"head.{name}.weight"], before[f"head.{name}.weight"])
+    assert not torch.equal(after["head.mask.weight"], before["head.mask.weight"])
+    assert np.isfinite(rows[0]["loss"]) and model.prior is not None
+
+
+def test_batches_where_a_head_has_no_label_are_no_trouble(sides):
+    train, valid = sides
+    known = np.where(np.arange(len(train)) < 3, train.table.gender, -1)
+    rows = fit(small_model(), train.with_columns(gender=known), valid, replace(QUICK, batch_size=4), workers=0)
+    assert all(np.isfinite(row["loss"]) for row in rows)
+
+
+def test_scores_of_heads_choose_where_no_row_is_fully_known(sides):
+    train, valid = sides
+    rows = fit(small_model(), train, valid.with_columns(gender=-1), QUICK, workers=0)
+    assert rows[0]["selected_by"] == "mean_head_f1" and np.isnan(rows[0]["macro_f1"])
+
+
+def test_flat_and_heads_go_through_the_same_loop(sides):
+    table = flat([head.on(SMALL) for head in HEADS])
+    torch.manual_seed(5)
+    model = Model("test_resnet", table)
+    rows = fit(model, *sides, replace(QUICK, smoothing=0.1), workers=0)
+    assert {"loss", "mask_gender_age_loss", "mask_f1", "gender_f1", "age_f1", "macro_f1"} <= set(rows[0])
+    assert evaluate(model, sides[1], workers=0).f1 == pytest.approx(max(row["macro_f1"] for row in rows))
+
+
+def test_the_prior_is_the_share_of_the_classes(sides):
+    train, _ = sides
+    model = small_model()
+    fit(model, train, None, QUICK, workers=0)
+    labels = train.labels()
+    joint = labels[:, 0] * 6 + labels[:, 1] * 3 + labels[:, 2]
+    np.testing.assert_allclose(model.prior, np.bincount(joint, minlength=18) / len(train))
+
+
+def test_the_prior_of_partial_labels_is_a_product():
+    from multihead.sides import prior
+
+    labels = np.array([[0, -1], [0, -1], [2, -1], [-1, 1]])
+    np.testing.assert_allclose(prior(labels, [MASK, GENDER]), [0, 2 / 3, 0, 0, 0, 1 / 3])
+    np.testing.assert_allclose(prior(np.array([[0, -1]]), [MASK, GENDER]), [0.5, 0.5, 0, 0, 0, 0])
+
+
+def test_two_crops_train_on_found_boxes(people, sides):
+    photos = read(people / "train", boxes=people / "train" / "boxes.csv")
+    train, valid = photos.split(0.2, seed=0)
+    face, body = FACE.resized(32), BODY.resized(48, 32)
+    torch.manual_seed(0)
+    model = Model("test_resnet", [MASK.on(face), HEADS[1].on(body), HEADS[2].on(face, body)])
+    counts = []
+    model.backbone.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
+    fit(model, train, None, Recipe(epochs=1, batch_size=10), workers=0)
+    assert counts == [10, 10] * 7  # 70 photos, a pass for each of the two crops
+
+
+def test_photos_without_a_face_are_told_and_treated_as_asked(people, capsys):
+    table = read(people / "train", boxes=people / "train" / "boxes.csv")
+    blank = np.arange(len(table)) < 5
+    boxes = {name: np.where(blank, np.nan, table.table[name]) for name in ("x0", "y0", "x1", "y1")}
+    photos = table.with_columns(searched=True, **boxes)
+    for missing in ("full", "skip"):
+        torch.manual_seed(0)
+        model = Model("test_resnet", [MASK.on(FACE.resized(32))])
+        fit(model, photos, None, Recipe(epochs=1, batch_size=16, missing=missing), workers=0)
+        assert "training: 5 photos have no face, for example" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="5 photos have no face"):
+        fit(model, photos, None, Recipe(epochs=1, missing="error"), workers=0)
+
+
+def test_a_heads_own_edges_train_and_score(sides):
+    """Bands of the model, not of the reading: a model for 20 and 40 years is scored on 20 and 40 years."""
+    train, valid = sides
+    age = replace(HEADS[2], edges=(20, 40)).on(SMALL)
+    torch.manual_seed(0)
+    model = Model("test_resnet", [age])
+    fit(model, train, valid, QUICK, workers=0)
+    found = evaluate(model, valid, workers=0).heads["age"].counts.sum(1)
+    assert found.tolist() == np.bincount(np.digitize(valid.table.years, [20, 40]), minlength=3).tolist()
+
+
+def test_bf16_and_float_train_alike_but_not_the_same(sides):
+    states = {}
+    for amp in (False, True):
+        model = small_model()
+        fit(model, sides[0], None, replace(QUICK, epochs=1, amp=amp), workers=0)
+        states[amp] = state_of(model)
+    key = "head.mask.weight"
+    assert not torch.equal(states[True][key], states[False][key])
+    torch.testing.assert_close(states[True][key], states[False][key], rtol=0, atol=0.01)
+
+
+def test_seeded_leaves_the_outer_stream_alone():
+    device = torch.device("cpu")
+    torch.manual_seed(1)
+    wanted = torch.rand(3)
+    torch.manual_seed(1)
+    with seeded(7, device):
+        inside = torch.rand(3)
+    assert torch.equal(torch.rand(3), wanted)
+    with seeded(7, device):
+        assert torch.equal(torch.rand(3), inside)
+
+
+def test_leaving_the_generator_early_is_no_harm(sides, tmp_path):
+    for row in epochs(small_model(), *sides, replace(QUICK, epochs=5), out=tmp_path, workers=1):
+        if row["epoch"] == 2:
+            break
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 2
+    weights = hashlib.sha256((tmp_path / "checkpoints" / "last.pt").read_bytes()).hexdigest()
+    assert weights and not (tmp_path / "model").exists()

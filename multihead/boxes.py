@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from multihead.cells import BOX
 from multihead.crops import Crop
-from multihead.data import BOX, Photos
+from multihead.data import Photos
 from multihead.faces import Detector
-from multihead.scanning import read_boxes, scan
 from multihead.files import cache_folder
+from multihead.scanning import read_boxes, scan
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def place(points: Points, pose: Pose, angle: float) -> np.ndarray:
 
 
 def fixed(pixels: np.ndarray) -> np.ndarray:
+    """Points in pixels as cv2 takes them with shift=4: whole numbers of 1/16 pixel."""
     return np.round(pixels * 16).astype(np.int32)  # cv2's fixed point of four bits, the shift of 4
 
 
@@ -72,6 +73,7 @@ def spline(knots: int, steps: int) -> np.ndarray:
 
 
 def ellipse(x: float, y: float, half_width: float, half_height: float, power: float = 1.0) -> np.ndarray:
+    """Points (32, 2) of an ellipse; a power below 1 makes it boxier, above 1 more pointed."""
     circle = np.sign(CIRCLE) * abs(CIRCLE) ** power if power != 1 else CIRCLE
     return circle * (half_width, half_height) + (x, y)
 
@@ -83,13 +85,16 @@ def both(points: Points) -> np.ndarray:
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
+    """The colour that lies `share` of the way from a to b."""
     red, green, blue = (round(p + (q - p) * share) for p, q in zip(a, b, strict=True))
     return red, green, blue
 
 
 def darker(colour: Colour, share: float) -> Colour:
+    """The colour, `share` of the way to a warm black."""
     return mix(colour, (25, 12, 12), share)
 
 
 def lighter(colour: Colour, share: float) -> Colour:
+    """The colour, `share` of the way to a warm white."""
     return mix(colour, (255, 250, 244), share)

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead import splits
+from multihead.cells import BOX
 from multihead.files import write_text
 from multihead.labels import UNKNOWN, Head, bands, base, class_index
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BOX = ["x0", "y0", "x1", "y1"]
 CORE = ["path", "name", "root", "source", "person", "split", "years", *BOX, "whole", "searched"]
 
 

@@ -260,5 +260,6 @@ def _off_centre(face: Face, size: tuple[int, int]) -> float:
 
 
 def check_which(which: str) -> None:
+    """Nothing where `which` is a known choice. Raises: ValueError that lists them."""
     if which not in WHICH:
         raise ValueError(f"expected which to be one of {', '.join(map(repr, WHICH))}, got {which!r}")

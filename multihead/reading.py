@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multihead.data import BOX, CORE, Photos
-from multihead.images import image_files
-from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, bands, base, class_index, decode, size
+from multihead.cells import (
+    BOX,
+    boxes_of,
+    head_columns,
+    is_whole,
+    joint_class,
+    line_number,
+    one_number,
+    parse_cells,
+    split_name,
+    warn_of_bands,
+)
+from multihead.data import CORE, Photos
+from multihead.labels import HEADS, UNKNOWN, Head, base, decode
+from multihead.layouts import read_competition, read_csv, read_folder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Source = "str | Path | pd.DataFrame"
-PERSON_FOLDER = re.compile(r"(?P<id>.+)_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>\d+)", re.IGNORECASE)
-STEMS = {**{f"mask{number}": "worn" for number in range(1, 6)}, "incorrect_mask": "incorrect", "normal": "not_worn"}
 ALIASES = {"person_id": "person", "ImageID": "path", "ans": "label"}
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "": ""}
 PLAIN = ["path", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
-OLDEST = 130
 
 
 def read(
@@ -114,95 +121,20 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
 
 def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
     if source.is_dir():
-        table, folder = _folder(source)
+        table, folder = read_folder(source)
         return table, folder, source.resolve().name
     if not source.exists():
         raise FileNotFoundError(f"no such file or folder: {source}; expected a folder of photos or a CSV")
     if source.suffix.lower() not in (".csv", ".txt", ".tsv"):
         raise ValueError(f"{source} is no table; expected a folder or a CSV with a 'path' column")
-    table = _csv(source)
+    table = read_csv(source)
     if {"id", "gender", "race", "age", "path"} <= set(table.columns) and (source.parent / "images").is_dir():
-        return *_competition(source.parent / "images", table), source.parent.resolve().name  # type: ignore[return-value]
+        return *read_competition(source.parent / "images", table), source.parent.resolve().name  # type: ignore[return-value]
     folder = root or source.parent
     if root is None and "ImageID" in table.columns and (folder / "images").is_dir():
         folder = folder / "images"
         table = table.drop(columns="ans", errors="ignore")  # a placeholder in the competition's info.csv
     return table, folder, source.stem
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    """A table with every cell as text. Raises: ValueError that names the file."""
-    import pandas as pd
-
-    other: dict[str, Any] = {} if path.suffix.lower() == ".csv" else {"sep": None, "engine": "python"}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
-            return pd.read_csv(
-                path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape", index_col=False, **other
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} cannot be read as a CSV: {error}") from error
-
-
-def _folder(root: Path) -> tuple[pd.DataFrame, Path]:
-    import pandas as pd
-
-    for images in (root, root / "images", root / "train" / "images"):
-        if images.is_dir() and any(PERSON_FOLDER.fullmatch(item.name) for item in images.iterdir() if item.is_dir()):
-            listed = next(
-                (folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None
-            )
-            table = None if listed is None else _csv(listed)
-            if table is not None and (lacking := sorted({"path", "gender", "age"} - set(table.columns))):
-                raise KeyError(f"{listed} lacks the columns {lacking}; it has {list(table.columns)}")
-            return _competition(images, table)
-    files = image_files(root)
-    if not files:
-        raise FileNotFoundError(
-            f"no images under {root}; expected {root}/<id>_<gender>_<race>_<age>/*.jpg or a CSV with a 'path' column"
-        )
-    return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}, dtype=object), root
-
-
-def _competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFrame, Path]:
-    """The competition layout: one folder a person, the mask state in the file's stem, labels from train.csv if any."""
-    import pandas as pd
-
-    root = images.parent if images.name == "images" else images
-    known = {} if listed is None else {str(row["path"]): row for row in listed.to_dict("records")}
-    rows, odd, unlisted = [], [], []
-    for folder in sorted(item for item in images.iterdir() if item.is_dir() and not item.name.startswith(".")):
-        parts = PERSON_FOLDER.fullmatch(folder.name)
-        if parts is None:
-            odd.append(folder.name)
-            continue
-        if listed is not None and folder.name not in known:
-            unlisted.append(folder.name)
-        person = known.get(folder.name, parts.groupdict())
-        for file in image_files(folder):
-            state = STEMS.get(file.stem.lower(), "")
-            if not state:
-                odd.append(f"{folder.name}/{file.name}")
-            rows.append(
-                (
-                    file.relative_to(root).as_posix(),
-                    folder.name,
-                    state,
-                    str(person["gender"]).lower(),
-                    str(person["age"]),
-                )
-            )
-    lost = sorted(set(known) - {row[1] for row in rows})
-    _warn(images, odd, "names that are no <id>_<gender>_<race>_<age> folder or mask1-5, incorrect_mask, normal")
-    _warn(images, unlisted, "folders that train.csv lacks; their names were read instead")
-    _warn(images, lost, "people of train.csv without a photo")
-    return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age"], dtype=object), root
-
-
-def _warn(where: str | Path, names: Sequence[str], what: str) -> None:
-    if names:
-        warnings.warn(f"{where}: {len(names)} {what}, for example {names[0]}", stacklevel=2)
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
@@ -236,21 +168,21 @@ def _photos(
             "root": str(root),
             "source": table.get("source", source),
             "person": person,
-            "split": _cells(table, "split", _split, blank),
+            "split": parse_cells(table, "split", split_name, blank),
         }
     )
     found[["years"]] = np.nan
-    found[BOX] = _boxes(table)
-    found["whole"] = np.array(_cells(table, "face", _whole, blank), bool)
+    found[BOX] = boxes_of(table)
+    found["whole"] = np.array(parse_cells(table, "face", is_whole, blank), bool)
     found["searched"] = False
-    label = _cells(table, "label", lambda cell: _joint(cell, heads) if heads else UNKNOWN, blank)
+    label = parse_cells(table, "label", lambda cell: joint_class(cell, heads) if heads else UNKNOWN, blank)
     joint = decode(np.array(label, np.int64), heads)
     for column, head in enumerate(heads):
-        own, years = _head(table, head)
+        own, years = head_columns(table, head)
         found[head.name] = np.where(own == UNKNOWN, joint[:, column], own)
         if head.edges:
-            found["years"] = _one_number(found["years"].to_numpy(), years, head)
-            _warn_of_bands(source, own, years, head)
+            found["years"] = one_number(found["years"].to_numpy(), years, head)
+            warn_of_bands(source, own, years, head)
     rest = [c for c in table.columns if c not in [*PLAIN, *found.columns] and ":" not in c and not c.endswith("_band")]
     for name in rest:
         found[name] = table[name]
@@ -274,7 +206,7 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
         raise KeyError(f"no 'path' column; the table has {list(table.columns)}; map one with columns={{'path': ...}}")
     empty = table.path.str.strip() == ""
     if empty.any():
-        raise ValueError(f"row {_row(int(empty.to_numpy().argmax()))}: the path is blank")
+        raise ValueError(f"row {line_number(int(empty.to_numpy().argmax()))}: the path is blank")
     if 0 < len(set(BOX) & set(table.columns)) < len(BOX):
         raise KeyError(f"a box needs the columns {BOX}; the table has {sorted(set(BOX) & set(table.columns))}")
     for column in sorted(set(table.columns) - set(names)):
@@ -286,120 +218,9 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
     return table
 
 
-def _cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
-    """A column's cells, parsed once per distinct text. Raises: ValueError that adds the row and column."""
-    cells = table.get(column, blank).tolist()
-    parsed: dict[str, Any] = {}
-    for row, cell in enumerate(cells):
-        if cell not in parsed:
-            try:
-                parsed[cell] = parse(cell)
-            except ValueError as error:
-                raise ValueError(f"row {_row(row)} ({table.path[row]}), column {column!r}: {error}") from None
-    return [parsed[cell] for cell in cells]
-
-
-def _head(table: pd.DataFrame, head: Head) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers and numbers (years) of one head, from its own column and, with edges, its _band column."""
-    import pandas as pd
-
-    blank = pd.Series([""] * len(table), dtype=object)
-    if head.edges is None:
-        cells = _cells(table, head.name, lambda cell: class_index(head, cell), blank)
-        return np.array(cells, np.int64), np.full(len(table), np.nan)
-    both = _cells(table, head.name, lambda cell: _years(cell, head), blank)
-    band = np.array(_cells(table, f"{head.name}_band", lambda cell: class_index(head, cell), blank), np.int64)
-    years = np.array([pair[0] for pair in both], float)
-    named = np.array([pair[1] for pair in both], np.int64)
-    return np.where(named == UNKNOWN, band, named), years
-
-
-def _one_number(known: np.ndarray, years: np.ndarray, head: Head) -> np.ndarray:
-    """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ."""
-    differ = np.flatnonzero(~np.isnan(known) & ~np.isnan(years) & (known != years))
-    if len(differ):
-        row = int(differ[0])
-        raise ValueError(
-            f"row {_row(row)}: column {head.name!r} says {years[row]:g}, another {known[row]:g}; "
-            "heads with edges all band one number a row"
-        )
-    return np.where(np.isnan(years), known, years)
-
-
-def _warn_of_bands(source: str, label: np.ndarray, years: np.ndarray, head: Head) -> None:
-    differ = (label != UNKNOWN) & ~np.isnan(years) & (label != bands(years, head.edges or ()))
-    rows = [f"row {_row(int(row))}" for row in np.flatnonzero(differ)]
-    _warn(source, rows, f"rows whose {head.name}_band is not that of their {head.name}; the number counts")
-
-
-def _years(cell: str, head: Head) -> tuple[float, int]:
-    """(years, unknown) of a number, (NaN, band) of a band's name."""
-    text = cell.strip().lower()
-    if text in [name.lower() for name in head.classes]:
-        return float("nan"), class_index(head, cell)
-    if text in BLANKS:
-        return float("nan"), UNKNOWN
-    try:
-        years = float(text)
-    except ValueError:
-        years = float("nan")
-    if not 0 <= years <= OLDEST:
-        raise ValueError(
-            f"{cell!r} is no {head.name}; expected years from 0 to {OLDEST}, one of {head.classes}, or a blank"
-        )
-    return years, UNKNOWN
-
-
-def _joint(cell: str, heads: tuple[Head, ...]) -> int:
-    text = cell.strip()
-    if text in ("", "-1"):
-        return UNKNOWN
-    if not re.fullmatch(r"\d+(\.0)?", text) or float(text) >= size(heads):
-        raise ValueError(f"{cell!r} is no joint class; expected 0 to {size(heads) - 1} or a blank")
-    return int(float(text))
-
-
-def _split(cell: str) -> str:
-    if cell.strip().lower() not in SPLITS:
-        raise ValueError(f"{cell!r} is no split; expected train, val, test or a blank")
-    return SPLITS[cell.strip().lower()]
-
-
-def _whole(cell: str) -> bool:
-    if cell.strip().lower() not in ("", "whole"):
-        raise ValueError(f"{cell!r}; expected 'whole' (the photo is a tight face) or a blank")
-    return bool(cell.strip())
-
-
-def _boxes(table: pd.DataFrame) -> np.ndarray:
-    """Boxes (N, 4) from x0 y0 x1 y1 or a `box` column of four numbers; NaN where blank."""
-    if set(BOX) <= set(table.columns):
-        texts = [[cell.strip() for cell in row] for row in table[BOX].to_numpy().tolist()]
-    elif "box" in table:
-        texts = [cell.split() for cell in table.box]
-    else:
-        return np.full((len(table), 4), np.nan)
-    boxes = np.full((len(table), 4), np.nan)
-    for row, cells in enumerate(texts):
-        if not any(cells):
-            continue
-        try:
-            boxes[row] = [float(cell) for cell in cells]
-        except ValueError:
-            raise ValueError(f"row {_row(row)}: box {cells} is not four numbers x0 y0 x1 y1") from None
-        if not (np.isfinite(boxes[row]).all() and boxes[row, 0] < boxes[row, 2] and boxes[row, 1] < boxes[row, 3]):
-            raise ValueError(f"row {_row(row)}: box {cells} has no area; expected x0 < x1 and y0 < y1 in pixels")
-    return boxes
-
-
 def _refuse_repeats(found: pd.DataFrame) -> None:
     repeated = found.duplicated(["path", *BOX], keep=False).to_numpy()
     if repeated.any():
         first = int(repeated.argmax())
-        rows = [_row(int(row)) for row in np.flatnonzero(found.path.to_numpy() == found.path[first])[:5]]
+        rows = [line_number(int(row)) for row in np.flatnonzero(found.path.to_numpy() == found.path[first])[:5]]
         raise ValueError(f"rows {rows} are the same file {found.name[first]!r} with the same box; keep one of them")
-
-
-def _row(index: int) -> int:
-    """The line of a CSV that holds row `index`: the header is line 1."""
-    return index + 2

@@ -9,9 +9,9 @@ import pytest
 import multihead
 
 LAYERS = (
-    "labels crops images files losses metrics splits recipe logs speed canvas",
+    "labels crops images files losses metrics splits recipe logs speed canvas cells",
     "faces model augment optim drawing synthetic ranks scanning",
-    "data reading boxes batches checkpoint drawn",
+    "data layouts reading boxes batches checkpoint drawn",
     "evaluation prediction sides",
     "train",
     "ensemble demo",

@@ -1,0 +1,140 @@
+"""The cells of a table as labels, years, splits and boxes; a wrong one is named by line, photo and column."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from multihead.labels import BLANKS, UNKNOWN, Head, bands, class_index, size
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BOX = ["x0", "y0", "x1", "y1"]
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "": ""}
+OLDEST = 130
+
+
+def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
+    """A column's cells, parsed once per distinct text. Raises: ValueError that adds the row and column."""
+    cells = table.get(column, blank).tolist()
+    parsed: dict[str, Any] = {}
+    for row, cell in enumerate(cells):
+        if cell not in parsed:
+            try:
+                parsed[cell] = parse(cell)
+            except ValueError as error:
+                raise ValueError(f"row {line_number(row)} ({table.path[row]}), column {column!r}: {error}") from None
+    return [parsed[cell] for cell in cells]
+
+
+def head_columns(table: pd.DataFrame, head: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers and numbers (years) of one head, from its own column and, with edges, its _band column."""
+    import pandas as pd
+
+    blank = pd.Series([""] * len(table), dtype=object)
+    if head.edges is None:
+        cells = parse_cells(table, head.name, lambda cell: class_index(head, cell), blank)
+        return np.array(cells, np.int64), np.full(len(table), np.nan)
+    both = parse_cells(table, head.name, lambda cell: years_or_band(cell, head), blank)
+    band = np.array(parse_cells(table, f"{head.name}_band", lambda cell: class_index(head, cell), blank), np.int64)
+    years = np.array([pair[0] for pair in both], float)
+    named = np.array([pair[1] for pair in both], np.int64)
+    return np.where(named == UNKNOWN, band, named), years
+
+
+def one_number(known: np.ndarray, years: np.ndarray, head: Head) -> np.ndarray:
+    """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ."""
+    differ = np.flatnonzero(~np.isnan(known) & ~np.isnan(years) & (known != years))
+    if len(differ):
+        row = int(differ[0])
+        raise ValueError(
+            f"row {line_number(row)}: column {head.name!r} says {years[row]:g}, another {known[row]:g}; "
+            "heads with edges all band one number a row"
+        )
+    return np.where(np.isnan(years), known, years)
+
+
+def warn_of_bands(source: str, label: np.ndarray, years: np.ndarray, head: Head) -> None:
+    differ = (label != UNKNOWN) & ~np.isnan(years) & (label != bands(years, head.edges or ()))
+    rows = [f"row {line_number(int(row))}" for row in np.flatnonzero(differ)]
+    warn(source, rows, f"rows whose {head.name}_band is not that of their {head.name}; the number counts")
+
+
+def years_or_band(cell: str, head: Head) -> tuple[float, int]:
+    """(years, unknown) of a number, (NaN, band) of a band's name."""
+    text = cell.strip().lower()
+    if text in [name.lower() for name in head.classes]:
+        return float("nan"), class_index(head, cell)
+    if text in BLANKS:
+        return float("nan"), UNKNOWN
+    try:
+        years = float(text)
+    except ValueError:
+        years = float("nan")
+    if not 0 <= years <= OLDEST:
+        raise ValueError(
+            f"{cell!r} is no {head.name}; expected years from 0 to {OLDEST}, one of {head.classes}, or a blank"
+        )
+    return years, UNKNOWN
+
+
+def joint_class(cell: str, heads: tuple[Head, ...]) -> int:
+    """Class number of a cell of joint classes, -1 for a blank. Raises: ValueError for what is no joint class."""
+    text = cell.strip()
+    if text in ("", "-1"):
+        return UNKNOWN
+    if not re.fullmatch(r"\d+(\.0)?", text) or float(text) >= size(heads):
+        raise ValueError(f"{cell!r} is no joint class; expected 0 to {size(heads) - 1} or a blank")
+    return int(float(text))
+
+
+def split_name(cell: str) -> str:
+    """train, val, test or "" of a split cell. Raises: ValueError for another word."""
+    if cell.strip().lower() not in SPLITS:
+        raise ValueError(f"{cell!r} is no split; expected train, val, test or a blank")
+    return SPLITS[cell.strip().lower()]
+
+
+def is_whole(cell: str) -> bool:
+    """True for a cell that marks a tight face. Raises: ValueError for another word."""
+    if cell.strip().lower() not in ("", "whole"):
+        raise ValueError(f"{cell!r}; expected 'whole' (the photo is a tight face) or a blank")
+    return bool(cell.strip())
+
+
+def boxes_of(table: pd.DataFrame) -> np.ndarray:
+    """Boxes (N, 4) from x0 y0 x1 y1 or a `box` column of four numbers; NaN where blank."""
+    if set(BOX) <= set(table.columns):
+        texts = [[cell.strip() for cell in row] for row in table[BOX].to_numpy().tolist()]
+    elif "box" in table:
+        texts = [cell.split() for cell in table.box]
+    else:
+        return np.full((len(table), 4), np.nan)
+    boxes = np.full((len(table), 4), np.nan)
+    for row, cells in enumerate(texts):
+        if not any(cells):
+            continue
+        try:
+            boxes[row] = [float(cell) for cell in cells]
+        except ValueError:
+            raise ValueError(f"row {line_number(row)}: box {cells} is not four numbers x0 y0 x1 y1") from None
+        if not (np.isfinite(boxes[row]).all() and boxes[row, 0] < boxes[row, 2] and boxes[row, 1] < boxes[row, 3]):
+            raise ValueError(f"row {line_number(row)}: box {cells} has no area; expected x0 < x1 and y0 < y1 in pixels")
+    return boxes
+
+
+def line_number(index: int) -> int:
+    """The line of a CSV that holds row `index`: the header is line 1."""
+    return index + 2
+
+
+def warn(where: str | Path, names: Sequence[str], what: str) -> None:
+    """Warn of some of a source's names, counted, with one of them; nothing where there is none."""
+    if names:
+        warnings.warn(f"{where}: {len(names)} {what}, for example {names[0]}", stacklevel=2)

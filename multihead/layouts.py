@@ -1,0 +1,91 @@
+"""Folders and files of photos: the competition's layout, any other folder, and CSVs as plain text."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multihead.cells import warn
+from multihead.images import image_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PERSON_FOLDER = re.compile(r"(?P<id>.+)_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>\d+)", re.IGNORECASE)
+STEMS = {**{f"mask{number}": "worn" for number in range(1, 6)}, "incorrect_mask": "incorrect", "normal": "not_worn"}
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table with every cell as text. Raises: ValueError that names the file."""
+    import pandas as pd
+
+    other: dict[str, Any] = {} if path.suffix.lower() == ".csv" else {"sep": None, "engine": "python"}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
+            return pd.read_csv(
+                path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape", index_col=False, **other
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise ValueError(f"{path} cannot be read as a CSV: {error}") from error
+
+
+def read_folder(root: Path) -> tuple[pd.DataFrame, Path]:
+    """The photos of a folder, and what their paths are relative to.
+
+    Raises: FileNotFoundError where there is no photo, naming the layouts that are read.
+    """
+    import pandas as pd
+
+    for images in (root, root / "images", root / "train" / "images"):
+        if images.is_dir() and any(PERSON_FOLDER.fullmatch(item.name) for item in images.iterdir() if item.is_dir()):
+            listed = next(
+                (folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None
+            )
+            table = None if listed is None else read_csv(listed)
+            if table is not None and (lacking := sorted({"path", "gender", "age"} - set(table.columns))):
+                raise KeyError(f"{listed} lacks the columns {lacking}; it has {list(table.columns)}")
+            return read_competition(images, table)
+    files = image_files(root)
+    if not files:
+        raise FileNotFoundError(
+            f"no images under {root}; expected {root}/<id>_<gender>_<race>_<age>/*.jpg or a CSV with a 'path' column"
+        )
+    return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}, dtype=object), root
+
+
+def read_competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFrame, Path]:
+    """The competition layout: one folder a person, the mask state in the file's stem, labels from train.csv if any."""
+    import pandas as pd
+
+    root = images.parent if images.name == "images" else images
+    known = {} if listed is None else {str(row["path"]): row for row in listed.to_dict("records")}
+    rows, odd, unlisted = [], [], []
+    for folder in sorted(item for item in images.iterdir() if item.is_dir() and not item.name.startswith(".")):
+        parts = PERSON_FOLDER.fullmatch(folder.name)
+        if parts is None:
+            odd.append(folder.name)
+            continue
+        if listed is not None and folder.name not in known:
+            unlisted.append(folder.name)
+        person = known.get(folder.name, parts.groupdict())
+        for file in image_files(folder):
+            state = STEMS.get(file.stem.lower(), "")
+            if not state:
+                odd.append(f"{folder.name}/{file.name}")
+            rows.append(
+                (
+                    file.relative_to(root).as_posix(),
+                    folder.name,
+                    state,
+                    str(person["gender"]).lower(),
+                    str(person["age"]),
+                )
+            )
+    lost = sorted(set(known) - {row[1] for row in rows})
+    warn(images, odd, "names that are no <id>_<gender>_<race>_<age> folder or mask1-5, incorrect_mask, normal")
+    warn(images, unlisted, "folders that train.csv lacks; their names were read instead")
+    warn(images, lost, "people of train.csv without a photo")
+    return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age"], dtype=object), root

@@ -1,0 +1,482 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from multihead.cli import main
+from multihead.crops import FULL
+from multihead.ensemble import Ensemble, load
+from multihead.labels import HEADS
+from multihead.model import Model
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--model", "test_resnet", "--resize", "32", "24", "--epochs", "2", "-b", "16", "-j", "0"]
+
+
+def run(*argv):
+    """The exit status, whether it comes by return or by argparse."""
+    try:
+        return main([str(part) for part in argv])
+    except SystemExit as leave:
+        return leave.code
+
+
+def outside(*argv, **options):
+    """The command line in a process of its own, without a terminal."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "multihead", *map(str, argv)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def data(people):
+    return people / "train"
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A run folder."""
+    folder = tmp_path_factory.mktemp("runs") / "a"
+    assert run("train", data, *QUICK, "--seed", "3", "--output", folder, "-q") == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    """A model with unlike answers and no prior."""
+    torch.manual_seed(0)
+    model = Model("test_resnet", [head.on(FULL.resized(32)) for head in HEADS])
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=2)
+    folder = tmp_path_factory.mktemp("models") / "m"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Three photos, the second unreadable."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.full((40, 30, 3), ord(name), np.uint8)).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes(b"")
+    return folder
+
+
+# ---- train
+
+
+def test_the_files_of_a_run(trained):
+    names = {path.relative_to(trained).as_posix() for path in trained.rglob("*") if path.is_file()}
+    assert {name for name in names if "tfevents" not in name} == {
+        *["args.yaml", "metrics.csv", "metrics.json", "splits.csv", "checkpoints/best.pt", "checkpoints/last.pt"],
+        *["model/config.json", "model/model.safetensors", "model/README.md"],
+    }
+    assert any("tfevents" in name for name in names)
+    table = pd.read_csv(trained / "metrics.csv")
+    assert table.epoch.tolist() == [1, 2] and {"loss", "lr", "macro_f1", "mask_f1", "photos_per_s"} <= set(table)
+    model = load(trained)
+    assert model.crops == (FULL.resized(32, 24),) and model.prior is not None
+    parts = pd.read_csv(trained / "splits.csv").split.value_counts()
+    assert parts.sum() == 84 and 7 <= parts["val"] <= 28
+
+
+def check_metrics(found, rows):
+    assert {"n", "macro_f1", "accuracy", "heads", "by_mask"} <= set(found) and found["n"] == rows
+    assert list(found["heads"]) == ["mask", "gender", "age"]
+    for head in HEADS:
+        part = found["heads"][head.name]
+        assert {"n", "macro_f1", "accuracy", "classes"} <= set(part) and list(part["classes"]) == list(head.classes)
+        assert all(set(row) == {"n", "precision", "recall", "f1"} for row in part["classes"].values())
+    assert list(found["by_mask"]) == ["worn", "incorrect", "not_worn"]
+    assert sum(part["n"] for part in found["by_mask"].values()) == rows
+
+
+def test_metrics_json_holds_what_the_contract_says(trained):
+    rows = (pd.read_csv(trained / "splits.csv").split == "val").sum()
+    check_metrics(json.loads((trained / "metrics.json").read_text()), rows)
+
+
+def test_events_hold_every_number(trained):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(trained)).Reload()
+    assert {"loss", "lr", "macro_f1", "mask_f1"} <= set(events.Tags()["scalars"])
+    table = pd.read_csv(trained / "metrics.csv")
+    assert [event.value for event in events.Scalars("loss")] == pytest.approx(table.loss.tolist(), rel=1e-5)
+    assert [event.step for event in events.Scalars("loss")] == [1, 2]
+
+
+def test_args_yaml_makes_the_same_run_again(data, tmp_path):
+    flags = [
+        *["--opt", "madgrad", "--lr", "0.002", "--sched", "cosine", "--warmup-epochs", "0.5", "--aug", "gentle"],
+        *["--model-ema", "--model-ema-decay", "0.9", "--smoothing", "0.1", "--head-weights", "age=2", "mask=0.5"],
+        *["--clip-grad", "1", "--drop", "0.1", "--drop-path", "0.1", "--amp", "--no-channels-last", "--seed", "4"],
+        *["--crops", "full:32x24", "mask=full:40x32", "--val-share", "0.3", "--patience", "5", "--heads", "mask", "age"],
+    ]
+    assert run("train", data, *QUICK, *flags, "--output", tmp_path / "one", "-q") == 0
+    assert run("train", "-c", tmp_path / "one" / "args.yaml", "--output", tmp_path / "two", "-q") == 0
+    for name in ("model/model.safetensors", "model/config.json", "metrics.json", "splits.csv"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+    one, two = (yaml.safe_load((tmp_path / name / "args.yaml").read_text()) for name in ("one", "two"))
+    assert one.pop("output") != two.pop("output") and one == two
+    assert one["head_weights"] == {"age": 2.0, "mask": 0.5} and one["opt"] == "madgrad" and one["data"] == [str(data)]
+
+
+@pytest.mark.parametrize("order", ["config last", "config first"])
+def test_a_yaml_that_ends_in_a_list_leaves_the_data_alone(data, tmp_path, order):
+    settings = {"model": "test_resnet", "epochs": 1, "workers": 0, "batch_size": 16, "resize": [32, 24]}
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    config = ["-c", tmp_path / "s.yaml"]
+    argv = [data, *config] if order == "config last" else [*config, data]
+    assert run("train", *argv, "--output", tmp_path / "run", "--epochs", "2", "-q") == 0
+    assert load(tmp_path / "run").crops == (FULL.resized(32, 24),)
+    assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 2  # the command line wins
+
+
+@pytest.mark.parametrize("given, size", [(["280", "210"], (280, 210)), (["224"], (224, 224)), (["96", "64"], (96, 64))])
+def test_resize_is_height_and_width(given, size, monkeypatch, data, tmp_path):
+    built = []
+    plain = Model.__init__
+
+    def spy(self, *args, **kwargs):
+        plain(self, *args, **kwargs)
+        built.append(self.crops)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(Model, "__init__", spy)
+    assert run("train", data, "--model", "test_resnet", "--resize", *given, "--output", tmp_path / "r") == 2
+    assert [crop.size for crop in built[0]] == [size]
+
+
+def test_crops_by_head(monkeypatch, data, tmp_path):
+    from multihead import cli, flags
+
+    network = flags.build(cli.Network, {"resize": [64, 48], "crops": ["body", "mask=face", "age=face,body:96"]})
+    mask, gender, age = cli._heads(network)
+    assert [(c.name, c.size) for c in mask.crops] == [("face", (64, 48))]
+    assert [(c.name, c.size) for c in gender.crops] == [("body", (64, 48))]
+    assert [(c.name, c.size) for c in age.crops] == [("face", (64, 48)), ("body", (96, 96))]
+    (flat,) = cli._heads(flags.build(cli.Network, {"flat": True, "resize": [64]}))
+    assert len(flat.classes) == 18
+
+
+def test_a_split_column_is_honoured_unless_told_otherwise(trained, data, tmp_path, capsys):
+    table = pd.read_csv(trained / "splits.csv")
+    people = sorted(table.person.unique())
+    table["split"] = table.person.map(lambda person: "val" if person in people[:2] else "test" if person == people[2] else "train")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    assert run("train", tmp_path / "table.csv", *QUICK, "--output", tmp_path / "a") == 0
+    printed = capsys.readouterr().out
+    assert "training on Photos(63 rows" in printed and "validating on Photos(14 rows" in printed
+    found = pd.read_csv(tmp_path / "a" / "splits.csv")
+    assert set(found.person[found.split == "val"]) == set(people[:2]) and people[2] not in set(found.person)
+    assert run("train", tmp_path / "table.csv", *QUICK, "--ignore-split", "--output", tmp_path / "b", "-q") == 0
+    assert len(pd.read_csv(tmp_path / "b" / "splits.csv")) == 84
+    table.loc[table.person == people[0], "split"] = ["val"] * 3 + ["train"] * 4
+    table.to_csv(tmp_path / "leak.csv", index=False)
+    assert run("train", tmp_path / "leak.csv", *QUICK, "--output", tmp_path / "c") == 2
+    assert "people are on both sides" in capsys.readouterr().err
+
+
+def test_extra_photos_only_train(data, photos, tmp_path):
+    (photos / "b.png").unlink()
+    table = pd.DataFrame({"path": ["a.png", "c.png"], "mask": ["worn", "not_worn"]})
+    table.to_csv(photos / "more.csv", index=False)
+    assert run("train", data, "--extra", photos / "more.csv", *QUICK, "--output", tmp_path / "r", "-q") == 0
+    found = pd.read_csv(tmp_path / "r" / "splits.csv")
+    assert set(found.split[found.source == "more"]) == {"train"} and len(found) == 86
+
+
+def test_start_from_a_checkpoint_is_reported(trained, data, tmp_path, capsys):
+    start = ["--initial-checkpoint", trained / "model", "--output", tmp_path / "r"]
+    assert run("train", data, *QUICK, *start) == 0
+    assert "0 missing; 0 unexpected; 0 mismatched" in capsys.readouterr().out
+
+
+def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
+    shutil.copytree(trained, tmp_path / "r")
+    before = (tmp_path / "r" / "args.yaml").read_bytes()
+    assert run("train", data, *QUICK, "--seed", "4", "--output", tmp_path / "r") == 2
+    assert "holds a run; pass --resume to go on, or another --output" in capsys.readouterr().err
+    assert run("train", data, *QUICK, "--seed", "4", "--output", tmp_path / "r", "--resume") == 2
+    told = capsys.readouterr().err
+    assert "seed: 3, now 4" in told and "cannot be resumed" in told
+    assert (tmp_path / "r" / "args.yaml").read_bytes() == before  # a refused run changes nothing
+    assert run("train", data, *QUICK, "--seed", "3", "--output", tmp_path / "r", "--resume") == 0
+
+
+@pytest.mark.slow
+def test_without_a_terminal_there_are_no_control_characters_and_quiet_is_silent(data, tmp_path):
+    loud = outside("train", data, *QUICK, "--output", tmp_path / "loud")
+    assert loud.returncode == 0 and loud.stderr == "", loud.stderr
+    assert not set("\r\x1b\b\x07") & set(loud.stdout)
+    lines = loud.stdout.splitlines()
+    assert lines[-1].startswith(f"wrote {tmp_path / 'loud'}: model/") and "macro-F1" in lines[-2]
+    assert [line.split()[:2] for line in lines if line.startswith("epoch")] == [["epoch", "1"], ["epoch", "2"]]
+    quiet = outside("train", data, *QUICK, "--output", tmp_path / "quiet", "-q")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed(data, tmp_path):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    flags = ["train", str(data), *QUICK[:-4], "-b", "4", "-j", "1", "--epochs", "9", "--output", str(tmp_path / "r")]
+    command = [sys.executable, "-m", "multihead", *flags]
+    child = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "r" / "metrics.csv").exists() and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.02)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the loader's processes get it too
+    told = child.communicate(timeout=60)[1].decode()
+    assert child.returncode == 130, told
+    assert "interrupted; what was written stays" in told and "Traceback" not in told
+    done = len(pd.read_csv(tmp_path / "r" / "metrics.csv"))
+    assert done < 9 and not (tmp_path / "r" / "model").exists()
+    assert run(*flags, "--resume", "-q") == 0
+    assert pd.read_csv(tmp_path / "r" / "metrics.csv").epoch.tolist() == list(range(1, 10))
+    assert run("train", data, *flags[2:-1], tmp_path / "whole", "-q") == 0
+    assert (tmp_path / "r/model/model.safetensors").read_bytes() == (tmp_path / "whole/model/model.safetensors").read_bytes()
+
+
+# ---- evaluate
+
+
+def test_evaluate_json(trained, data, capsys):
+    assert run("evaluate", trained, data, "--json", "-j", "0") == 0
+    out = capsys.readouterr().out
+    check_metrics(json.loads(out), 84)
+
+
+def test_evaluate_takes_the_val_part_unless_told(trained, capsys):
+    table = trained / "splits.csv"
+    counts = pd.read_csv(table).split.value_counts()
+    for flags, rows in (([], counts["val"]), (["--part", "train"], counts["train"]), (["--part", "all"], 84)):
+        assert run("evaluate", trained, table, "--json", "-j", "0", *flags) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["n"] == rows
+        assert ("scoring the val part" in printed.err) == (not flags)
+    wanted = json.loads((trained / "metrics.json").read_text())
+    assert run("evaluate", trained, table, "--json", "-j", "0", "-q", "-b", "3") == 0
+    assert json.loads(capsys.readouterr().out)["macro_f1"] == pytest.approx(wanted["macro_f1"], abs=1e-9)
+
+
+def test_evaluate_as_text_with_slices(trained, data, capsys):
+    assert run("evaluate", trained, data, "-j", "0", "--by", "gender", "person") == 0
+    out = capsys.readouterr().out
+    assert "macro-F1" in out and "gender = female" in out and out.count("person = ") == 12
+    assert run("evaluate", trained, data, "-j", "0", "--by", "hat") == 2
+    assert "cannot slice by 'hat'" in capsys.readouterr().err
+
+
+def test_evaluate_names_what_it_did_not_count(model_folder, photos, capsys):
+    table = pd.DataFrame({"path": ["a.png", "b.png", "c.png"], "mask": 0, "gender": 1, "age": 40})
+    table.to_csv(photos / "t.csv", index=False)
+    assert run("evaluate", model_folder, photos / "t.csv", "--json", "-j", "0") == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["n"] == 2
+    assert "not counted: " in printed.err and "b.png" in printed.err and "empty file" in printed.err
+
+
+# ---- predict
+
+
+def test_predict_writes_the_table(model_folder, photos, tmp_path, capsys):
+    assert run("predict", model_folder, photos, "-o", tmp_path / "t.csv") == 0
+    printed = capsys.readouterr()
+    assert f"3 rows; wrote {tmp_path / 't.csv'}" in printed.out
+    assert "no answer: " in printed.err and "b.png" in printed.err and "1 of 3 rows have no answer" in printed.err
+    table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
+    heads = [f"{head.name}:{name}" for head in HEADS for name in head.classes]
+    joint = [f"joint:{index}" for index in range(18)]
+    assert list(table) == ["path", "box", "mask", "gender", "age", "label", *heads, *joint, "error"]
+    assert table.label.tolist()[1] == "" and "empty file" in table.error[1] and table.error[0] == ""
+    assert table.label[0] == str(np.argmax(table[joint].to_numpy()[0].astype(float)))
+
+
+@pytest.mark.parametrize("names, flags, status", [("ac", [], 0), ("abc", [], 0), ("abc", ["--strict"], 1), ("b", [], 1),
+                                                  ("ac", ["--strict"], 0), ("", [], 1)])  # fmt: skip
+def test_exit_status_of_predict(model_folder, photos, tmp_path, names, flags, status, capsys):
+    sources = [photos / f"{name}.png" for name in names] or [tmp_path / "gone.jpg"]
+    assert run("predict", model_folder, *sources, "-o", tmp_path / "t.csv", *flags) == status
+    assert len(pd.read_csv(tmp_path / "t.csv")) == len(sources)
+
+
+def test_predict_prints_without_output_and_is_quiet_with_it(model_folder, photos, tmp_path, capsys):
+    (photos / "b.png").unlink()
+    assert run("predict", model_folder, photos) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("path,box,mask,") and len(printed.out.splitlines()) == 3 and printed.err == ""
+    assert run("predict", model_folder, photos, "-o", tmp_path / "t.csv", "-q") == 0
+    assert capsys.readouterr() == ("", "")
+    assert (tmp_path / "t.csv").read_text() == printed.out
+
+
+def test_predict_draws(model_folder, photos, tmp_path, capsys):
+    assert run("predict", model_folder, photos, "-o", tmp_path / "t.csv", "--draw", tmp_path / "drawn") == 0
+    assert f"pictures in {tmp_path / 'drawn'}" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").glob("*.jpg"))) == 2
+
+
+def test_predict_opens_run_folders_and_ensembles(trained, model_folder, photos, tmp_path):
+    Ensemble([load(trained), load(model_folder)]).save(tmp_path / "both")
+    for folder in (trained, trained / "model", tmp_path / "both"):
+        assert run("predict", folder, photos / "a.png", "-o", tmp_path / "t.csv", "-q") == 0
+
+
+def test_predict_reads_its_own_table(model_folder, photos, tmp_path, capsys):
+    assert run("predict", model_folder, photos, "-o", photos / "t.csv") == 0
+    assert run("predict", model_folder, photos / "t.csv", "-o", tmp_path / "u.csv") == 0
+    assert (tmp_path / "u.csv").read_text() == (photos / "t.csv").read_text()
+
+
+def test_submission(trained, model_folder, people, tmp_path, capsys):
+    info = people / "eval" / "info.csv"
+    assert run("predict", trained, info, "--submission", tmp_path / "s.csv") == 0
+    assert f"14 rows, 0 by the training prior; wrote {tmp_path / 's.csv'}" in capsys.readouterr().out
+    found, listed = pd.read_csv(tmp_path / "s.csv"), pd.read_csv(info)
+    assert list(found) == ["ImageID", "ans"] and found.ImageID.equals(listed.ImageID) and found.ans.between(0, 17).all()
+    listed = pd.concat([listed, pd.DataFrame({"ImageID": ["gone.jpg"], "ans": [0]})])
+    listed.to_csv(tmp_path / "info.csv", index=False)
+    more = ["--images", people / "eval" / "images", "--submission", tmp_path / "s.csv"]
+    assert run("predict", trained, tmp_path / "info.csv", *more) == 0
+    assert "answered by the training prior: gone.jpg: " in capsys.readouterr().err
+    assert run("predict", trained, tmp_path / "info.csv", *more, "--strict") == 1
+    assert run("predict", model_folder, tmp_path / "info.csv", *more) == 2
+    assert "knows no training prior" in capsys.readouterr().err
+    assert run("predict", trained, info, info, "--submission", tmp_path / "s.csv") == 2
+
+
+# ---- scan and split
+
+
+def test_scan(photos, people, tmp_path, capsys):
+    source = next((people / "train" / "images").iterdir())
+    shutil.copy(next(source.glob("normal*")), photos / "d.jpg")
+    assert run("scan", photos, "-o", tmp_path / "boxes.csv") == 0
+    printed = capsys.readouterr()
+    table = pd.read_csv(tmp_path / "boxes.csv", keep_default_na=False)
+    assert list(table) == ["path", "x0", "y0", "x1", "y1", "score", "status"]
+    assert dict(zip(table.path, table.status)) == {"a.png": "none", "b.png": "unreadable", "c.png": "none", "d.jpg": "found"}
+    assert "unreadable: " in printed.err and "b.png" in printed.err and "empty file" in printed.err
+    assert "1 with a face, 2 without, 1 unreadable, 0 known before" in printed.out
+    assert printed.out.splitlines()[-1] == f"wrote {tmp_path / 'boxes.csv'}"
+    (photos / "b.png").unlink()
+    assert run("scan", photos, "-o", tmp_path / "boxes.csv", "-q") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_split(data, tmp_path, capsys):
+    assert run("split", data, "-o", tmp_path / "s.csv", "--val-share", "0.25", "--seed", "2") == 0
+    out = capsys.readouterr().out
+    assert f"wrote {tmp_path / 's.csv'}: 63 rows train, 21 validate, nobody on both sides" in out
+    table = pd.read_csv(tmp_path / "s.csv")
+    assert not set(table.person[table.split == "train"]) & set(table.person[table.split == "val"])
+    assert run("split", data, "-o", tmp_path / "t.csv", "--val-share", "0.25", "--seed", "2", "-q") == 0
+    assert capsys.readouterr().out == "" and (tmp_path / "t.csv").read_bytes() == (tmp_path / "s.csv").read_bytes()
+
+
+# ---- wrong input
+
+WRONG = {
+    "no verb": ([], "required: VERB"),
+    "unknown verb": (["trane"], "invalid choice: 'trane'"),
+    "no data": (["train"], "DATA is missing"),
+    "data that is not there": (["train", "{tmp}/nothing"], "no such file or folder: {tmp}/nothing"),
+    "empty folder": (["train", "{tmp}"], "no images under {tmp}"),
+    "misspelt flag": (["train", "{data}", "--epoch", "3"], "unknown argument '--epoch'; did you mean --epochs?"),
+    "flag of another optimiser": (["train", "{data}", "--momentum", ".9"], "--momentum has no meaning for --opt adamw"),
+    "unknown optimiser": (["train", "{data}", "--opt", "adamm"], "did you mean 'adam"),
+    "backbone": (["train", "{data}", "--model", "resnet181"], "did you mean"),
+    "three sizes": (["train", "{data}", "--resize", "1", "2", "3"], "expected height and width"),
+    "no size": (["train", "{data}", "--resize", "0"], "expected height and width"),
+    "head": (["train", "{data}", "--heads", "mouth"], "unknown head 'mouth'; expected some of mask, gender, age"),
+    "crop": (["train", "{data}", "--crops", "nose"], "unknown crop 'nose'"),
+    "crop of unknown head": (["train", "{data}", "--crops", "mouth=face"], "unknown head 'mouth'"),
+    "epochs": (["train", "{data}", "--epochs", "0"], "epochs is 0; expected a whole number >= 1"),
+    "no number": (["train", "{data}", "--lr", "fast"], "invalid float value: 'fast'"),
+    "weights": (["train", "{data}", "--pretrained-path", "{tmp}/w.pth"], "no weights at {tmp}/w.pth"),
+    "start": (["train", "{data}", "--model", "test_resnet", "--initial-checkpoint", "{tmp}/text"], "cannot be opened safely"),
+    "device": (["train", "{data}", "--model", "test_resnet", "--device", "tpu"], "--device tpu is not to be had here"),
+    "share": (["train", "{data}", "--val-share", "1.5"], "split share is 1.5"),
+    "output is a file": (["train", "{data}", *QUICK, "--output", "{tmp}/text"], "{tmp}/text"),
+    "no settings": (["train", "-c", "{tmp}/gone.yaml"], "no settings file {tmp}/gone.yaml"),
+    "unknown key": (["train", "{data}", "-c", "{tmp}/key.yaml"], "unknown key 'epoch'; did you mean 'epochs'?"),
+    "no mapping": (["train", "{data}", "-c", "{tmp}/list.yaml"], "holds list; expected lines such as 'epochs: 10'"),
+    "no yaml": (["train", "{data}", "-c", "{tmp}/bad.yaml"], "is no YAML"),
+    "not true or false": (["train", "{data}", "-c", "{tmp}/bool.yaml"], "expected true or false"),
+    "no model": (["evaluate", "{tmp}", "{data}"], "is no model folder"),
+    "model of others": (["predict", "{tmp}/other", "{data}"], "not of a multihead model"),
+    "damaged model": (["predict", "{tmp}/cut", "{data}"], "does not hold the weights"),
+    "table without path": (["scan", "{tmp}/table.csv", "-o", "{tmp}/b.csv"], "no 'path' column"),
+    "table is a folder": (["predict", "{tmp}/whole", "{data}", "-o", "{tmp}"], "error:"),
+    "part that is not there": (["evaluate", "{tmp}/whole", "{data}", "--part", "test"], "no photo has split 'test'"),
+    "faces": (["predict", "{tmp}/whole", "{data}", "--faces", "every"], "'every' is none of largest, central, all"),
+    "too few people": (["split", "{tmp}/one.csv", "-o", "{tmp}/s.csv"], "cannot be dealt into 2 parts"),
+}
+
+
+@pytest.mark.parametrize("argv, told", WRONG.values(), ids=WRONG)
+def test_wrong_input_is_one_line_and_status_2(argv, told, tmp_path, data, model_folder, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text").write_text("no checkpoint")
+    (tmp_path / "key.yaml").write_text("epoch: 3\n")
+    (tmp_path / "list.yaml").write_text("- epochs\n")
+    (tmp_path / "bad.yaml").write_text("a: [b\n")
+    (tmp_path / "bool.yaml").write_text("amp: sometimes\n")
+    (tmp_path / "table.csv").write_text("name,mask\na.jpg,worn\n")
+    (tmp_path / "one.csv").write_text("path,person\na.jpg,1\nb.jpg,1\n")
+    shutil.copytree(model_folder, tmp_path / "whole")
+    shutil.copytree(model_folder, tmp_path / "cut")
+    (tmp_path / "cut" / "model.safetensors").write_bytes(b"\0" * 50)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"architecture": "resnet18"}')
+    argv = [part.format(tmp=tmp_path, data=data) for part in argv]
+    assert run(*argv) == 2
+    printed = capsys.readouterr()
+    assert told.format(tmp=tmp_path) in printed.err, printed.err
+    assert "Traceback" not in printed.err and len(printed.err.splitlines()) <= 8
+    assert not (tmp_path / "runs").exists()
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]], ids=str)
+def test_help_loads_nothing_heavy(argv):
+    script = f"""
+import sys
+from multihead.cli import main
+try:
+    main({argv!r})
+except SystemExit as leave:
+    assert not leave.code
+heavy = {{"torch", "pandas", "numpy", "timm", "PIL", "cv2", "sklearn", "yaml"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "multihead" in done.stdout and done.stderr == ""
+
+
+def test_help_names_every_verb_and_flag(capsys):
+    assert run("--help") == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in ("demo", "scan", "split", "train", "evaluate", "predict"))
+    assert run("train", "--help") == 0
+    out = capsys.readouterr().out
+    for flag in ("--pretrained-path", "--initial-checkpoint", "--resize", "--opt", "--sched", "--lr", "--epochs", "--seed",
+                 "--smoothing", "--resume", "-c", "-j", "--model-ema", "--grad-accum-steps", "--quiet"):  # fmt: skip
+        assert flag in out

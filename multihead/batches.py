@@ -1,4 +1,4 @@
-"""From rows of `Photos` to batches: decode, cut the crops, augment, stack; the same pixels for any number of workers."""
+"""From rows of `Photos` to batches: decode, cut the crops, augment, stack; alike for any number of workers."""
 
 from __future__ import annotations
 

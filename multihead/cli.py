@@ -155,7 +155,8 @@ def scan(args: argparse.Namespace) -> int:
     for problem in counts.problems:
         print(f"unreadable: {problem}", file=sys.stderr)
     say(
-        f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, {counts.skipped} known before"
+        f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, "
+        f"{counts.skipped} known before"
     )
     say(f"wrote {args.output}")
     return 0

@@ -70,7 +70,8 @@ def demo(
     say(f"\nmacro-F1 on {unseen} people that neither has seen:\n{found.to_string(float_format='%.3f')}\n")
     say(f"wrote {folder}: run/model (the model), scores.txt, predictions.csv, predictions.jpg, data/")
     say(
-        f"took {time.perf_counter() - started:.0f} s; next: multihead predict {folder}/run/model YOUR_PHOTOS -o answers.csv"
+        f"took {time.perf_counter() - started:.0f} s; "
+        f"next: multihead predict {folder}/run/model YOUR_PHOTOS -o answers.csv"
     )
     return found
 

@@ -20,7 +20,7 @@ COLOURS = ((46, 160, 67), (219, 109, 40), (207, 34, 46), (9, 105, 218), (130, 80
 def annotate(
     image: np.ndarray, rows: Sequence[tuple[Box | None, np.ndarray]], space: Sequence[Head], path: str | Path
 ) -> None:
-    """Write a JPEG of the photo (H, W, 3) with each face's box and answers; without a box the answers stand in a corner.
+    """Write a JPEG of the photo (H, W, 3) with each face's box and answers; without a box they stand in a corner.
 
     rows: (box, joint probabilities (K,)). The colour is that of the first head's class; a number is its probability.
     """

@@ -90,7 +90,8 @@ class Run:
         known = (train.held.labels[train.rows] != UNKNOWN).any()
         if not len(train.rows) or not known:
             raise ValueError(
-                f"none of {len(train.photos)} training photos can be read and has a label for {[h.name for h in model.space]}"
+                f"none of {len(train.photos)} training photos can be read and has a label for "
+                f"{[head.name for head in model.space]}"
             )
         self.model, self.train, self.valid, self.recipe, self.folder = model, train, valid, recipe, folder
         self.workers = workers
@@ -188,7 +189,8 @@ class Run:
             loss, each = total(logits, rows, self.recipe.head_weights)
             if not bool(torch.isfinite(loss)):
                 raise ValueError(
-                    f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; lower lr, or set clip_grad"
+                    f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; "
+                    "lower lr, or set clip_grad"
                 )
             (loss / self.recipe.grad_accum_steps).backward()
         parts = {"loss": loss.item(), **{f"{head}_loss": part.item() for head, part in each.items()}, "batches": 1.0}

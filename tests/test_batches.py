@@ -24,7 +24,9 @@ def folder(tmp_path):
     for number in range(7):
         path = tmp_path / f"{number}.png"
         Image.fromarray(rng.integers(0, 256, (40 + number, 30, 3), np.uint8)).save(path)
-        rows.append((path.name, 5, 6, 20, 24, ["worn", "", "incorrect"][number % 3], ["male", ""][number % 2], 10 * number))
+        rows.append(
+            (path.name, 5, 6, 20, 24, ["worn", "", "incorrect"][number % 3], ["male", ""][number % 2], 10 * number)
+        )
     (tmp_path / "3.png").write_bytes(b"")
     columns = ["path", "x0", "y0", "x1", "y1", "mask", "gender", "age"]
     pd.DataFrame(rows, columns=columns).to_csv(tmp_path / "table.csv", index=False)
@@ -32,7 +34,9 @@ def folder(tmp_path):
 
 
 def batches_of(held, order, workers):
-    return [(b.rows.tolist(), {c: p.clone() for c, p in b.images.items()}) for b in loader(held, order, workers=workers)]
+    return [
+        (b.rows.tolist(), {c: p.clone() for c, p in b.images.items()}) for b in loader(held, order, workers=workers)
+    ]
 
 
 def test_cut_crops_by_hand():

@@ -192,7 +192,9 @@ def test_other_shapes_are_told(tmp_path):
 
 def test_nothing_that_fits_is_an_error_with_names_of_both(tmp_path):
     torch.save({"something.weight": torch.zeros(3)}, tmp_path / "w.pth")
-    with pytest.raises(ValueError, match=r"nothing in .*w.pth fits resnet10t: it has \['something.weight'\], the model"):
+    with pytest.raises(
+        ValueError, match=r"nothing in .*w.pth fits resnet10t: it has \['something.weight'\], the model"
+    ):
         start_from(model_of(), tmp_path / "w.pth")
     torch.save({"epoch": 3}, tmp_path / "w.pth")
     with pytest.raises(ValueError, match="holds no weights; expected a state dict"):

@@ -124,7 +124,18 @@ def test_args_yaml_makes_the_same_run_again(data, tmp_path):
         *["--opt", "madgrad", "--lr", "0.002", "--sched", "cosine", "--warmup-epochs", "0.5", "--aug", "gentle"],
         *["--model-ema", "--model-ema-decay", "0.9", "--smoothing", "0.1", "--head-weights", "age=2", "mask=0.5"],
         *["--clip-grad", "1", "--drop", "0.1", "--drop-path", "0.1", "--amp", "--no-channels-last", "--seed", "4"],
-        *["--crops", "full:32x24", "mask=full:40x32", "--val-share", "0.3", "--patience", "5", "--heads", "mask", "age"],
+        *[
+            "--crops",
+            "full:32x24",
+            "mask=full:40x32",
+            "--val-share",
+            "0.3",
+            "--patience",
+            "5",
+            "--heads",
+            "mask",
+            "age",
+        ],
     ]
     assert run("train", data, *QUICK, *flags, "--output", tmp_path / "one", "-q") == 0
     assert run("train", "-c", tmp_path / "one" / "args.yaml", "--output", tmp_path / "two", "-q") == 0
@@ -176,7 +187,9 @@ def test_crops_by_head(monkeypatch, data, tmp_path):
 def test_a_split_column_is_honoured_unless_told_otherwise(trained, data, tmp_path, capsys):
     table = pd.read_csv(trained / "splits.csv")
     people = sorted(table.person.unique())
-    table["split"] = table.person.map(lambda person: "val" if person in people[:2] else "test" if person == people[2] else "train")
+    table["split"] = table.person.map(
+        lambda person: "val" if person in people[:2] else "test" if person == people[2] else "train"
+    )
     table.to_csv(tmp_path / "table.csv", index=False)
     assert run("train", tmp_path / "table.csv", *QUICK, "--output", tmp_path / "a") == 0
     printed = capsys.readouterr().out
@@ -235,7 +248,9 @@ def test_interrupted_and_resumed(data, tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     flags = ["train", str(data), *QUICK[:-4], "-b", "4", "-j", "1", "--epochs", "9", "--output", str(tmp_path / "r")]
     command = [sys.executable, "-m", "multihead", *flags]
-    child = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(
+        command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not (tmp_path / "r" / "metrics.csv").exists() and time.monotonic() < deadline and child.poll() is None:
         time.sleep(0.02)
@@ -248,7 +263,9 @@ def test_interrupted_and_resumed(data, tmp_path):
     assert run(*flags, "--resume", "-q") == 0
     assert pd.read_csv(tmp_path / "r" / "metrics.csv").epoch.tolist() == list(range(1, 10))
     assert run("train", data, *flags[2:-1], tmp_path / "whole", "-q") == 0
-    assert (tmp_path / "r/model/model.safetensors").read_bytes() == (tmp_path / "whole/model/model.safetensors").read_bytes()
+    assert (tmp_path / "r/model/model.safetensors").read_bytes() == (
+        tmp_path / "whole/model/model.safetensors"
+    ).read_bytes()
 
 
 # ---- evaluate
@@ -369,7 +386,12 @@ def test_scan(photos, people, tmp_path, capsys):
     printed = capsys.readouterr()
     table = pd.read_csv(tmp_path / "boxes.csv", keep_default_na=False)
     assert list(table) == ["path", "x0", "y0", "x1", "y1", "score", "status"]
-    assert dict(zip(table.path, table.status)) == {"a.png": "none", "b.png": "unreadable", "c.png": "none", "d.jpg": "found"}
+    assert dict(zip(table.path, table.status)) == {
+        "a.png": "none",
+        "b.png": "unreadable",
+        "c.png": "none",
+        "d.jpg": "found",
+    }
     assert "unreadable: " in printed.err and "b.png" in printed.err and "empty file" in printed.err
     assert "1 with a face, 2 without, 1 unreadable, 0 known before" in printed.out
     assert printed.out.splitlines()[-1] == f"wrote {tmp_path / 'boxes.csv'}"
@@ -408,7 +430,10 @@ WRONG = {
     "epochs": (["train", "{data}", "--epochs", "0"], "epochs is 0; expected a whole number >= 1"),
     "no number": (["train", "{data}", "--lr", "fast"], "invalid float value: 'fast'"),
     "weights": (["train", "{data}", "--pretrained-path", "{tmp}/w.pth"], "no weights at {tmp}/w.pth"),
-    "start": (["train", "{data}", "--model", "test_resnet", "--initial-checkpoint", "{tmp}/text"], "cannot be opened safely"),
+    "start": (
+        ["train", "{data}", "--model", "test_resnet", "--initial-checkpoint", "{tmp}/text"],
+        "cannot be opened safely",
+    ),
     "device": (["train", "{data}", "--model", "test_resnet", "--device", "tpu"], "--device tpu is not to be had here"),
     "share": (["train", "{data}", "--val-share", "1.5"], "split share is 1.5"),
     "output is a file": (["train", "{data}", *QUICK, "--output", "{tmp}/text"], "{tmp}/text"),

@@ -92,7 +92,9 @@ def test_priors_are_averaged_and_multiplied(singles):
     wanted = [np.prod([m.prior[i] for m, i in zip(singles, row)]) for row in decode(np.arange(18), HEADS)]
     np.testing.assert_allclose(whole.prior, wanted)
     other = model_of(HEADS, seed=9)
-    np.testing.assert_allclose(Ensemble([whole, other], [3, 1]).prior, 0.75 * np.array(whole.prior) + 0.25 * np.array(other.prior))
+    np.testing.assert_allclose(
+        Ensemble([whole, other], [3, 1]).prior, 0.75 * np.array(whole.prior) + 0.25 * np.array(other.prior)
+    )
     other.prior = None
     assert Ensemble([whole, other]).prior is None
     singles[0].prior = None

@@ -102,7 +102,9 @@ def test_faces_are_searched_where_a_crop_needs_one(people, monkeypatch):
     photos = read(people / "train")[:6]
     asked = []
     plain = multihead.boxes.scan
-    monkeypatch.setattr(multihead.boxes, "scan", lambda files, *a, **k: asked.append(len(files)) or plain(files, *a, **k))
+    monkeypatch.setattr(
+        multihead.boxes, "scan", lambda files, *a, **k: asked.append(len(files)) or plain(files, *a, **k)
+    )
     model = model_of([MASK], FACE.resized(32))
     first = evaluate(model, photos, workers=0)
     again = evaluate(model, photos, workers=0)

@@ -45,7 +45,11 @@ def test_three_heads_on_one_crop_are_one_pass():
     counts = seen_by(model)
     logits = model({SMALL: pixels(SMALL, 5)})
     assert counts == [5]
-    assert {name: tuple(rows.shape) for name, rows in logits.items()} == {"mask": (5, 3), "gender": (5, 2), "age": (5, 3)}
+    assert {name: tuple(rows.shape) for name, rows in logits.items()} == {
+        "mask": (5, 3),
+        "gender": (5, 2),
+        "age": (5, 3),
+    }
 
 
 @pytest.mark.parametrize(
@@ -121,13 +125,19 @@ def test_the_vectors_of_absent_crops_learn_with_the_rest():
 
 def test_a_missing_crop_is_named_with_the_call_that_gives_it():
     model = Model("resnet10t", heads_on())
-    with pytest.raises(KeyError, match=r"model needs crops \['full 48x32'\], batch has \['face 32x32'\].*crops=model.crops"):
+    with pytest.raises(
+        KeyError, match=r"model needs crops \['full 48x32'\], batch has \['face 32x32'\].*crops=model.crops"
+    ):
         model({FACE.resized(32): pixels(FACE.resized(32))})
 
 
 @pytest.mark.parametrize(
     "images",
-    [torch.zeros(2, 3, 48, 32), torch.zeros(2, 3, 32, 48, dtype=torch.uint8), torch.zeros(3, 48, 32, dtype=torch.uint8)],
+    [
+        torch.zeros(2, 3, 48, 32),
+        torch.zeros(2, 3, 32, 48, dtype=torch.uint8),
+        torch.zeros(3, 48, 32, dtype=torch.uint8),
+    ],
     ids=["float", "width and height swapped", "no batch"],
 )
 def test_images_of_another_kind_are_refused(images):
@@ -139,7 +149,10 @@ def test_images_of_another_kind_are_refused(images):
 def test_normalisation_is_timms_own(backbone):
     crop = FULL.resized(64)
     model = Model(backbone, heads_on(crop))
-    config = timm.data.resolve_data_config(model=timm.create_model(backbone)) | {"input_size": (3, 64, 64), "crop_pct": 1.0}
+    config = timm.data.resolve_data_config(model=timm.create_model(backbone)) | {
+        "input_size": (3, 64, 64),
+        "crop_pct": 1.0,
+    }
     image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     wanted = timm.data.create_transform(**config)(Image.fromarray(image))
     found = model.normalise(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
@@ -209,7 +222,17 @@ def test_channels_last_weights_are_saved_in_plain_order(tmp_path):
 
 def test_heads_of_a_config_come_back_equal():
     head = AGE.on(FACE.resized(32), SMALL)
-    plain = json.loads(json.dumps({"name": "age", "classes": head.classes, "crops": [vars(c) for c in head.crops], "edges": [30, 60], "parts": []}))
+    plain = json.loads(
+        json.dumps(
+            {
+                "name": "age",
+                "classes": head.classes,
+                "crops": [vars(c) for c in head.crops],
+                "edges": [30, 60],
+                "parts": [],
+            }
+        )
+    )
     assert head_from_dict(plain) == head
 
 
@@ -259,7 +282,9 @@ def test_a_file_of_other_weights_is_refused(tmp_path):
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match="text.pth cannot be read as timm weights"):
         Model("resnet10t", heads_on(), tmp_path / "text.pth")
-    with pytest.raises(FileNotFoundError, match="no weights at .*nothing.pth; expected a file of timm weights for resnet10t"):
+    with pytest.raises(
+        FileNotFoundError, match="no weights at .*nothing.pth; expected a file of timm weights for resnet10t"
+    ):
         Model("resnet10t", heads_on(), tmp_path / "nothing.pth")
 
 

@@ -73,7 +73,9 @@ def test_the_columns_and_what_they_say(folder):
     np.testing.assert_allclose([row[name] for name in JOINT], probs, atol=1e-6)
     parts = marginals(probs[None], HEADS)
     for head in HEADS:
-        np.testing.assert_allclose([row[f"{head.name}:{name}"] for name in head.classes], parts[head.name][0], atol=1e-6)
+        np.testing.assert_allclose(
+            [row[f"{head.name}:{name}"] for name in head.classes], parts[head.name][0], atol=1e-6
+        )
         assert row[head.name] == head.classes[parts[head.name].argmax()]
     assert (row["label"], row["error"], row["box"]) == (probs.argmax(), "", "")
     assert row["path"] == str(folder / "a.png")
@@ -142,7 +144,9 @@ def test_a_file_whose_name_looks_like_a_pattern_is_a_file(folder):
 
 
 def test_nothing_there_is_a_row_with_its_reason(folder):
-    found = predict(model_of(), [folder / "gone.png", f"{folder}/*.nothing", folder / "a.png", b"", np.zeros((2, 2, 7))])
+    found = predict(
+        model_of(), [folder / "gone.png", f"{folder}/*.nothing", folder / "a.png", b"", np.zeros((2, 2, 7))]
+    )
     assert found.label.isna().tolist() == [True, True, False, True, True]
     assert found["mask"].tolist()[0] == "" and np.isnan(found["joint:0"][0])
     for error, reason in zip(found.error, ["no such file", "no such file", "", "empty file", "expected an array"]):
@@ -233,7 +237,9 @@ def test_whole_photos_are_not_searched_unless_asked(folder, capsys):
 
 def test_boxes_and_tight_faces_of_a_table_are_used(folder):
     finder = Looker()
-    frame = pd.DataFrame({"path": ["a.png", "b.png"], "x0": ["5", ""], "y0": ["6", ""], "x1": ["30", ""], "y1": ["40", ""]})
+    frame = pd.DataFrame(
+        {"path": ["a.png", "b.png"], "x0": ["5", ""], "y0": ["6", ""], "x1": ["30", ""], "y1": ["40", ""]}
+    )
     photos = read(frame.assign(face=["", "whole"]), root=folder)
     model = model_of(HEADS, FACE.resized(32))
     found = predict(model, photos, finder=finder, missing="error")

@@ -183,7 +183,7 @@ class Shuffled:
 
     def __init__(
         self,
-        rows: Sequence[int],
+        rows: Sequence[int] | np.ndarray,
         batch_size: int,
         *,
         accumulate: int = 1,
@@ -210,7 +210,7 @@ class Shuffled:
             yield [(self.epoch, row) for row in batch]
 
 
-def in_order(rows: Sequence[int], batch_size: int) -> list[list[tuple[int, int]]]:
+def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[tuple[int, int]]]:
     """Batches of rows in order, none left out; epoch 0 stands for no augmentation."""
     return [[(0, int(row)) for row in rows[start : start + batch_size]] for start in range(0, len(rows), batch_size)]
 

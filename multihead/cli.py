@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,8 @@ class Session:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0, 1 nothing predicted (or --strict), 2 wrong input, 130 interrupted."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     parser = _parser(tokens)
     verb, rest = parser.parse_known_args(tokens)
     if rest:
@@ -227,8 +230,8 @@ def train(args: argparse.Namespace) -> int:
         )
         settings |= flags.effective(Sources, flags.build(Sources, values))
         settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
-        _refuse_other_run(Path(session.output), session.resume)
-        write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
+        if _is_new(Path(session.output), session.resume):
+            write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     from multihead.logs import line
 
     options = {"out": session.output, "resume": session.resume, "workers": session.workers}
@@ -238,9 +241,12 @@ def train(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse_other_run(folder: Path, resume: bool) -> None:
-    if not resume and (folder / "checkpoints" / "last.pt").exists():
+def _is_new(folder: Path, resume: bool) -> bool:
+    """True where a run starts, False where one goes on. Raises: FileExistsError where it would be overwritten."""
+    begun = (folder / "checkpoints" / "last.pt").exists()
+    if begun and not resume:
         raise FileExistsError(f"{folder} holds a run; pass --resume to go on, or another --output")
+    return not begun
 
 
 def _train_report(folder: Path, say: Callable[[str], None]) -> None:

@@ -6,14 +6,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from multihead.crops import Crop
 from multihead.files import write_text
-from multihead.labels import base
+from multihead.labels import Head, base
 from multihead.model import Model
+
+Member: TypeAlias = "Model | Ensemble | Combined"
 
 
 class Ensemble(nn.Module):
@@ -25,7 +28,11 @@ class Ensemble(nn.Module):
     Raises: ValueError for no member, unequal spaces, or weights that do not fit.
     """
 
-    def __init__(self, members: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
+    space: tuple[Head, ...]
+    crops: tuple[Crop, ...]
+    prior: tuple[float, ...] | None
+
+    def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
         super().__init__()
         if not members:
             raise ValueError("Ensemble needs at least one member")
@@ -47,7 +54,8 @@ class Ensemble(nn.Module):
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K); each member reads its own crops of the same photos."""
         rows = [
-            weight * _member_probs(self, member, images, present) for member, weight in zip(self.members, self.weights)
+            weight * _member_probs(self, member, images, present)  # type: ignore[arg-type]
+            for member, weight in zip(self.members, self.weights)
         ]
         return torch.stack(rows).sum(0)
 
@@ -59,21 +67,25 @@ class Ensemble(nn.Module):
 class Combined(nn.Module):
     """Models of different heads as one model over all their heads; made by `combine`."""
 
-    def __init__(self, members: Sequence[nn.Module]) -> None:
+    space: tuple[Head, ...]
+    crops: tuple[Crop, ...]
+    prior: tuple[float, ...] | None
+
+    def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
         if not members:
             raise ValueError("combine() needs at least one model")
         self.members = nn.ModuleList(members)
         self.space = base([head for member in members for head in member.space])
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
-        priors = [member.prior for member in members]
-        self.prior = None if None in priors else _product_prior(priors)
+        priors = [member.prior for member in members if member.prior is not None]
+        self.prior = _product_prior(priors) if len(priors) == len(members) else None
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K): the product of the members' own, first member slowest."""
-        rows = {f"member{n}": _member_probs(self, member, images, present) for n, member in enumerate(self.members)}
         product: Tensor | None = None
-        for part in rows.values():
+        for member in self.members:
+            part = _member_probs(self, member, images, present)  # type: ignore[arg-type]
             product = part if product is None else (product[:, :, None] * part[:, None, :]).flatten(1)  # (B, K so far)
         assert product is not None
         return product
@@ -83,7 +95,7 @@ class Combined(nn.Module):
         _save(self, folder, "combined", {})
 
 
-def combine(models: Sequence[nn.Module]) -> Combined:
+def combine(models: Sequence[Member]) -> Combined:
     """One model of several whose heads differ, for example three single-head models: its joint distribution is the
     product of theirs, in the order given.
 
@@ -92,7 +104,7 @@ def combine(models: Sequence[nn.Module]) -> Combined:
     return Combined(models)
 
 
-def load(folder: str | Path) -> nn.Module:
+def load(folder: str | Path) -> Member:
     """The model, ensemble or combination of a folder, ready to answer; nothing in the folder is run.
 
     Raises: FileNotFoundError or ValueError where it is no such folder.
@@ -130,15 +142,15 @@ def _save(made: Ensemble | Combined, folder: str | Path, kind: str, more: Mappin
 
 
 def _member_probs(
-    whole: Ensemble | Combined, member: nn.Module, images: Mapping[Crop, Tensor], present: Tensor | None
+    whole: Ensemble | Combined, member: Member, images: Mapping[Crop, Tensor], present: Tensor | None
 ) -> Tensor:
     """A member's probabilities, with the columns of `present` that are its crops."""
     if present is not None:
         present = present[:, [whole.crops.index(crop) for crop in member.crops]]
-    return member.probs(images, present)  # type: ignore[operator]
+    return member.probs(images, present)
 
 
-def _mean_prior(members: Sequence[nn.Module], weights: Sequence[float]) -> tuple[float, ...] | None:
+def _mean_prior(members: Sequence[Member], weights: Sequence[float]) -> tuple[float, ...] | None:
     priors = [member.prior for member in members]
     if None in priors:
         return None

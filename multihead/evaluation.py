@@ -86,7 +86,7 @@ def scores(
 def answers(
     model: Classifier,
     photos: PhotoSet,
-    rows: Sequence[int],
+    rows: Sequence[int] | np.ndarray,
     *,
     batch_size: int = 64,
     workers: int = 0,

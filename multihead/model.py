@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -40,6 +41,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
     torch.Size([2, 3])
     """
 
+    _mean: Tensor
+    _std: Tensor
+
     def __init__(
         self,
         backbone: str = "resnet18",
@@ -59,13 +63,13 @@ class Model(nn.Module, PyTorchModelHubMixin):
         self.backbone_name = backbone
         self.rates = {"drop": drop, "drop_path": drop_path}
         self.backbone = create_backbone(backbone, self.crops, pretrained, drop_path)
-        width = int(self.backbone.head_hidden_size)  # num_features is smaller in some backbones (mobilenetv3)
+        width = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]  # num_features is smaller in some backbones (mobilenetv3)
         self.drop = nn.Dropout(drop)
         self.head = nn.ModuleDict(
             {head.name: nn.Linear(width * len(head.crops), len(head.classes)) for head in self.heads}
         )
         self.absent = nn.Parameter(torch.zeros(len(self.crops), width))
-        config = self.backbone.pretrained_cfg
+        config: Any = self.backbone.pretrained_cfg
         self.mean = tuple(mean or config.get("mean") or (0.485, 0.456, 0.406))
         self.std = tuple(std or config.get("std") or (0.229, 0.224, 0.225))
         self.prior = None if prior is None else tuple(prior)
@@ -143,8 +147,10 @@ class Model(nn.Module, PyTorchModelHubMixin):
         import safetensors.torch
 
         folder = Path(model_id)
-        hub = {name: options.pop(name, None) for name in ("revision", "cache_dir", "token")}
-        local = {name: bool(options.pop(name, False)) for name in ("force_download", "local_files_only")}
+        hub: dict[str, Any] = {name: options.pop(name, None) for name in ("revision", "cache_dir", "token")}
+        local: dict[str, Any] = {
+            name: bool(options.pop(name, False)) for name in ("force_download", "local_files_only")
+        }
         options.pop("proxies", None), options.pop("resume_download", None), options.pop("config", None)
         if not folder.is_dir():
             from huggingface_hub import hf_hub_download
@@ -179,14 +185,16 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
 
         near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
         raise ValueError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'one of timm.list_models()'}?")
-    options: dict[str, object] = {"num_classes": 0, "pretrained": bool(pretrained)}
+    options: dict[str, Any] = {"num_classes": 0, "pretrained": bool(pretrained)}
     if drop_path:
         options["drop_path_rate"] = drop_path
-    if isinstance(pretrained, (str, Path)):
-        return _from_file(name, crops, options, Path(pretrained))
     try:
+        if isinstance(pretrained, (str, Path)):
+            return _from_file(name, crops, options, Path(pretrained))
         return _create(name, crops, options)
     except Exception as error:
+        if isinstance(error, TypeError) and "drop_path_rate" in str(error):
+            raise ValueError(f"backbone {name} has no stochastic depth; leave drop_path (--drop-path) at 0") from error
         if pretrained is not True or not isinstance(error, OSError) and "Hub" not in type(error).__name__:
             raise
         raise FileNotFoundError(
@@ -195,7 +203,7 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
         ) from error
 
 
-def _from_file(name: str, crops: Sequence[Crop], options: dict[str, object], path: Path) -> nn.Module:
+def _from_file(name: str, crops: Sequence[Crop], options: dict[str, Any], path: Path) -> nn.Module:
     """The timm model with a file's weights; timm itself says nothing of weights that the file lacks."""
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; expected a file of timm weights for {name}")
@@ -219,7 +227,7 @@ def _from_file(name: str, crops: Sequence[Crop], options: dict[str, object], pat
     return model
 
 
-def _create(name: str, crops: Sequence[Crop], options: Mapping[str, object]) -> nn.Module:
+def _create(name: str, crops: Sequence[Crop], options: Mapping[str, Any]) -> nn.Module:
     """The timm model; one of fixed input size is told to take any size if it can, else the one size there is."""
     import timm
 
@@ -253,12 +261,12 @@ def read_config(folder: str | Path) -> dict[str, object]:
     return {"heads": heads} | {name: config[name] for name in ("backbone", "drop", "drop_path", "mean", "std", "prior")}
 
 
-def head_from_dict(plain: Mapping[str, object]) -> Head:
+def head_from_dict(plain: Mapping[str, Any]) -> Head:
     """The Head that `dataclasses.asdict` made plain."""
-    crops = tuple(Crop(**(crop | {"size": tuple(crop["size"])})) for crop in plain["crops"])  # type: ignore[attr-defined]
-    edges = None if plain["edges"] is None else tuple(plain["edges"])  # type: ignore[arg-type]
-    parts = tuple(head_from_dict(part) for part in plain["parts"])  # type: ignore[attr-defined]
-    return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts)  # type: ignore[arg-type]
+    crops = tuple(Crop(**(crop | {"size": tuple(crop["size"])})) for crop in plain["crops"])
+    edges = None if plain["edges"] is None else tuple(plain["edges"])
+    parts = tuple(head_from_dict(part) for part in plain["parts"])
+    return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts)
 
 
 def _check_pixels(pixels: Tensor, crop: Crop) -> None:

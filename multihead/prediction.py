@@ -325,6 +325,6 @@ def _draw(
     from multihead.drawn import annotate, picture_path
 
     for item, image in zip(chunk, images):
-        mine = [row for row in rows if row.item is item and row.probs is not None]
+        mine = [(row.box, row.probs) for row in rows if row.item is item and row.probs is not None]
         if not isinstance(image, str):
-            annotate(image, [(row.box, row.probs) for row in mine], space, picture_path(folder, item.name))
+            annotate(image, mine, space, picture_path(folder, item.name))

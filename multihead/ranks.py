@@ -69,7 +69,7 @@ def parallel(model: nn.Module) -> nn.Module:
     if world() == 1:
         return model
     # a body that no row of a batch shows leaves the backbone unused on that process
-    absent = all(crop.region == "body" for crop in model.crops)  # type: ignore[attr-defined]
+    absent = all(crop.region == "body" for crop in model.crops)  # type: ignore[union-attr]
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=absent)
 
 

@@ -309,6 +309,14 @@ def test_an_unknown_backbone_gets_its_neighbours():
         Model("resnet181")
 
 
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_backbone_without_stochastic_depth_says_so(tmp_path, from_file):
+    weights = tmp_path / "w.pth"
+    weights.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"backbone vgg11 has no stochastic depth; leave drop_path"):
+        Model("vgg11", heads_on(), weights if from_file else False, drop_path=0.1)
+
+
 def test_a_download_that_fails_names_the_way_out(monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError("no route")

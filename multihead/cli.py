@@ -5,57 +5,16 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.recipe import Recipe, option
+from multihead.recipe import Recipe
+from multihead.settings import Network, Session, Sources, build_model, device, parts, read_sources
 
 if TYPE_CHECKING:
-    from multihead.data import Photos
-    from multihead.labels import Head
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What the photos are read from, beside the positional folders and tables."""
-
-    boxes: str | None = option(None, "CSV of `multihead scan`; without it faces are searched where a crop needs one")
-    columns: Mapping[str, str] = option(None, "names of the table's columns, as person=person_id age=years", "", dict)
-    people: str = option("local", "local: person ids are a source's own; global: the same person in all sources")
-
-
-@dataclass(frozen=True)
-class Network:
-    """The model: backbone, weights, heads and crops."""
-
-    model: str = option("resnet18", "backbone, any of timm's names")
-    pretrained: bool = option(False, "download timm's weights of the backbone")
-    pretrained_path: str | None = option(None, "file of timm weights for the backbone")
-    initial_checkpoint: str | None = option(None, "start from a timm or 18-way checkpoint, or a model folder")
-    resize: tuple[int, ...] = option((224,), "height and width of the crops in pixels; one value is a square")
-    heads: tuple[str, ...] = option((), "some of mask, gender, age (default all)")
-    flat: bool = option(False, "one head over all combinations (the 18-way baseline)")
-    crops: tuple[str, ...] = option(
-        ("full",), "what the heads read: face, body or full; for all (face), or each: mask=face age=face,body:160x112"
-    )
-    drop: float = option(0.0, "dropout before the heads")
-    drop_path: float = option(0.0, "stochastic depth of the backbone")
-
-
-@dataclass(frozen=True)
-class Session:
-    """How a run is carried out; none of it changes the result, except the choice of validation photos."""
-
-    output: str = option("runs/train", "run folder")
-    resume: bool = option(False, "go on where the run folder stands")
-    val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
-    ignore_split: bool = option(False, "do not use the table's split column")
-    extra: tuple[str, ...] = option((), "more folders or tables, for training only")
-    workers: int = option(2, "loader processes", short="-j")
-    device: str = option("auto", "cpu, cuda, or auto")
+    pass
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,7 +99,7 @@ def scan(args: argparse.Namespace) -> int:
     """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
     from multihead import scanning
 
-    photos = _read(args)
+    photos = read_sources(args)
     roots = set(photos.table.root)
     root = roots.pop() if len(roots) == 1 else None
     say, total = _say(args), len(set(photos.paths))
@@ -182,7 +141,7 @@ def split(args: argparse.Namespace) -> int:
     """Divide photos into training and validation by person and write the table with its split column."""
     from multihead.data import write_splits
 
-    photos = _read(args)
+    photos = read_sources(args)
     train, valid = photos.split(args.val_share, seed=args.seed)
     write_splits(args.output, {"train": train, "val": valid})
     say = _say(args)
@@ -219,11 +178,11 @@ def train(args: argparse.Namespace) -> int:
 
     ranks.start()
     say = _say(args) if ranks.first() else _silent
-    training, valid = _parts(args, session, recipe.seed)
+    training, valid = parts(args, session, recipe.seed)
     say(f"training on {training}")
     say(f"validating on {valid}" if valid is not None else "no photos validate")
     torch.manual_seed(recipe.seed)
-    model = _model(network, say).to(_device(session.device))
+    model = build_model(network, say).to(device(session.device))
     if ranks.first():
         settings = (
             flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
@@ -268,88 +227,6 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flags(parser, Sources, "photos")
 
 
-def _parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:
-    """Training and validation photos: by the split column if there is one, else by person."""
-    photos = _read(args)
-    marked = (photos.table.split != "").any() and not session.ignore_split
-    valid: Photos | None = None
-    if marked:
-        parts = photos.parts()
-        valid = parts.get("val")
-        rest = photos[(photos.table.split == "").to_numpy() | (photos.table.split == "train").to_numpy()]
-        training = rest
-    elif session.val_share:
-        training, valid = photos.split(session.val_share, seed=seed)
-    else:
-        training = photos
-    for source in session.extra:
-        training = training + _read(args, [source])
-    return training, valid
-
-
-def _model(network: Network, say: Callable[[str], None]) -> Any:
-    from multihead.model import Model
-
-    weights = network.pretrained_path or network.pretrained
-    model = Model(network.model, _heads(network), weights, drop=network.drop, drop_path=network.drop_path)
-    if network.initial_checkpoint:
-        from multihead.checkpoint import start_from
-
-        say(f"{network.initial_checkpoint}: {start_from(model, network.initial_checkpoint)}")
-    return model
-
-
-def _heads(network: Network) -> tuple[Head, ...]:
-    """The table of heads that the flags describe. Raises: ValueError for an unknown head or crop."""
-    from multihead.labels import HEADS, flat
-
-    by_name = {head.name: head for head in HEADS}
-    names = network.heads or tuple(by_name)
-    for name in [*names, *(part.split("=")[0] for part in network.crops if "=" in part)]:
-        if name not in by_name:
-            raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}")
-    if len(network.resize) > 2 or min(network.resize) < 1:
-        raise ValueError(
-            f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square"
-        )
-    given = dict(part.split("=", 1) for part in network.crops if "=" in part)
-    common = next((part for part in network.crops if "=" not in part), "full")
-    heads = tuple(by_name[name].on(*_crops(given.get(name, common), network.resize)) for name in names)
-    return flat(heads) if network.flat else heads
-
-
-def _crops(text: str, resize: Sequence[int]) -> list[Any]:
-    """Crops from text such as "face,body:160x112"."""
-    from multihead.crops import BODY, FACE, FULL
-
-    known = {"face": FACE, "body": BODY, "full": FULL}
-    found = []
-    for part in text.split(","):
-        name, _, size = part.partition(":")
-        sides = size.lower().split("x") if size else [str(side) for side in resize]
-        if name not in known or len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
-            raise ValueError(
-                f"unknown crop {part!r}; expected face, body or full, with a size as in body:160x112 if you like"
-            )
-        found.append(known[name].resized(*(int(side) for side in sides)))
-    return found
-
-
-def _device(name: str) -> Any:
-    import os
-
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-        torch.cuda.set_device(name)
-    if not name.startswith(("cpu", "cuda", "mps")) or name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto")
-    return torch.device(name)
-
-
 # ---- evaluate
 
 
@@ -360,7 +237,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from multihead import evaluation
     from multihead.ensemble import load
 
-    model, photos = load(args.model).to(_device(args.device)), _read(args)
+    model, photos = load(args.model).to(device(args.device)), read_sources(args)
     present = set(photos.table.split)
     part = args.part or next((name for name in ("val", "test") if name in present), "all")
     if part != "all":
@@ -404,7 +281,7 @@ def predict(args: argparse.Namespace) -> int:
     from multihead.files import write_text
     from multihead.logs import bar
 
-    model, say = load(args.model).to(_device(args.device)), _say(args)
+    model, say = load(args.model).to(device(args.device)), _say(args)
     if args.submission:
         return _submission(args, model, say)
     if args.draw:
@@ -482,22 +359,6 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 # ---- shared
-
-
-def _read(args: argparse.Namespace, sources: Sequence[str] | None = None) -> Photos:
-    import warnings
-
-    from multihead.reading import read
-
-    chosen = flags.build(Sources, vars(args))
-    options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
-    with warnings.catch_warnings(record=True) as noticed:
-        warnings.simplefilter("always")
-        photos = read(list(sources or args.data), **options)
-    if not args.quiet:
-        for notice in noticed:
-            print(f"note: {notice.message}", file=sys.stderr)
-    return photos
 
 
 def _say(args: argparse.Namespace) -> Callable[[str], None]:

@@ -15,7 +15,7 @@ LAYERS = (
     "evaluation prediction sides",
     "train",
     "ensemble demo",
-    "flags cli __main__",
+    "flags settings cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 FOLDER = Path(multihead.__file__).parent

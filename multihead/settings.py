@@ -1,0 +1,157 @@
+"""What the command line's flags describe, and the photos, heads, model and device made of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from multihead import flags
+from multihead.recipe import option
+
+if TYPE_CHECKING:
+    from multihead.data import Photos
+    from multihead.labels import Head
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the photos are read from, beside the positional folders and tables."""
+
+    boxes: str | None = option(None, "CSV of `multihead scan`; without it faces are searched where a crop needs one")
+    columns: Mapping[str, str] = option(None, "names of the table's columns, as person=person_id age=years", "", dict)
+    people: str = option("local", "local: person ids are a source's own; global: the same person in all sources")
+
+
+@dataclass(frozen=True)
+class Network:
+    """The model: backbone, weights, heads and crops."""
+
+    model: str = option("resnet18", "backbone, any of timm's names")
+    pretrained: bool = option(False, "download timm's weights of the backbone")
+    pretrained_path: str | None = option(None, "file of timm weights for the backbone")
+    initial_checkpoint: str | None = option(None, "start from a timm or 18-way checkpoint, or a model folder")
+    resize: tuple[int, ...] = option((224,), "height and width of the crops in pixels; one value is a square")
+    heads: tuple[str, ...] = option((), "some of mask, gender, age (default all)")
+    flat: bool = option(False, "one head over all combinations (the 18-way baseline)")
+    crops: tuple[str, ...] = option(
+        ("full",), "what the heads read: face, body or full; for all (face), or each: mask=face age=face,body:160x112"
+    )
+    drop: float = option(0.0, "dropout before the heads")
+    drop_path: float = option(0.0, "stochastic depth of the backbone")
+
+
+@dataclass(frozen=True)
+class Session:
+    """How a run is carried out; none of it changes the result, except the choice of validation photos."""
+
+    output: str = option("runs/train", "run folder")
+    resume: bool = option(False, "go on where the run folder stands")
+    val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
+    ignore_split: bool = option(False, "do not use the table's split column")
+    extra: tuple[str, ...] = option((), "more folders or tables, for training only")
+    workers: int = option(2, "loader processes", short="-j")
+    device: str = option("auto", "cpu, cuda, or auto")
+
+
+def read_sources(args: argparse.Namespace, sources: Sequence[str] | None = None) -> Photos:
+    """The photos of the verb's folders and tables; what reading notices is printed as notes."""
+    import warnings
+
+    from multihead.reading import read
+
+    chosen = flags.build(Sources, vars(args))
+    options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always")
+        photos = read(list(sources or args.data), **options)
+    if not args.quiet:
+        for notice in noticed:
+            print(f"note: {notice.message}", file=sys.stderr)
+    return photos
+
+
+def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:
+    """Training and validation photos: the split column's, and where it names none, a share of the people."""
+    photos = read_sources(args)
+    marked = (photos.table.split != "").any() and not session.ignore_split
+    valid: Photos | None = None
+    if marked:
+        valid = photos.parts().get("val")
+        photos = photos[photos.table.split.isin(["", "train"]).to_numpy()]
+    training = photos
+    if valid is None and session.val_share:
+        training, valid = photos.split(session.val_share, seed=seed)
+    for source in session.extra:
+        training = training + read_sources(args, [source])
+    return training, valid
+
+
+def build_model(network: Network, say: Callable[[str], None]) -> Any:
+    """The model of the flags, with its weights; says what an initial checkpoint gave."""
+    from multihead.model import Model
+
+    weights = network.pretrained_path or network.pretrained
+    model = Model(network.model, build_heads(network), weights, drop=network.drop, drop_path=network.drop_path)
+    if network.initial_checkpoint:
+        from multihead.checkpoint import start_from
+
+        say(f"{network.initial_checkpoint}: {start_from(model, network.initial_checkpoint)}")
+    return model
+
+
+def build_heads(network: Network) -> tuple[Head, ...]:
+    """The table of heads that the flags describe. Raises: ValueError for an unknown head or crop."""
+    from multihead.labels import HEADS, flat
+
+    by_name = {head.name: head for head in HEADS}
+    names = network.heads or tuple(by_name)
+    for name in [*names, *(part.split("=")[0] for part in network.crops if "=" in part)]:
+        if name not in by_name:
+            raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}")
+    if len(network.resize) > 2 or min(network.resize) < 1:
+        raise ValueError(
+            f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square"
+        )
+    given = dict(part.split("=", 1) for part in network.crops if "=" in part)
+    common = next((part for part in network.crops if "=" not in part), "full")
+    heads = tuple(by_name[name].on(*build_crops(given.get(name, common), network.resize)) for name in names)
+    return flat(heads) if network.flat else heads
+
+
+def build_crops(text: str, resize: Sequence[int]) -> list[Any]:
+    """Crops from text such as "face,body:160x112"."""
+    from multihead.crops import BODY, FACE, FULL
+
+    known = {"face": FACE, "body": BODY, "full": FULL}
+    found = []
+    for part in text.split(","):
+        name, _, size = part.partition(":")
+        sides = size.lower().split("x") if size else [str(side) for side in resize]
+        if name not in known or len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+            raise ValueError(
+                f"unknown crop {part!r}; expected face, body or full, with a size as in body:160x112 if you like"
+            )
+        found.append(known[name].resized(*(int(side) for side in sides)))
+    return found
+
+
+def device(name: str) -> Any:
+    """The torch device of a name; under torchrun each process takes its own GPU.
+
+    Raises: ValueError for a device that is not to be had.
+    """
+    import os
+
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(name)
+    if not name.startswith(("cpu", "cuda", "mps")) or name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto")
+    return torch.device(name)

@@ -12,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import torch
 from record import record
@@ -37,7 +38,8 @@ def main(argv=None):
         found[name] |= {"macro_f1": scores.f1, "accuracy": scores.accuracy}
         found[name] |= {f"{head}_f1": part.f1 for head, part in scores.heads.items()}
         found[name]["parameters"] = sum(parameter.numel() for parameter in models[name].parameters())
-    settings = vars(args) | {"people": "given" if args.data else "drawn", "train": len(train), "valid": len(valid)}
+    settings = {name: value for name, value in vars(args).items() if name not in ("data", "pretrained_path")}
+    settings |= {"people": Path(args.data).name if args.data else "drawn", "train": len(train), "valid": len(valid)}
     line = record("heads_vs_flat", settings, {**found, "ratios": times(models, args.pairs)})
     print(json.dumps(line))
     return line

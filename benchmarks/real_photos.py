@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +25,12 @@ def main(argv=None):
     found = [one(args, seed) for seed in args.seeds]
     names = [name for name in found[0] if name != "seed"]
     summary = {name: _spread([seed[name] for seed in found]) for name in names}
-    line = record("real_photos", {**vars(args), "settings": SETTINGS.read_text()}, {"seeds": found, "summary": summary})
+    settings = {
+        "data": Path(args.data).name,
+        "weights": Path(args.pretrained_path).name,
+        "recipe": _recipe(args.config),
+    }
+    line = record("real_photos", settings, {"seeds": found, "summary": summary})
     print(json.dumps(line))
     return line
 
@@ -35,7 +39,6 @@ def one(args, seed):
     """Scores and times of one seed's run, trained now unless its folder holds it already."""
     folder = Path(args.output) / f"seed{seed}"
     arguments = [args.data, "-c", args.config, "--pretrained-path", args.pretrained_path, "--seed", str(seed)]
-    started = time.perf_counter()
     if not (folder / "metrics.json").exists():
         code = multihead(["train", *arguments, "--output", str(folder), "--resume"])
         if code:
@@ -45,7 +48,7 @@ def one(args, seed):
     found = {"seed": seed, "18 classes": scores["macro_f1"]}
     found |= {name: head["macro_f1"] for name, head in scores["heads"].items()}
     found |= {f"age, mask {state}": part["heads"]["age"]["macro_f1"] for state, part in scores["by_mask"].items()}
-    return found | {"epoch_minutes": rows.seconds.sum() / 60, "command_minutes": (time.perf_counter() - started) / 60}
+    return found | {"training_minutes": rows.seconds.sum() / 60}
 
 
 def _spread(values):

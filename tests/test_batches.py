@@ -130,7 +130,16 @@ def test_augmentation_follows_seed_epoch_and_row(folder):
     assert not np.array_equal(drawn[1], drawn[2]) or not np.array_equal(drawn[2], drawn[3])
 
 
-def test_kept_crops_are_decoded_once_even_by_workers(folder, monkeypatch):
+def test_kept_crops_keep_what_is_present(folder):
+    photos = read(folder / "table.csv").with_columns(x0=0.0, y0=0.0, x1=30.0, y1=40.0)  # no body below such a face
+    held = PhotoSet(photos, HEADS, [SMALL, BODY.resized(16)])
+    first, kept = held[1, 0], held[1, 0]
+    assert held.kept.get(0) is not None
+    assert first[2] == kept[2] == [True, False]
+    assert all(np.array_equal(left, right) for left, right in zip(first[1], kept[1]))
+
+
+def test_kept_crops_are_decoded_once_even_by_workers(folder):
     photos = read(folder / "table.csv").where(lambda table: table.name != "3.png")
     held = PhotoSet(photos, HEADS, [SMALL], augment=Plain())
     assert held.fill() == []

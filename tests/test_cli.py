@@ -14,11 +14,13 @@ import torch
 import yaml
 from PIL import Image
 
+from multihead import flags
 from multihead.cli import main
 from multihead.crops import FULL
 from multihead.ensemble import Ensemble, load
 from multihead.labels import HEADS
 from multihead.model import Model
+from multihead.settings import Network, build_heads
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--model", "test_resnet", "--resize", "32", "24", "--epochs", "2", "-b", "16", "-j", "0"]
@@ -172,15 +174,13 @@ def test_resize_is_height_and_width(given, size, monkeypatch, data, tmp_path):
     assert [crop.size for crop in built[0]] == [size]
 
 
-def test_crops_by_head(monkeypatch, data, tmp_path):
-    from multihead import cli, flags
-
-    network = flags.build(cli.Network, {"resize": [64, 48], "crops": ["body", "mask=face", "age=face,body:96"]})
-    mask, gender, age = cli._heads(network)
+def test_crops_by_head():
+    network = flags.build(Network, {"resize": [64, 48], "crops": ["body", "mask=face", "age=face,body:96"]})
+    mask, gender, age = build_heads(network)
     assert [(c.name, c.size) for c in mask.crops] == [("face", (64, 48))]
     assert [(c.name, c.size) for c in gender.crops] == [("body", (64, 48))]
     assert [(c.name, c.size) for c in age.crops] == [("face", (64, 48)), ("body", (96, 96))]
-    (flat,) = cli._heads(flags.build(cli.Network, {"flat": True, "resize": [64]}))
+    (flat,) = build_heads(flags.build(Network, {"flat": True, "resize": [64]}))
     assert len(flat.classes) == 18
 
 

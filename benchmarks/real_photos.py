@@ -28,7 +28,7 @@ def main(argv=None):
     settings = {
         "data": Path(args.data).name,
         "weights": Path(args.pretrained_path).name,
-        "recipe": _recipe(args.config),
+        "recipe": yaml.safe_load(Path(args.config).read_text()),
     }
     line = record("real_photos", settings, {"seeds": found, "summary": summary})
     print(json.dumps(line))

@@ -68,6 +68,14 @@ def test_what_is_known_is_not_searched(folder):
     assert np.isnan(located.photos.boxes[1]).all()
 
 
+def test_a_box_that_is_given_outlives_one_that_was_found(folder):
+    locate_faces(read(folder), CROPS, finder=Looker())
+    table = pd.DataFrame({"path": ["a.png", "c.png"], "x0": [3, ""], "y0": [4, ""], "x1": [5, ""], "y1": [6, ""]})
+    located = locate_faces(read(table, root=folder), CROPS, finder=Looker())
+    assert located.searched == 0
+    np.testing.assert_array_equal(located.photos.boxes, [[3, 4, 5, 6], [1, 2, 31, 32]])
+
+
 def test_missing_says_what_becomes_of_a_photo_without_a_face(folder):
     kept = locate_faces(read(folder), CROPS, finder=Looker(), missing="full").photos
     assert kept.table.name.tolist() == ["a.png", "b.png", "c.png"]

@@ -86,7 +86,7 @@ def test_the_files_of_a_run(trained):
         *["args.yaml", "metrics.csv", "metrics.json", "splits.csv", "checkpoints/best.pt", "checkpoints/last.pt"],
         *["model/config.json", "model/model.safetensors", "model/README.md"],
     }
-    assert any("tfevents" in name for name in names)
+    assert sum("tfevents" in name for name in names) == 1
     table = pd.read_csv(trained / "metrics.csv")
     assert table.epoch.tolist() == [1, 2] and {"loss", "lr", "macro_f1", "mask_f1", "photos_per_s"} <= set(table)
     model = load(trained)
@@ -280,11 +280,11 @@ def test_evaluate_json(trained, data, capsys):
 def test_evaluate_takes_the_val_part_unless_told(trained, capsys):
     table = trained / "splits.csv"
     counts = pd.read_csv(table).split.value_counts()
-    for flags, rows in (([], counts["val"]), (["--part", "train"], counts["train"]), (["--part", "all"], 84)):
-        assert run("evaluate", trained, table, "--json", "-j", "0", *flags) == 0
+    for part, rows in (([], counts["val"]), (["--part", "train"], counts["train"]), (["--part", "all"], 84)):
+        assert run("evaluate", trained, table, "--json", "-j", "0", *part) == 0
         printed = capsys.readouterr()
         assert json.loads(printed.out)["n"] == rows
-        assert ("scoring the val part" in printed.err) == (not flags)
+        assert ("scoring the val part" in printed.err) == (not part)
     wanted = json.loads((trained / "metrics.json").read_text())
     assert run("evaluate", trained, table, "--json", "-j", "0", "-q", "-b", "3") == 0
     assert json.loads(capsys.readouterr().out)["macro_f1"] == pytest.approx(wanted["macro_f1"], abs=1e-9)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from record import record
 
 from multihead.cli import main as multihead

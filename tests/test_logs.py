@@ -1,5 +1,6 @@
 import csv
 import math
+import time
 
 import pytest
 
@@ -41,6 +42,7 @@ def test_events_of_epochs_trained_again_replace_the_old(tmp_path):
         for epoch in range(first, 4):
             events.add({"epoch": epoch, "loss": value})
         events.close()
+        time.sleep(1.1)  # event files are read in the order of the second in their names
     assert read_events(tmp_path) == {"loss": [(1, 0.1), (2, 0.9), (3, 0.9)]}
 
 

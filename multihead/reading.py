@@ -24,7 +24,7 @@ from multihead.cells import (
     warn_of_bands,
 )
 from multihead.data import CORE, Photos
-from multihead.labels import HEADS, UNKNOWN, Head, base, decode
+from multihead.labels import HEADS, UNKNOWN, Head, base, decode, size
 from multihead.layouts import read_competition, read_csv, read_folder
 
 if TYPE_CHECKING:
@@ -175,7 +175,10 @@ def _photos(
     found[BOX] = boxes_of(table)
     found["whole"] = np.array(parse_cells(table, "face", is_whole, blank), bool)
     found["searched"] = False
-    label = parse_cells(table, "label", lambda cell: joint_class(cell, heads) if heads else UNKNOWN, blank)
+    # a table of answers says by its joint:0, joint:1, ... which space its label counts in; another space's is not ours
+    answered = sum(column.startswith("joint:") for column in table.columns)
+    ours = bool(heads) and answered in (0, size(heads))
+    label = parse_cells(table, "label", lambda cell: joint_class(cell, heads) if ours else UNKNOWN, blank)
     joint = decode(np.array(label, np.int64), heads)
     for column, head in enumerate(heads):
         own, years = head_columns(table, head)

@@ -4,9 +4,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from multihead.labels import AGE, FLAT, HEADS, MASK, Head, encode, joint, marginals
 from multihead.reading import add_boxes, read
@@ -458,3 +458,17 @@ def test_boxes_of_one_folder_are_not_put_on_another(tmp_path):
     assert read(folders[0], boxes=tmp_path / "boxes.csv").boxes.tolist() == [[1, 1, 5, 5]]
     with pytest.raises(ValueError, match="relative to one folder, and these photos come from 2"):
         read(folders, boxes=tmp_path / "boxes.csv")
+
+
+def test_the_label_of_a_model_with_other_heads_is_not_read_as_ours():
+    answers = {
+        "path": ["a"],
+        "mask": ["worn"],
+        "label": ["0"],
+        "joint:0": ["0.8"],
+        "joint:1": ["0.1"],
+        "joint:2": ["0.1"],
+    }
+    assert read(pd.DataFrame(answers)).labels().tolist() == [[0, -1, -1]]
+    assert read(pd.DataFrame(answers), heads=[MASK]).labels().tolist() == [[0]]
+    assert read(pd.DataFrame({"path": ["a"], "label": ["0"]})).labels().tolist() == [[0, 0, 0]]

@@ -1,6 +1,6 @@
 """Recall, false faces and time of the Finder beside facenet-pytorch's MTCNN as it comes; one JSON line.
 
-    python benchmarks/faces.py --data shared/data
+    python benchmarks/faces.py --data DATA
 
 Recall: boxes of mask_scenes whose longer side has 40 pixels or more, met with IoU >= 0.4, by mask state. False faces:
 boxes of 30 pixels or more in mask_scenes that meet no true box (IoU < 0.3), and photos of aux_noface with any face.
@@ -25,7 +25,7 @@ STATES = {0: "worn", 1: "incorrect", 2: "not_worn"}
 def main() -> None:
     """Print one JSON line with both sides, and check the claims that the documentation makes of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     if not (arguments.data / "mask_scenes" / "boxes.csv").is_file():

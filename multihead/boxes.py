@@ -14,8 +14,10 @@ from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector
-from multihead.files import cache_folder
+from multihead.files import cache_folder, write_text
 from multihead.scanning import read_boxes, scan
+
+SEARCH = 1  # raised when the search changes so much that kept boxes should not be used
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def locate_faces(
     searched = 0
     for root in sorted(set(table.root[todo])):
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
+        forget_changed(boxes_file(root))
         counts = scan(files, boxes_file(root), finder=finder, progress=progress)
         searched += counts.found + counts.none + counts.unreadable
         photos = _add(photos, todo & (table.root == root).to_numpy(), boxes_file(root))
@@ -74,7 +77,24 @@ def _add(photos: Photos, rows: np.ndarray, path: Path) -> Photos:
     return Photos(table, photos.heads)
 
 
+def forget_changed(path: Path) -> None:
+    """Drop the boxes of photos that were written after their search, so that they are searched again."""
+    if not path.exists():
+        return
+    kept, searched = read_boxes(path), path.stat().st_mtime
+    changed = np.array([_written(file) > searched for file in kept.path], bool)
+    if changed.any():
+        write_text(path, kept[~changed].to_csv(index=False))
+
+
+def _written(file: str) -> float:
+    try:
+        return os.stat(file).st_mtime
+    except OSError:
+        return 0.0
+
+
 def boxes_file(root: str | Path) -> Path:
-    """Where the boxes of photos under `root` are kept by default."""
-    key = hashlib.sha256(str(Path(root).resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    """Where the boxes of photos under `root` are kept by default; another version of the search keeps its own."""
+    key = hashlib.sha256(f"{SEARCH} {Path(root).resolve()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return cache_folder() / f"boxes-{key}.csv"

@@ -101,11 +101,12 @@ def split_name(cell: str) -> str:
     return SPLITS[cell.strip().lower()]
 
 
-def is_whole(cell: str) -> bool:
-    """True for a cell that marks a tight face. Raises: ValueError for another word."""
-    if cell.strip().lower() not in ("", "whole"):
-        raise ValueError(f"{cell!r}; expected 'whole' (the photo is a tight face) or a blank")
-    return bool(cell.strip())
+def face_word(cell: str) -> str:
+    """ "whole", "none" or "" of a face cell. Raises: ValueError for another word."""
+    word = cell.strip().lower()
+    if word not in ("", "whole", "none"):
+        raise ValueError(f"{cell!r}; expected 'whole' (the photo is a tight face), 'none' (no face in it) or a blank")
+    return word
 
 
 def boxes_of(table: pd.DataFrame) -> np.ndarray:

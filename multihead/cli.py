@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import flags
 from multihead.recipe import Recipe
-from multihead.settings import Network, Session, Sources, build_model, device, parts, read_sources
+from multihead.settings import Network, Session, Sources, build_model, device, label_heads, parts, read_sources
 
 if TYPE_CHECKING:
-    pass
+    from multihead.data import Photos
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     parser = _parser(tokens)
+    if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
+        parser.error(f"unknown verb {tokens[0]!r}{flags.near(tokens[0], VERBS)}; expected one of {', '.join(VERBS)}")
     verb, rest = parser.parse_known_args(tokens)
     if rest:
         verb.parser.refuse_unknown(rest)
@@ -30,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(verb, "config", None):
             verb = _with_config(parser, verb, tokens)
         return int(verb.run(verb) or 0)
+    except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("interrupted; what was written stays, --resume goes on where the verb has it", file=sys.stderr)
         return 130
@@ -99,7 +105,7 @@ def scan(args: argparse.Namespace) -> int:
     """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
     from multihead import scanning
 
-    photos = read_sources(args)
+    photos = read_sources(args, heads=())
     roots = set(photos.table.root)
     root = roots.pop() if len(roots) == 1 else None
     say, total = _say(args), len(set(photos.paths))
@@ -140,7 +146,9 @@ def _scan_arguments(parser: argparse.ArgumentParser) -> None:
 def split(args: argparse.Namespace) -> int:
     """Divide photos into training and validation by person and write the table with its split column."""
     from multihead.data import write_splits
+    from multihead.files import check_writable
 
+    check_writable(args.output)
     photos = read_sources(args)
     train, valid = photos.split(args.val_share, seed=args.seed)
     write_splits(args.output, {"train": train, "val": valid})
@@ -215,7 +223,8 @@ def _train_report(folder: Path, say: Callable[[str], None]) -> None:
         scores = json.loads((folder / "metrics.json").read_text())
         heads = ", ".join(f"{name} {_number(head['macro_f1'])}" for name, head in scores["heads"].items())
         say(f"kept model: macro-F1 {_number(scores['macro_f1'])} on {scores['n']} photos ({heads})")
-    say(f"wrote {folder}: model/, checkpoints/, metrics.csv, metrics.json, splits.csv, args.yaml and event files")
+    names = ("model", "checkpoints", "metrics.csv", "metrics.json", "splits.csv", "args.yaml")
+    say(f"wrote {folder}: {', '.join(name for name in names if (folder / name).exists())} and event files")
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -237,16 +246,24 @@ def evaluate(args: argparse.Namespace) -> int:
     from multihead import evaluation
     from multihead.ensemble import load
 
-    model, photos = load(args.model).to(device(args.device)), read_sources(args)
+    model = load(args.model).to(device(args.device))
+    photos = read_sources(args, heads=label_heads(model))
     present = set(photos.table.split)
     part = args.part or next((name for name in ("val", "test") if name in present), "all")
     if part != "all":
         photos = photos.part(part)
     if not args.quiet and not args.part and part != "all":
         print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
+    _warn_of_trained(Path(args.model), photos)
     found = evaluation.evaluate(model, photos, batch_size=args.batch_size, workers=args.workers, missing=args.missing)
     for _, reason in found.errors:
         print(f"not counted: {reason}", file=sys.stderr)
+    if found.faceless and not args.quiet:
+        done = {"full": "read whole", "skip": "left out"}[args.missing]
+        names = ", ".join(found.faceless[:5])
+        print(f"{len(found.faceless)} photos have no face and were {done}, for example {names}", file=sys.stderr)
+    if not any(head.n for head in found.heads.values()):
+        print("none of the photos has a label: nothing is scored; see the table's column names", file=sys.stderr)
     if args.json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
@@ -257,6 +274,24 @@ def evaluate(args: argparse.Namespace) -> int:
             for level, scores in found.by(name).items():
                 print(f"\n{name} = {level}\n{scores}")
     return 0
+
+
+def _warn_of_trained(model: Path, photos: Photos) -> None:
+    """Say on standard error how many of the photos the model's own run was trained on."""
+    run = model if (model / "splits.csv").is_file() else model.parent
+    if not (run / "splits.csv").is_file():
+        return
+    import pandas as pd
+
+    table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    trained = set(table.path[table.split == "train"])
+    both = sum(path in trained for path in photos.paths)
+    if both:
+        print(
+            f"{both} of these {len(photos)} photos trained this model, so the scores flatter it; "
+            f"{run / 'splits.csv'} holds the people that did not",
+            file=sys.stderr,
+        )
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -278,7 +313,7 @@ def predict(args: argparse.Namespace) -> int:
     """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
     from multihead import prediction
     from multihead.ensemble import load
-    from multihead.files import write_text
+    from multihead.files import check_writable, write_text
     from multihead.logs import bar
 
     model, say = load(args.model).to(device(args.device)), _say(args)
@@ -286,18 +321,26 @@ def predict(args: argparse.Namespace) -> int:
         return _submission(args, model, say)
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
+    if args.output:
+        check_writable(args.output)
+    source: Any = list(args.source)
+    if args.boxes or args.columns:
+        source = read_sources(args, args.source, heads=())
     options = {"faces": args.faces, "batch_size": args.batch_size, "missing": args.missing, "workers": args.workers}
     rows: list[Any] = []
     try:
         with bar(0, "predict", not args.quiet) as shown:
-            for row in prediction.answers(model, list(args.source), **options, draw=args.draw):
+            for row in prediction.answers(model, source, **options, draw=args.draw):
                 rows.append(row)
                 shown.update()
     finally:  # what was answered before an interruption is kept
         table = prediction.table(rows, model.space)
         text = table.to_csv(index=False)
-        if args.output:
+        if args.output and rows:
             write_text(args.output, text)
+    if not rows:
+        print(f"no photos in {', '.join(args.source)}: nothing to answer", file=sys.stderr)
+        return 1
     if not args.output:
         print(text, end="")
     failed = [row for row in rows if row.probs is None]
@@ -319,11 +362,14 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:
-    from multihead.files import write_text
+    from multihead.files import check_writable, write_text
     from multihead.prediction import submission
 
     if len(args.source) != 1:
         raise ValueError(f"--submission reads one info.csv; got {len(args.source)} sources")
+    if idle := [name for name in ("faces", "draw", "output") if getattr(args, name)]:
+        raise ValueError(f"--{idle[0]} has no meaning for --submission")
+    check_writable(args.submission)
     filled, unread = submission(model, args.source[0], args.images, workers=args.workers)
     for name, reason in unread:
         print(f"answered by the training prior: {name}: {reason}", file=sys.stderr)
@@ -354,8 +400,7 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-    if parser.prog.endswith("evaluate"):
-        flags.add_flags(parser, Sources, "photos")
+    flags.add_flags(parser, Sources, "photos")
 
 
 # ---- shared

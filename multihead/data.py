@@ -220,14 +220,16 @@ class Photos:
     def write(self, path: str | Path) -> None:
         """Write the table as a CSV that `multihead.read` reads back: absolute paths, class names, boxes, split, and
         the other columns of the source."""
-        keep = ["path", "source", "person", "split"]
+        keep = ["path", "root", "source", "person", "split"]
         plain = self.table[keep].copy()
         for head, label in zip(self.heads, self.labels().T):
             plain[f"{head.name}_band" if head.edges else head.name] = ["" if i < 0 else head.classes[i] for i in label]
             if head.edges:
                 plain[head.name] = self.table.years
         plain[BOX] = self.table[BOX]
-        plain["face"] = np.where(self.table.whole, "whole", "")
+        whole, searched = self.table.whole.to_numpy(bool), self.table.searched.to_numpy(bool)
+        faceless = searched & self.table.x0.isna().to_numpy()
+        plain["face"] = np.where(whole, "whole", np.where(faceless, "none", ""))
         plain[self.extra] = self.table[self.extra]
         write_text(path, plain.to_csv(index=False))
 

@@ -48,19 +48,21 @@ def evaluate(
 ) -> Scores:
     """Scores of the model over all rows of `photos`; faces are searched where a crop needs one.
 
-    A photo that cannot be read is not counted; `Scores.errors` lists it with its reason.
+    A photo that cannot be read is not counted; `Scores.errors` lists it with its reason, `Scores.faceless`
+    photos without a face.
 
     Raises: ValueError where no photo can be read, or the photos' heads are not the model's.
     """
     keep_memory()
-    photos = locate_faces(photos, model.crops, missing=missing).photos
+    located = locate_faces(photos, model.crops, missing=missing)
+    photos = located.photos
     held = PhotoSet(photos, model.space, model.crops, memory=0)
     found, probs, unreadable = answers(model, held, range(len(held)), batch_size=batch_size, workers=workers, amp=amp)
     if not len(found):
         first = f"; the first: {unreadable[0][1]}" if unreadable else ""
         raise ValueError(f"none of {len(photos)} photos could be scored{first}")
     heads = getattr(model, "heads", model.space)  # a model's own edges; an ensemble has none, the photos' count
-    return scores(photos, heads, found, probs, unreadable)
+    return replace(scores(photos, heads, found, probs, unreadable), faceless=located.faceless)
 
 
 def scores(

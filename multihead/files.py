@@ -22,6 +22,23 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path) -> None:
+    """Nothing where a file can be written at `path`; asked before long work. Its folders are made.
+
+    Raises: OSError that names the path and what stands in the way.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}; name another place") from error
+    if path.is_dir():
+        raise OSError(f"cannot write {path}: it is a folder; name a file in it")
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write text (UTF-8; undecodable bytes of file names survive) in one step."""
     replace_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8", errors="surrogateescape"))

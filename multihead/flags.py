@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -205,6 +205,12 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{hint}")
 
     return name
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """ "; did you mean ...?" with the nearest known name, "" where none is near."""
+    found = difflib.get_close_matches(name, list(known), 1, 0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def flag(item: dataclasses.Field[Any]) -> str:

@@ -30,7 +30,7 @@ class Head:
     parts: for a flat head, the heads whose combinations are its classes (see `flat`).
 
     Raises: ValueError for a name that is no identifier, fewer than two or repeated classes (case does not count),
-    classes named like a missing value, no crop, or edges that do not rise or do not fit the classes.
+    classes named like a missing value or like another class's index, no crop, or edges that do not rise or do not fit the classes.
 
     >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
     (64, 64)
@@ -48,6 +48,11 @@ class Head:
         plain = [name.strip().lower() for name in self.classes]  # as a table's cells are compared
         if len(plain) < 2 or len(set(plain)) < len(plain):
             raise ValueError(f"head {self.name!r} has classes {self.classes}; expected two or more unlike names")
+        number = [text for place, text in enumerate(plain) if text.isdigit() and int(text) != place]
+        if number:
+            raise ValueError(
+                f"head {self.name!r} names a class {number[0]!r}, which tables read as an index; rename it"
+            )
         missing = [name for name, text in zip(self.classes, plain) if text in (*BLANKS, "na", "null")]
         if missing:
             raise ValueError(

@@ -82,10 +82,11 @@ def read_competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.Data
                     state,
                     str(person["gender"]).lower(),
                     str(person["age"]),
+                    str(person.get("race", parts["race"])),
                 )
             )
     lost = sorted(set(known) - {row[1] for row in rows})
     warn(images, odd, "names that are no <id>_<gender>_<race>_<age> folder or mask1-5, incorrect_mask, normal")
     warn(images, unlisted, "folders that train.csv lacks; their names were read instead")
     warn(images, lost, "people of train.csv without a photo")
-    return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age"], dtype=object), root
+    return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age", "race"], dtype=object), root

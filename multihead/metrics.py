@@ -88,7 +88,7 @@ class Scores:
 
     heads: {head name: Confusion}; joint: the Confusion over the joint classes. The joint answer is the likeliest
     joint class, a head's answer its likeliest class after summing over the others. errors: (path, reason) of photos
-    that could not be read and are not counted.
+    that could not be read and are not counted. faceless: photos without a face, where a crop needs one.
     """
 
     table: tuple[Head, ...]
@@ -98,6 +98,7 @@ class Scores:
     probs: np.ndarray = field(repr=False)
     slices: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     errors: tuple[tuple[str, str], ...] = ()
+    faceless: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:

@@ -109,7 +109,10 @@ class Model(nn.Module, PyTorchModelHubMixin):
                 continue
             vector = self.absent[column].expand(len(pixels), -1)
             if bool(rows.any()):
-                seen = self.backbone(self.normalise(pixels[rows]))
+                shown = pixels[rows]
+                if self.training and len(shown) == 1:
+                    shown = shown.expand(2, -1, -1, -1)  # batch norm cannot train on one row
+                seen = self.backbone(self.normalise(shown))[: int(rows.sum())]
                 vector = vector.to(seen.dtype).index_put((rows.nonzero()[:, 0],), seen)
             found[crop] = vector  # (B, D)
         return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ from multihead.speed import keep_memory
 if TYPE_CHECKING:
     import pandas as pd
 
-CHUNK = 32  # photos decoded and searched together
+CHUNK = 32  # photos decoded and searched together, unless they are large
+CHUNK_PIXELS = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -109,10 +111,9 @@ def answers(
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
     searcher = finder or Finder()
-    rest = items(source)
     with ThreadPoolExecutor(max(1, workers)) as pool:
-        while chunk := list(islice(rest, CHUNK)):
-            images = list(pool.map(_decode, chunk))
+        for decoded in _chunks(items(source), pool, 2 * max(1, workers)):
+            chunk, images = [item for item, _ in decoded], [image for _, image in decoded]
             found = (
                 _faces(chunk, images, faces or "largest", searcher)
                 if needs or faces
@@ -140,10 +141,10 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     if isinstance(source, Item):
         yield source
     elif isinstance(source, Photos):
-        for path, box, whole in zip(source.paths, source.boxes, source.table.whole):
-            yield Item(path, path, box_of(box), bool(whole))
+        for path, shown, box, whole in zip(source.paths, source.table.name, source.boxes, source.table.whole):
+            yield Item(shown, Path(path), box_of(box), bool(whole))
     elif isinstance(source, pd.DataFrame):
-        yield from _items(read(source), name)
+        yield from _items(read(source, heads=()), name)
     elif isinstance(source, (str, Path)):
         yield from _path_items(source)
     elif isinstance(source, np.ndarray) and source.ndim == 4:
@@ -164,13 +165,38 @@ def _path_items(source: str | Path) -> Iterator[Item]:
     if path.is_dir():
         yield from (Item(str(file), file) for file in image_files(path))
     elif path.suffix.lower() in (".csv", ".tsv", ".txt") and path.is_file():
-        yield from _items(read(path), "")
+        yield from _items(read(path, heads=()), "")
     elif not path.exists() and glob.has_magic(str(source)):
         matches = sorted(glob.glob(str(source), recursive=True))
         for match in matches or [str(source)]:
             yield from _path_items(match) if matches else [Item(match, Path(match))]
     else:
         yield Item(str(source), path)  # what is not there is a row with its reason
+
+
+def _chunks(
+    rest: Iterator[Item], pool: ThreadPoolExecutor, ahead: int
+) -> Iterator[list[tuple[Item, np.ndarray | str]]]:
+    """Photos with their pixels, in order, together as many as are answered at once: bounded in number and in pixels;
+    rows of one photo stay together."""
+    waiting: deque[tuple[Item, Future[np.ndarray | str]]] = deque()
+    chunk: list[tuple[Item, np.ndarray | str]] = []
+    pixels = 0
+    last = object()
+    for item in chain(rest, [last]):
+        if isinstance(item, Item):
+            waiting.append((item, pool.submit(_decode, item)))
+        while waiting and (item is last or len(waiting) > ahead):
+            ready, future = waiting.popleft()
+            full = len(chunk) >= CHUNK or pixels >= CHUNK_PIXELS
+            if full and chunk[-1][0].name != ready.name:
+                yield chunk
+                chunk, pixels = [], 0
+            image = future.result()
+            chunk.append((ready, image))
+            pixels += 0 if isinstance(image, str) else image.shape[0] * image.shape[1]
+    if chunk:
+        yield chunk
 
 
 def _decode(item: Item) -> np.ndarray | str:
@@ -324,7 +350,7 @@ def _draw(
 ) -> None:
     from multihead.drawn import annotate, picture_path
 
-    for item, image in zip(chunk, images):
-        mine = [(row.box, row.probs) for row in rows if row.item is item and row.probs is not None]
-        if not isinstance(image, str):
-            annotate(image, mine, space, picture_path(folder, item.name))
+    pictures = {item.name: image for item, image in zip(chunk, images) if not isinstance(image, str)}
+    for name, image in pictures.items():  # a table may have several rows of one photo
+        mine = [(row.box, row.probs) for row in rows if row.item.name == name and row.probs is not None]
+        annotate(image, mine, space, picture_path(folder, name))

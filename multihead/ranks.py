@@ -17,9 +17,11 @@ Result = TypeVar("Result")
 def start() -> None:
     """Join the other processes if torchrun started several; else nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend)
-        if backend == "gloo":  # its threads now and then abort a process that exits with the group alive
+        gpus = torch.cuda.is_available()
+        if gpus:
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo")  # by where the model is, not the machine
+        if not gpus:  # its threads now and then abort a process that exits with the group alive
             atexit.register(dist.destroy_process_group)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from multihead.cells import (
     BOX,
     boxes_of,
+    face_word,
     head_columns,
-    is_whole,
     joint_class,
     line_number,
     one_number,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Source = "str | Path | pd.DataFrame"
 ALIASES = {"person_id": "person", "ImageID": "path", "ans": "label"}
-PLAIN = ["path", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
+PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
 
 
 def read(
@@ -52,7 +52,7 @@ def read(
     gender, age (years, or a band by name), age_band, person, split, x0 y0 x1 y1 (pixels), face ("whole": already a
     tight face); or a list of such. Labels go by name, index or "1.0"; a blank is unknown. Other columns are kept as
     text. boxes: a CSV of `multihead scan`. columns: our name -> the table's. root: what paths are relative to
-    (default: the table's folder). name: the source's name, which person ids are local to, except those that hold a
+    (default: the table's folder, or the current one where the photos are only there). name: the source's name, which person ids are local to, except those that hold a
     ':' and so name a source themselves, as `Photos.write` wrote them; people="global": ids mean the same person in
     every source.
 
@@ -70,9 +70,10 @@ def read(
         if not source:
             raise ValueError("read() got an empty list; pass at least one folder or table")
         options = {"heads": heads, "columns": columns, "root": root, "name": name, "people": people}
-        joined = read(source[0], **options)  # type: ignore[arg-type]
-        for more in source[1:]:
-            joined = joined + read(more, **options)  # type: ignore[arg-type, operator]
+        names = _unlike_names(source) if name is None else [name] * len(source)
+        joined = read(source[0], **options | {"name": names[0]})  # type: ignore[arg-type]
+        for more, unlike in zip(source[1:], names[1:]):
+            joined = joined + read(more, **options | {"name": unlike})  # type: ignore[arg-type, operator]
         return add_boxes(joined, boxes) if boxes is not None else joined
     if isinstance(source, pd.DataFrame):
         table, folder, label = _as_text(source), Path(root or "."), name or "table"
@@ -81,8 +82,21 @@ def read(
         table, folder, label = _load(path, Path(root) if root else None)
         label = name or label
         columns = None if path.is_dir() else columns  # a folder's columns are ours already
+        folder = folder if root else _nearest(folder, table.get((columns or {}).get("path", "path")))
     photos = _photos(table, folder.absolute(), label, base(heads), columns or {}, people)
     return add_boxes(photos, boxes) if boxes is not None else photos
+
+
+def _unlike_names(sources: Sequence[object]) -> list[str | None]:
+    """A name for each source that shares its own with another (None for the rest), so that their people stay apart."""
+    own = [Path(source).resolve() if isinstance(source, (str, Path)) else None for source in sources]
+    labels = ["table" if path is None else path.name if path.is_dir() else path.stem for path in own]
+    places = ["" if path is None else f"{path.parent.name}/" for path in own]
+    longer = [place + label for place, label in zip(places, labels)]
+    return [
+        None if labels.count(label) == 1 else long if longer.count(long) == 1 else f"{long}#{number}"
+        for number, (label, long) in enumerate(zip(labels, longer), 1)
+    ]
 
 
 def add_boxes(photos: Photos, path: str | Path) -> Photos:
@@ -117,6 +131,14 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
     table.loc[free, BOX] = chosen
     table.loc[free, "searched"] = True
     return Photos(table, photos.heads)
+
+
+def _nearest(folder: Path, paths: pd.Series | None) -> Path:
+    """The folder that a table's paths are relative to: its own, or the current one where only there are photos."""
+    first = [] if paths is None else paths.head(20).tolist()
+    if any((folder / path).exists() for path in first) or not any(Path(path).exists() for path in first):
+        return folder
+    return Path(".")
 
 
 def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
@@ -164,8 +186,8 @@ def _photos(
     found = pd.DataFrame(
         {
             "path": pd.Series(paths, dtype=object),  # a string type on Arrow could not hold names that are not UTF-8
-            "name": table.path,
-            "root": str(root),
+            "name": _names(table),
+            "root": _roots(table, root),
             "source": table.get("source", source),
             "person": person,
             "split": parse_cells(table, "split", split_name, blank),
@@ -173,8 +195,8 @@ def _photos(
     )
     found[["years"]] = np.nan
     found[BOX] = boxes_of(table)
-    found["whole"] = np.array(parse_cells(table, "face", is_whole, blank), bool)
-    found["searched"] = False
+    face = np.array(parse_cells(table, "face", face_word, blank), object)
+    found["whole"], found["searched"] = face == "whole", face == "none"
     # a table of answers says by its joint:0, joint:1, ... which space its label counts in; another space's is not ours
     answered = sum(column.startswith("joint:") for column in table.columns)
     ours = bool(heads) and answered in (0, size(heads))
@@ -191,6 +213,20 @@ def _photos(
         found[name] = table[name]
     _refuse_repeats(found)
     return Photos(found, heads)
+
+
+def _roots(table: pd.DataFrame, root: Path) -> list[str]:
+    """The folder of each photo: the table's own root where it names one, as `Photos.write` does."""
+    own = table["root"].tolist() if "root" in table else [""] * len(table)
+    return [folder or str(root) for folder in own]
+
+
+def _names(table: pd.DataFrame) -> list[str]:
+    """The photos' names as their source wrote them: relative to the table's own root where it names one."""
+    own = table["root"].tolist() if "root" in table else [""] * len(table)
+    inside = [bool(folder) and path.startswith(folder + os.sep) for folder, path in zip(own, table.path)]
+    rows = zip(table.path, own, inside)
+    return [Path(path).relative_to(folder).as_posix() if there else path for path, folder, there in rows]
 
 
 def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:

@@ -56,17 +56,20 @@ class Session:
     device: str = option("auto", "cpu, cuda, or auto")
 
 
-def read_sources(args: argparse.Namespace, sources: Sequence[str] | None = None) -> Photos:
+def read_sources(
+    args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
+) -> Photos:
     """The photos of the verb's folders and tables; what reading notices is printed as notes."""
     import warnings
 
+    from multihead.labels import HEADS
     from multihead.reading import read
 
     chosen = flags.build(Sources, vars(args))
     options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
     with warnings.catch_warnings(record=True) as noticed:
         warnings.simplefilter("always")
-        photos = read(list(sources or args.data), **options)
+        photos = read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
     if not args.quiet:
         for notice in noticed:
             print(f"note: {notice.message}", file=sys.stderr)
@@ -75,18 +78,34 @@ def read_sources(args: argparse.Namespace, sources: Sequence[str] | None = None)
 
 def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:
     """Training and validation photos: the split column's, and where it names none, a share of the people."""
+    from multihead.data import check_disjoint
+
     photos = read_sources(args)
     marked = (photos.table.split != "").any() and not session.ignore_split
     valid: Photos | None = None
+    held_out: list[Photos] = []
     if marked:
-        valid = photos.parts().get("val")
-        photos = photos[photos.table.split.isin(["", "train"]).to_numpy()]
+        named = photos.with_columns(split=photos.table.split.replace("", "train")).parts()
+        photos, valid = named.get("train", photos[:0]), named.get("val")
+        held_out = [part for name, part in named.items() if name != "train"]
     training = photos
     if valid is None and session.val_share:
         training, valid = photos.split(session.val_share, seed=seed)
     for source in session.extra:
-        training = training + read_sources(args, [source])
+        more = read_sources(args, [source])
+        for part in held_out:
+            check_disjoint(more, part)
+        training = training + more
     return training, valid
+
+
+def label_heads(model: Any) -> tuple[Head, ...]:
+    """The heads that labels are read for to score a model: its own, with the edges of ours where it has none."""
+    from multihead.labels import HEADS, base
+
+    ours = {(head.name, head.classes): head for head in HEADS}
+    own = base(getattr(model, "heads", model.space))
+    return tuple(head if head.edges else ours.get((head.name, head.classes), head) for head in own)
 
 
 def build_model(network: Network, say: Callable[[str], None]) -> Any:
@@ -110,7 +129,7 @@ def build_heads(network: Network) -> tuple[Head, ...]:
     names = network.heads or tuple(by_name)
     for name in [*names, *(part.split("=")[0] for part in network.crops if "=" in part)]:
         if name not in by_name:
-            raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}")
+            raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}{flags.near(name, by_name)}")
     if len(network.resize) > 2 or min(network.resize) < 1:
         raise ValueError(
             f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square"
@@ -132,7 +151,8 @@ def build_crops(text: str, resize: Sequence[int]) -> list[Any]:
         sides = size.lower().split("x") if size else [str(side) for side in resize]
         if name not in known or len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
             raise ValueError(
-                f"unknown crop {part!r}; expected face, body or full, with a size as in body:160x112 if you like"
+                f"unknown crop {part!r}{flags.near(name, known)}; "
+                "expected face, body or full, with a size as in body:160x112 if you like"
             )
         found.append(known[name].resized(*(int(side) for side in sides)))
     return found

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     parser = _parser(tokens)
     if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
-        parser.error(f"unknown verb {tokens[0]!r}{flags.near(tokens[0], VERBS)}; expected one of {', '.join(VERBS)}")
+        parser.error(f"unknown verb {tokens[0]!r}; expected one of {', '.join(VERBS)}{flags.near(tokens[0], VERBS)}")
     verb, rest = parser.parse_known_args(tokens)
     if rest:
         verb.parser.refuse_unknown(rest)

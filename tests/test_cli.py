@@ -237,7 +237,7 @@ def test_without_a_terminal_there_are_no_control_characters_and_quiet_is_silent(
     assert loud.returncode == 0 and loud.stderr == "", loud.stderr
     assert not set("\r\x1b\b\x07") & set(loud.stdout)
     lines = loud.stdout.splitlines()
-    assert lines[-1].startswith(f"wrote {tmp_path / 'loud'}: model/") and "macro-F1" in lines[-2]
+    assert lines[-1].startswith(f"wrote {tmp_path / 'loud'}: model, ") and "macro-F1" in lines[-2]
     assert [line.split()[:2] for line in lines if line.startswith("epoch")] == [["epoch", "1"], ["epoch", "2"]]
     quiet = outside("train", data, *QUICK, "--output", tmp_path / "quiet", "-q")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
@@ -414,7 +414,7 @@ def test_split(data, tmp_path, capsys):
 
 WRONG = {
     "no verb": ([], "required: VERB"),
-    "unknown verb": (["trane"], "invalid choice: 'trane'"),
+    "unknown verb": (["trane"], "unknown verb 'trane'"),
     "no data": (["train"], "DATA is missing"),
     "data that is not there": (["train", "{tmp}/nothing"], "no such file or folder: {tmp}/nothing"),
     "empty folder": (["train", "{tmp}"], "no images under {tmp}"),

@@ -273,11 +273,6 @@ def test_class_index_reads_names_numbers_and_blanks(value, index):
     assert class_index(MASK, value) == index
 
 
-def test_a_name_wins_over_a_number():
-    swapped = Head("digit", ("1", "0"))
-    assert [class_index(swapped, text) for text in ("1", "0", "1.0")] == [0, 1, 1]
-
-
 @given(tables, st.data())
 def test_class_index_finds_every_class(heads, data):
     head = data.draw(st.sampled_from(heads))

@@ -115,7 +115,10 @@ def test_every_kind_of_source_gives_the_same_answer(folder, kind):
     found = predict(model, sources(folder)[kind])
     assert len(found) == 1 and found.error[0] == ""
     np.testing.assert_allclose(found[JOINT].to_numpy()[0], expected(model, read_image(folder / "a.png")), atol=1e-6)
-    assert found.path[0] == str(folder / "a.png") if kind in NAMED else found.path[0].startswith("photo")
+    if kind == "csv":
+        assert found.path[0] == "a.png"  # as the table has it
+    else:
+        assert found.path[0] == str(folder / "a.png") if kind in NAMED else found.path[0].startswith("photo")
 
 
 def test_a_mixed_list_keeps_its_order(folder):

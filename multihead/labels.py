@@ -30,7 +30,8 @@ class Head:
     parts: for a flat head, the heads whose combinations are its classes (see `flat`).
 
     Raises: ValueError for a name that is no identifier, fewer than two or repeated classes (case does not count),
-    classes named like a missing value or like another class's index, no crop, or edges that do not rise or do not fit the classes.
+    classes named like a missing value or like another class's index, no crop, or edges that do not rise or do not fit
+    the classes.
 
     >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
     (64, 64)

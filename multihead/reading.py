@@ -52,9 +52,9 @@ def read(
     gender, age (years, or a band by name), age_band, person, split, x0 y0 x1 y1 (pixels), face ("whole": already a
     tight face); or a list of such. Labels go by name, index or "1.0"; a blank is unknown. Other columns are kept as
     text. boxes: a CSV of `multihead scan`. columns: our name -> the table's. root: what paths are relative to
-    (default: the table's folder, or the current one where the photos are only there). name: the source's name, which person ids are local to, except those that hold a
-    ':' and so name a source themselves, as `Photos.write` wrote them; people="global": ids mean the same person in
-    every source.
+    (default: the table's folder, or the current one where the photos are only there). name: the source's name, which
+    person ids are local to, except those that hold a ':' and so name a source themselves, as `Photos.write` wrote
+    them; people="global": ids mean the same person in every source.
 
     Raises: FileNotFoundError, KeyError or ValueError that names the file, row and column, and what was expected.
 

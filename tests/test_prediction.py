@@ -116,7 +116,7 @@ def test_every_kind_of_source_gives_the_same_answer(folder, kind):
     assert len(found) == 1 and found.error[0] == ""
     np.testing.assert_allclose(found[JOINT].to_numpy()[0], expected(model, read_image(folder / "a.png")), atol=1e-6)
     if kind == "csv":
-        assert found.path[0] == "a.png"  # as the table has it
+        assert found.path[0] == "photos/a.png"  # as the table has it
     else:
         assert found.path[0] == str(folder / "a.png") if kind in NAMED else found.path[0].startswith("photo")
 

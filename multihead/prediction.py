@@ -21,7 +21,7 @@ from multihead.data import Photos
 from multihead.evaluation import Classifier, evaluating
 from multihead.faces import Detector, Finder, choose
 from multihead.images import ImageError, image_files, read_image
-from multihead.labels import Head, flat, marginals, size
+from multihead.labels import Head, marginals, size
 from multihead.reading import read
 from multihead.speed import keep_memory
 
@@ -302,11 +302,6 @@ def table(rows: Iterator[Answer] | Sequence[Answer], space: Sequence[Head]) -> p
 def box_text(box: Box | None) -> str:
     """A box as "x0 y0 x1 y1" with one decimal, "" for none."""
     return "" if box is None else " ".join(f"{value:.1f}" for value in box)
-
-
-def class_names(space: Sequence[Head]) -> tuple[str, ...]:
-    """The joint classes' names in order, as "worn/male/<30"."""
-    return flat(space)[0].classes
 
 
 def submission(

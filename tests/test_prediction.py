@@ -10,7 +10,7 @@ from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.ensemble import combine
 from multihead.faces import Face
 from multihead.images import read_image
-from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, flat, marginals
+from multihead.labels import AGE, GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
 from multihead.prediction import Item, answers, box_text, items, predict, submission, table
 from multihead.reading import read

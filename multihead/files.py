@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,8 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # a short name, since `path` may have the longest there is; one per thread, since several write pictures
+    fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         write(fresh)
         os.replace(fresh, path)
@@ -30,7 +32,7 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+        probe = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
         probe.touch()
         probe.unlink()
     except OSError as error:

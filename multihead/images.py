@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageFile
 
+from multihead.files import replace_file
+
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses: twice its warning limit
 
 _DECODED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif"}
@@ -130,13 +132,7 @@ def write_jpeg(image: np.ndarray, path: str | os.PathLike, quality: int = 95) ->
     if not 1 <= quality <= 100:
         raise ValueError(f"expected quality 1..100, got {quality!r}")
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        part.write_bytes(data.tobytes())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    replace_file(path, lambda fresh: fresh.write_bytes(data.tobytes()))
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:

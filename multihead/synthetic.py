@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from multihead.drawing import STATES, Person, draw, face_box
+from multihead.files import replace_file, write_text
 
 VERSION = 1  # of the drawing: another picture for the same seed is another version
 BANDS = ((18, 30), (30, 60), (60, 76))  # years, half-open
@@ -125,7 +125,7 @@ def _claim(root: Path, wanted: dict[str, int]) -> None:
     if strangers:
         raise FileExistsError(f"{root} must be empty or made by synthetic.make, it holds {strangers[:3]}")
     root.mkdir(parents=True, exist_ok=True)
-    _write(manifest, json.dumps(wanted).encode())
+    write_text(manifest, json.dumps(wanted))
 
 
 def _train(folder: Path, group: list[Person], seed: int) -> None:
@@ -169,18 +169,10 @@ def _photo(path: Path, person: Person, state: str, seed: int) -> tuple[float, fl
     image, box = draw(person, state, seed)
     quality = [] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 95]
     _, data = cv2.imencode(path.suffix, image[:, :, ::-1], quality)
-    _write(path, data.tobytes())
+    replace_file(path, lambda fresh: fresh.write_bytes(data.tobytes()))
     return box
 
 
 def _table(path: Path, rows: list[tuple], columns: str) -> None:
     if not path.is_file():
-        _write(path, pd.DataFrame(rows, columns=columns.split()).to_csv(index=False).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole or not at all, so that an interrupted make leaves no half file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_bytes(data)
-    part.replace(path)
+        write_text(path, pd.DataFrame(rows, columns=columns.split()).to_csv(index=False))

@@ -9,7 +9,7 @@ import pytest
 import multihead
 
 LAYERS = (
-    "labels crops images files losses metrics splits recipe logs speed canvas cells",
+    "files labels crops images losses metrics splits recipe logs speed canvas cells",
     "faces model augment optim drawing synthetic ranks scanning",
     "data layouts reading boxes batches checkpoint drawn",
     "evaluation prediction sides",

@@ -16,10 +16,10 @@ _NAMES = {
     "data": ["Photos", "LeakError"],
     "reading": ["read"],
     "model": ["Model"],
-    "recipe": [
-        *["Recipe", "AdamW", "Adam", "SGD", "MADGRAD", "OneCycle", "Cosine", "Step", "Cyclic", "Constant"],
-        *["Flip", "Diary", "Gentle", "Plain", "EMA"],
-    ],
+    "recipe": ["Recipe", "EMA"],
+    "optim": ["AdamW", "Adam", "SGD", "MADGRAD"],
+    "schedules": ["OneCycle", "Cosine", "Step", "Cyclic", "Constant"],
+    "augment": ["Flip", "Diary", "Gentle", "Plain"],
     "train": ["epochs", "fit"],
     "evaluation": ["evaluate"],
     "metrics": ["Scores", "score"],
@@ -30,6 +30,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from multihead.augment import Diary, Flip, Gentle, Plain
     from multihead.crops import BODY, FACE, FULL, Crop
     from multihead.data import LeakError, Photos
     from multihead.ensemble import Ensemble, combine, load
@@ -37,25 +38,11 @@ if TYPE_CHECKING:
     from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, decode, encode, flat, joint, marginals
     from multihead.metrics import Scores, score
     from multihead.model import Model
+    from multihead.optim import MADGRAD, SGD, Adam, AdamW
     from multihead.prediction import predict, submission
     from multihead.reading import read
-    from multihead.recipe import (
-        EMA,
-        MADGRAD,
-        SGD,
-        Adam,
-        AdamW,
-        Constant,
-        Cosine,
-        Cyclic,
-        Diary,
-        Flip,
-        Gentle,
-        OneCycle,
-        Plain,
-        Recipe,
-        Step,
-    )
+    from multihead.recipe import EMA, Recipe
+    from multihead.schedules import Constant, Cosine, Cyclic, OneCycle, Step
     from multihead.train import epochs, fit
 
 

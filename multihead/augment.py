@@ -7,11 +7,49 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from multihead.options import option
 
-from multihead.recipe import Augment, Diary, Gentle, Plain
+if TYPE_CHECKING:
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class Flip:
+    """Mirrors a photo with probability `hflip`, all its crops alike."""
+
+    hflip: float = option(0.5, "probability of a mirrored photo")
+
+
+@dataclass(frozen=True)
+class Diary:
+    """The competition diary's strong colour jitter and a mirror: one of brightness, contrast, saturation (factor
+    .2 to 3) and hue (-.3 to .3) for every photo, all its crops alike."""
+
+    hflip: float = option(0.5, "probability of a mirrored photo")
+    color_jitter_prob: float = option(1.0, "probability of the colour jitter (diary)")
+
+
+@dataclass(frozen=True)
+class Gentle:
+    """A mirror, small shifts, scales and turns, and a mild change of brightness, contrast and saturation; every crop
+    of a photo draws the same numbers."""
+
+    hflip: float = option(0.5, "probability of a mirrored photo")
+    shift: float = option(0.06, "largest shift, as a share of the crop's side (gentle)")
+    scale: float = option(0.12, "largest change of scale (gentle)")
+    rotate: float = option(10.0, "largest turn in degrees (gentle)")
+    color_jitter: float = option(0.2, "largest change of brightness, contrast, saturation (gentle)")
+
+
+@dataclass(frozen=True)
+class Plain:
+    """No augmentation: the photo as it is."""
+
+
+Augment = Flip | Diary | Gentle | Plain
 
 
 def photo_seed(seed: int, epoch: int, index: int) -> int:
@@ -24,6 +62,8 @@ def apply(augment: Augment, crops: Sequence[np.ndarray], seed: int) -> list[np.n
 
     Each crop may have its own size; shifts are shares of it. A mirrored photo has all its crops mirrored.
     """
+    import numpy as np
+
     if isinstance(augment, Plain):
         return list(crops)
     mirrored = np.random.default_rng(seed).random() < augment.hflip

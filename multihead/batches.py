@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from multihead.augment import apply, photo_seed
+from multihead.augment import Augment, Plain, apply, photo_seed
 from multihead.crops import Crop, box_of, cut, locate
 from multihead.data import Photos
 from multihead.images import read_image
 from multihead.labels import Head
-from multihead.recipe import Augment, Plain
 
 MEMORY = 2 << 30  # bytes of decoded crops that a run may keep
 

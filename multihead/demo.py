@@ -17,9 +17,11 @@ from multihead.files import write_text
 from multihead.images import read_image
 from multihead.labels import HEADS, UNKNOWN, encode
 from multihead.logs import line
+from multihead.optim import AdamW
 from multihead.prediction import answers, table
 from multihead.reading import read
-from multihead.recipe import EMA, AdamW, OneCycle, Recipe
+from multihead.recipe import EMA, Recipe
+from multihead.schedules import OneCycle
 
 if TYPE_CHECKING:
     import pandas as pd

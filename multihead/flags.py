@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from multihead.recipe import variants
+from multihead.options import variants
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,14 +1,51 @@
-"""Optimisers of a recipe, and its learning rate as a function of the step."""
+"""Optimisers: their settings, and the optimiser of a model."""
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multihead.recipe import SGD, Adam, AdamW, Cosine, Cyclic, OneCycle, Optim, Schedule, Step
+from multihead.options import option
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """Adam with decoupled weight decay. Source: Loshchilov and Hutter 2019, arXiv 1711.05101."""
+
+    lr: float = option(1e-3, "learning rate")
+    weight_decay: float = option(0.05, "weight decay; never on biases and norms")
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam. Source: Kingma and Ba 2015, arXiv 1412.6980."""
+
+    lr: float = option(1e-3, "learning rate")
+    weight_decay: float = option(0.0, "weight decay; never on biases and norms")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    lr: float = option(0.05, "learning rate")
+    weight_decay: float = option(1e-4, "weight decay; never on biases and norms")
+    momentum: float = option(0.9, "momentum")
+
+
+@dataclass(frozen=True)
+class MADGRAD:
+    """MADGRAD of the madgrad package; its rates are not comparable with Adam's. Source: arXiv 2101.11075."""
+
+    lr: float = option(1e-3, "learning rate")
+    weight_decay: float = option(0.0, "weight decay; never on biases and norms")
+    momentum: float = option(0.9, "momentum")
+
+
+Optim = AdamW | Adam | SGD | MADGRAD
 
 
 def create_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.Optimizer:
@@ -33,43 +70,3 @@ def create_optimizer(model: torch.nn.Module, optim: Optim) -> torch.optim.Optimi
     import madgrad
 
     return madgrad.MADGRAD(groups, lr=optim.lr, momentum=optim.momentum)
-
-
-def rate(schedule: Schedule, lr: float, step: int, steps: int, epochs: int) -> float:
-    """The learning rate of optimiser step `step` (from 0) of `steps` in `epochs` epochs; `lr` is the highest.
-
-    A function of the step alone: nothing to save, and no optimiser's momentum is touched.
-
-    Raises: TypeError for what is no schedule of `multihead.recipe`.
-    """
-    if not isinstance(schedule, Schedule):
-        raise TypeError(f"{schedule!r} is no schedule; expected OneCycle, Cosine, Step, Cyclic or Constant")
-    per_epoch = steps / epochs
-    if isinstance(schedule, OneCycle):
-        rise = max(schedule.pct_start * steps - 1, 1e-9)
-        if step <= rise:
-            return _anneal(lr / 25, lr, step / rise)
-        return _anneal(lr, lr / 25e4, (step - rise) / max(steps - 1 - rise, 1e-9))
-    if isinstance(schedule, Cyclic):
-        return _triangle(schedule, lr, step / per_epoch)
-    warm = schedule.warmup_epochs * per_epoch
-    if step < warm:
-        return lr * (step + 1) / (math.ceil(warm) + 1)
-    if isinstance(schedule, Cosine):
-        return _anneal(lr, schedule.min_lr, (step - warm) / max(steps - warm, 1))
-    if isinstance(schedule, Step):
-        return lr * schedule.decay_rate ** (int(step / per_epoch + 1e-9) // schedule.decay_epochs)
-    return lr
-
-
-def _anneal(start: float, end: float, share: float) -> float:
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
-
-
-def _triangle(schedule: Cyclic, lr: float, epoch: float) -> float:
-    length = schedule.up_epochs + schedule.down_epochs
-    cycle, place = divmod(epoch, length)
-    up = place / schedule.up_epochs
-    height = up if up <= 1 else 1 - (place - schedule.up_epochs) / schedule.down_epochs
-    halved = 2.0**-cycle if schedule.cycle_mode == "triangular2" else 1.0
-    return schedule.min_lr + (lr - schedule.min_lr) * height * halved

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.recipe import option
+from multihead.options import option
 
 if TYPE_CHECKING:
     from multihead.data import Photos

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from multihead import ranks
+from multihead.augment import Augment
 from multihead.batches import PhotoSet
 from multihead.boxes import locate_faces
 from multihead.data import Photos
 from multihead.labels import UNKNOWN, Head, base, encode, joint, size
 from multihead.model import Model
-from multihead.recipe import Augment, Recipe
+from multihead.recipe import Recipe
 
 
 class Ready:

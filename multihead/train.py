@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from multihead import checkpoint, ranks
-from multihead.augment import photo_seed
+from multihead.augment import Plain, photo_seed
 from multihead.batches import Batch, Shuffled, loader
 from multihead.data import Photos, check_disjoint, write_splits
 from multihead.evaluation import answers, autocast, scores
@@ -28,8 +28,10 @@ from multihead.logs import Events, bar, write_rows
 from multihead.losses import targets, total
 from multihead.metrics import Scores
 from multihead.model import Model
-from multihead.optim import create_optimizer, rate
-from multihead.recipe import Plain, Recipe, to_dict
+from multihead.optim import create_optimizer
+from multihead.options import to_dict
+from multihead.recipe import Recipe
+from multihead.schedules import rate
 from multihead.sides import Ready, prior, report
 from multihead.speed import keep_memory
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from multihead.augment import apply, photo_seed
-from multihead.recipe import Diary, Flip, Gentle, Plain
+from multihead.augment import Diary, Flip, Gentle, Plain, apply, photo_seed
 
 KINDS = [Flip(), Diary(), Gentle(), Plain()]
 
@@ -64,7 +63,7 @@ def test_global_seeds_have_no_say_and_are_not_used_up(augment):
 def test_another_process_gives_the_same_pixels(tmp_path):
     np.save(tmp_path / "photo.npy", photo())
     code = (
-        "import hashlib, numpy as np; from multihead.augment import apply; from multihead.recipe import Diary, Gentle\n"
+        "import hashlib, numpy as np; from multihead.augment import Diary, Gentle, apply\n"
         f"crop = np.load({str(tmp_path / 'photo.npy')!r})\n"
         "print(hashlib.sha1(b''.join(apply(a, [crop], s)[0].tobytes() for a in (Diary(), Gentle()) for s in range(9)))"
         ".hexdigest())"

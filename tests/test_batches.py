@@ -6,12 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
+from multihead.augment import Flip, Plain
 from multihead.batches import Batch, PhotoSet, Shuffled, cut_crops, in_order, loader
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.images import read_image
 from multihead.labels import FLAT, HEADS
 from multihead.reading import read
-from multihead.recipe import Flip, Plain
 
 SMALL = FULL.resized(24, 20)
 

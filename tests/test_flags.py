@@ -8,22 +8,12 @@ import yaml
 from hypothesis import given
 from test_recipe import recipes
 
+from multihead.augment import Diary, Gentle, Plain
 from multihead.flags import Parser, add_flags, build, dest, effective, flag, one_of, yaml_tokens
-from multihead.recipe import (
-    EMA,
-    MADGRAD,
-    SGD,
-    AdamW,
-    Cosine,
-    Diary,
-    Gentle,
-    OneCycle,
-    Plain,
-    Recipe,
-    Step,
-    option,
-    variants,
-)
+from multihead.optim import MADGRAD, SGD, AdamW
+from multihead.options import option, variants
+from multihead.recipe import EMA, Recipe
+from multihead.schedules import Cosine, OneCycle, Step
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files labels crops images losses metrics splits recipe logs speed canvas cells",
-    "faces model augment optim drawing synthetic ranks scanning",
+    "files options labels crops images losses metrics splits logs speed canvas cells augment optim schedules",
+    "recipe faces model drawing synthetic ranks scanning",
     "data layouts reading boxes batches checkpoint drawn",
     "evaluation prediction sides",
     "train",

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from multihead.optim import create_optimizer, rate
-from multihead.recipe import MADGRAD, SGD, Adam, AdamW, Constant, Cosine, Cyclic, OneCycle, Step
+from multihead.optim import MADGRAD, SGD, Adam, AdamW, create_optimizer
+from multihead.schedules import Constant, Cosine, Cyclic, OneCycle, Step, rate
 
 OPTIMS = [AdamW(0.01, 0.1), Adam(0.01, 0.1), SGD(0.05, 0.1), SGD(0.05, 0.1, momentum=0.0), MADGRAD(0.01, 0.1)]
 

@@ -13,11 +13,14 @@ import pytest
 import torch
 
 from multihead import checkpoint
+from multihead.augment import Flip
 from multihead.crops import FULL
 from multihead.labels import HEADS
 from multihead.model import Model
+from multihead.optim import MADGRAD, SGD, Adam, AdamW
 from multihead.reading import read
-from multihead.recipe import EMA, MADGRAD, SGD, Adam, AdamW, Cosine, Cyclic, Flip, OneCycle, Recipe, Step
+from multihead.recipe import EMA, Recipe
+from multihead.schedules import Cosine, Cyclic, OneCycle, Step
 from multihead.train import Run, epochs, fit
 
 ROOT = Path(__file__).parents[1]

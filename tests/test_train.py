@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 from multihead import checkpoint
+from multihead.augment import Diary, Flip, Plain
 from multihead.batches import PhotoSet, Shuffled, loader
 from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
@@ -22,9 +23,10 @@ from multihead.data import LeakError
 from multihead.evaluation import evaluate
 from multihead.labels import GENDER, HEADS, MASK, flat
 from multihead.model import Model
-from multihead.optim import rate
+from multihead.optim import SGD, AdamW
 from multihead.reading import read
-from multihead.recipe import EMA, SGD, AdamW, Constant, Diary, Flip, OneCycle, Plain, Recipe
+from multihead.recipe import EMA, Recipe
+from multihead.schedules import Constant, OneCycle, rate
 from multihead.train import Run, epochs, fit, seeded
 
 ROOT = Path(__file__).parents[1]

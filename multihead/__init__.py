@@ -17,33 +17,49 @@ _NAMES = {
     "reading": ["read"],
     "model": ["Model"],
     "recipe": ["Recipe", "EMA"],
-    "optim": ["AdamW", "Adam", "SGD", "MADGRAD"],
-    "schedules": ["OneCycle", "Cosine", "Step", "Cyclic", "Constant"],
-    "augment": ["Flip", "Diary", "Gentle", "Plain"],
+    "optim": ["AdamW", "Adam", "SGD", "MADGRAD", "Timm"],
+    "schedules": ["OneCycle", "Cosine", "CosineRestarts", "Step", "Cyclic", "Plateau", "Constant"],
+    "augment": ["Flip", "Diary", "Gentle", "Plain", "RandAugment", "Cutout", "CLAHE", "Grey", "BoxJitter"],
+    "masks": ["DrawnMask"],
+    "mixing": ["CutMix", "MixUp", "InvertedCutMix"],
+    "losses": ["CrossEntropy", "Focal", "SoftF1", "SymmetricCrossEntropy", "Ordinal", "Sum"],
+    "balance": ["Fixed", "Uncertainty", "DWA"],
+    "samplers": ["Weighted", "Shares"],
     "train": ["epochs", "fit"],
     "evaluation": ["evaluate"],
     "metrics": ["Scores", "score"],
     "prediction": ["predict", "submission"],
+    "tta": ["TTA"],
+    "teaching": ["pseudo_label", "soften"],
     "ensemble": ["Ensemble", "combine", "load"],
+    "compare": ["Arm", "compare"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
-    from multihead.augment import Diary, Flip, Gentle, Plain
+    from multihead.augment import CLAHE, BoxJitter, Cutout, Diary, Flip, Gentle, Grey, Plain, RandAugment
+    from multihead.balance import DWA, Fixed, Uncertainty
+    from multihead.compare import Arm, compare
     from multihead.crops import BODY, FACE, FULL, Crop
     from multihead.data import LeakError, Photos
     from multihead.ensemble import Ensemble, combine, load
     from multihead.evaluation import evaluate
     from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, decode, encode, flat, joint, marginals
+    from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
+    from multihead.masks import DrawnMask
     from multihead.metrics import Scores, score
+    from multihead.mixing import CutMix, InvertedCutMix, MixUp
     from multihead.model import Model
-    from multihead.optim import MADGRAD, SGD, Adam, AdamW
+    from multihead.optim import MADGRAD, SGD, Adam, AdamW, Timm
     from multihead.prediction import predict, submission
     from multihead.reading import read
     from multihead.recipe import EMA, Recipe
-    from multihead.schedules import Constant, Cosine, Cyclic, OneCycle, Step
+    from multihead.samplers import Shares, Weighted
+    from multihead.schedules import Constant, Cosine, CosineRestarts, Cyclic, OneCycle, Plateau, Step
+    from multihead.teaching import pseudo_label, soften
     from multihead.train import epochs, fit
+    from multihead.tta import TTA
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from multihead.options import option
+from multihead.masks import DrawnMask
+from multihead.options import between, choice, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,9 @@ class Flip:
 
     hflip: float = option(0.5, "probability of a mirrored photo")
 
+    def __post_init__(self) -> None:
+        between("flip", "hflip", self.hflip, 0, 1)
+
 
 @dataclass(frozen=True)
 class Diary:
@@ -30,6 +34,10 @@ class Diary:
 
     hflip: float = option(0.5, "probability of a mirrored photo")
     color_jitter_prob: float = option(1.0, "probability of the colour jitter (diary)")
+
+    def __post_init__(self) -> None:
+        between("diary", "hflip", self.hflip, 0, 1)
+        between("diary", "color_jitter_prob", self.color_jitter_prob, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,116 @@ class Gentle:
     rotate: float = option(10.0, "largest turn in degrees (gentle)")
     color_jitter: float = option(0.2, "largest change of brightness, contrast, saturation (gentle)")
 
+    def __post_init__(self) -> None:
+        between("gentle", "hflip", self.hflip, 0, 1)
+
 
 @dataclass(frozen=True)
 class Plain:
     """No augmentation: the photo as it is."""
 
 
-Augment = Flip | Diary | Gentle | Plain
+@dataclass(frozen=True)
+class RandAugment:
+    """A mirror, and `num_ops` unlike operations of RandAugment's list, as strong as `magnitude` says, up or down.
+
+    The list is cut to what suits faces: brightness, contrast, saturation, sharpness, autocontrast, equalize,
+    posterize, rotate, shear, translate; no operation inverts colours.
+
+    Source: Cubuk et al. 2019, RandAugment, arXiv 1909.13719.
+    """
+
+    num_ops: int = option(2, "operations a photo (randaugment)")
+    magnitude: float = option(9.0, "strength of the operations, 0 to 10 (randaugment)")
+    hflip: float = option(0.5, "probability of a mirrored photo")
+
+    def __post_init__(self) -> None:
+        choice("randaugment", "num_ops", self.num_ops, range(1, 11))
+        between("randaugment", "magnitude", self.magnitude, 0, 10)
+        between("randaugment", "hflip", self.hflip, 0, 1)
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A black or grey hole at one place of all crops, with probability `prob`.
+
+    Source: DeVries and Taylor 2017, arXiv 1708.04552.
+    """
+
+    prob: float = option(0.5, "probability of a hole (cutout)")
+    size: float = option(0.3, "sides of the hole, as shares of the crop's sides (cutout)")
+
+    def __post_init__(self) -> None:
+        between("cutout", "prob", self.prob, 0, 1)
+        between("cutout", "size", self.size, 0, 1, open_low=True)
+
+
+@dataclass(frozen=True)
+class CLAHE:
+    """Local contrast evened out over 8 by 8 tiles of the lightness, with probability `prob`.
+
+    Source: Zuiderveld 1994, Contrast limited adaptive histogram equalization, Graphics Gems IV.
+    """
+
+    prob: float = option(0.5, "probability of evened contrast (clahe)")
+    clip_limit: float = option(4.0, "largest gain of local contrast (clahe)")
+
+    def __post_init__(self) -> None:
+        between("clahe", "prob", self.prob, 0, 1)
+        between("clahe", "clip_limit", self.clip_limit, 0, open_low=True)
+
+
+@dataclass(frozen=True)
+class Grey:
+    """A photo without colour, with probability `prob`."""
+
+    prob: float = option(0.1, "probability of a photo without colour (grey)")
+
+    def __post_init__(self) -> None:
+        between("grey", "prob", self.prob, 0, 1)
+
+
+@dataclass(frozen=True)
+class BoxJitter:
+    """A face box moved and scaled before the crops are cut, as if another detector had found it: see `jitter`."""
+
+    shift: float = option(0.1, "largest shift, as a share of the box's sides (boxjitter)")
+    scale: float = option(0.1, "largest change of the box's sides (boxjitter)")
+
+    def __post_init__(self) -> None:
+        between("boxjitter", "shift", self.shift, 0, 1)
+        between("boxjitter", "scale", self.scale, 0, 0.9)  # the box keeps an area
+
+
+Augment = Flip | Diary | Gentle | Plain | RandAugment | Cutout | CLAHE | Grey | BoxJitter | DrawnMask
+
+
+def members(augment: Augment | tuple[Augment, ...]) -> tuple[Augment, ...]:
+    """The changes in their order: a tuple as it is, a single one as a tuple.
+
+    >>> members(Flip())
+    (Flip(hflip=0.5),)
+    """
+    return augment if isinstance(augment, tuple) else (augment,)
+
+
+def check(augment: Augment | tuple[Augment, ...]) -> None:
+    """Nothing where `augment` is one change or a tuple of changes that go together.
+
+    Raises: ValueError for anything else, and for a tuple of which two mirror (one would undo the other), jitter the
+    box or draw a mask.
+    """
+    parts = members(augment)
+    names = ", ".join(kind.__name__ for kind in Augment.__args__)
+    if not parts or not all(isinstance(part, Augment) for part in parts):
+        raise ValueError(f"augment is {augment!r}; expected one of {names}, or a tuple of them, as in (Flip(), Grey())")
+    mirrors = [part for part in parts if getattr(part, "hflip", 0) > 0]
+    if len(mirrors) > 1:
+        raise ValueError(f"augment has {mirrors}, which all mirror; expected hflip=0 in all but one")
+    for kind in (BoxJitter, DrawnMask):
+        found = [part for part in parts if isinstance(part, kind)]
+        if len(found) > 1:
+            raise ValueError(f"augment has {found}; expected at most one {kind.__name__}")
 
 
 def photo_seed(seed: int, epoch: int, index: int) -> int:
@@ -57,16 +168,32 @@ def photo_seed(seed: int, epoch: int, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(f"{seed} {epoch} {index}".encode(), digest_size=4).digest(), "little")
 
 
-def apply(augment: Augment, crops: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+def apply(augment: Augment | tuple[Augment, ...], crops: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
     """The crops (H, W, 3) uint8 of one photo, changed alike: the same seed gives the same pixels in any process.
 
-    Each crop may have its own size; shifts are shares of it. A mirrored photo has all its crops mirrored.
+    Each crop may have its own size; shifts and holes are shares of it. A mirrored photo has all its crops mirrored.
+    The changes of a tuple follow each other, each with random numbers of its own: those of its place in the tuple.
+    BoxJitter and DrawnMask change nothing here: see `jitter` and `multihead.masks`.
     """
+    changed = list(crops)
+    for place, part in enumerate(members(augment)):
+        changed = _apply(part, changed, photo_seed(seed, place, 0) if place else seed)
+    return changed
+
+
+def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndarray]:
     import numpy as np
 
-    if isinstance(augment, Plain):
-        return list(crops)
-    mirrored = np.random.default_rng(seed).random() < augment.hflip
+    rng = np.random.default_rng(seed)
+    if isinstance(augment, (Cutout, CLAHE, Grey)):
+        if rng.random() >= augment.prob:
+            return crops
+        if isinstance(augment, Cutout):
+            return _holes(crops, augment.size, rng)
+        return [_clahe(crop, augment.clip_limit) if isinstance(augment, CLAHE) else _grey(crop) for crop in crops]
+    if isinstance(augment, (Plain, BoxJitter, DrawnMask)):
+        return crops
+    mirrored = rng.random() < augment.hflip
     changed = [np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop for crop in crops]
     change = _change(augment)
     if change is None:
@@ -78,30 +205,114 @@ def apply(augment: Augment, crops: Sequence[np.ndarray], seed: int) -> list[np.n
     return drawn
 
 
+def jitter(setting: BoxJitter, box: tuple[float, float, float, float], seed: int) -> tuple[float, float, float, float]:
+    """The box (x0, y0, x1, y1), moved by up to `shift` of its sides and each side scaled by up to 1 +- `scale`.
+
+    It never loses its area, but may leave the photo.
+
+    Raises: ValueError for a box without area.
+
+    >>> jitter(BoxJitter(shift=0.0, scale=0.0), (10, 20, 50, 80), seed=3)
+    (10.0, 20.0, 50.0, 80.0)
+    """
+    import numpy as np
+
+    x0, y0, x1, y1 = (float(value) for value in box)
+    if not (x0 < x1 and y0 < y1):
+        raise ValueError(f"box {(x0, y0, x1, y1)} has no area; expected x0 < x1 and y0 < y1")
+    moves = np.random.default_rng((seed, 1)).uniform(-1, 1, 4)  # numbers that no member of a tuple draws
+    (right, down), (wider, taller) = (setting.shift * moves[:2]).tolist(), (1 + setting.scale * moves[2:]).tolist()
+    middle_x, middle_y = (x0 + x1) / 2 + right * (x1 - x0), (y0 + y1) / 2 + down * (y1 - y0)
+    half_x, half_y = wider * (x1 - x0) / 2, taller * (y1 - y0) / 2
+    return (middle_x - half_x, middle_y - half_y, middle_x + half_x, middle_y + half_y)
+
+
+def _holes(crops: list[np.ndarray], size: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """The crops with one hole each, wholly inside and at the same relative place."""
+    across, down, shade = rng.random(), rng.random(), 127 * int(rng.integers(2))
+    holed = []
+    for crop in crops:
+        height, width = crop.shape[:2]
+        high, wide = max(1, round(size * height)), max(1, round(size * width))
+        top, left = round(down * (height - high)), round(across * (width - wide))
+        crop = crop.copy()
+        crop[top : top + high, left : left + wide] = shade
+        holed.append(crop)
+    return holed
+
+
+def _clahe(crop: np.ndarray, clip_limit: float) -> np.ndarray:
+    import cv2
+
+    lab = cv2.cvtColor(crop, cv2.COLOR_RGB2LAB)
+    lab[:, :, 0] = cv2.createCLAHE(clip_limit, (8, 8)).apply(lab[:, :, 0])
+    return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+
+
+def _grey(crop: np.ndarray) -> np.ndarray:
+    import cv2
+
+    return cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+
+
 @functools.lru_cache(maxsize=8)
 def _change(augment: Augment) -> Any:
     """The albumentations pipeline after the mirror, None where there is none."""
-    if not isinstance(augment, (Diary, Gentle)):
+    if not isinstance(augment, (Diary, Gentle, RandAugment)):
         return None
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for news
     import albumentations as A
-    import cv2
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # albumentations only warns of arguments that it ignores
+        if isinstance(augment, RandAugment):
+            operations = _operations(augment.magnitude / 10)
+            return A.Compose([A.SomeOf(operations, n=augment.num_ops, replace=False, p=1)])
         if isinstance(augment, Diary):
             still: dict[str, Any] = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
             moves = {"brightness": (0.2, 3), "contrast": (0.2, 3), "saturation": (0.2, 3), "hue": (-0.3, 0.3)}
             jitters = [A.ColorJitter(**(still | {name: reach}), p=1) for name, reach in moves.items()]
             return A.Compose([A.OneOf(jitters, p=augment.color_jitter_prob)])
         factor = (1 - augment.color_jitter, 1 + augment.color_jitter)
-        move = A.Affine(
+        move = _affine(
             scale=(1 - augment.scale, 1 + augment.scale),
             translate_percent=(-augment.shift, augment.shift),
             rotate=(-augment.rotate, augment.rotate),
-            border_mode=cv2.BORDER_REFLECT_101,
-            p=1,
         )
         return A.Compose(
             [move, A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)]
         )
+
+
+def _operations(strength: float) -> list[Any]:
+    """RandAugment's ten operations at a strength of 0 to 1; those with a direction go either way, along one axis."""
+    import albumentations as A
+
+    still = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+    ways = (-strength, strength)
+    blur = A.GaussianBlur(blur_limit=(3, 3), sigma_limit=(max(strength, 0.01),) * 2, p=1)  # 0 would mean any
+    operations = [
+        [_fixed(A.ColorJitter, still | {name: 1 + 0.9 * way}) for way in ways]
+        for name in ("brightness", "contrast", "saturation")
+    ]
+    operations += [[blur, A.Sharpen(alpha=(0.3 * strength,) * 2, lightness=(1, 1), p=1)]]
+    operations += [[A.AutoContrast(method="pil", p=1)], [A.Equalize(by_channels=False, p=1)]]
+    operations += [[A.Posterize(num_bits=8 - round(4 * strength), p=1)] if strength >= 0.125 else [A.NoOp()]]
+    operations += [[_affine(rotate=(20 * way,) * 2) for way in ways]]
+    for name, most in (("shear", 15.0), ("translate_percent", 0.15)):
+        turned = [{"x": most * way, "y": 0.0} for way in ways] + [{"x": 0.0, "y": most * way} for way in ways]
+        operations += [[_affine(**{name: {axis: (v, v) for axis, v in one.items()}}) for one in turned]]
+    return [A.OneOf(group, p=1) for group in operations]
+
+
+def _fixed(kind: Any, values: dict[str, float]) -> Any:
+    """An albumentations change that draws nothing."""
+    return kind(**{name: (value, value) for name, value in values.items()}, p=1)
+
+
+def _affine(**ranges: Any) -> Any:
+    """An albumentations move that fills what it uncovers with the photo's mirror image."""
+    import albumentations as A
+    import cv2
+
+    return A.Affine(**ranges, border_mode=cv2.BORDER_REFLECT_101, p=1)

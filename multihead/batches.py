@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from multihead.augment import Augment, Plain, apply, photo_seed
-from multihead.crops import Crop, box_of, cut, locate
+from multihead import masks
+from multihead.augment import Augment, BoxJitter, Plain, apply, jitter, members, photo_seed
+from multihead.crops import Box, Crop, Region, box_of, cut, locate
 from multihead.data import Photos
 from multihead.images import read_image
-from multihead.labels import Head
+from multihead.labels import MASK, UNKNOWN, Head, base
+from multihead.samplers import draw
 
 MEMORY = 2 << 30  # bytes of decoded crops that a run may keep
 
@@ -26,12 +28,14 @@ MEMORY = 2 << 30  # bytes of decoded crops that a run may keep
 @dataclass(frozen=True)
 class Batch:
     """images {Crop: uint8 (B, 3, H, W)}, present (B, crops), labels (B, base heads) with -1 = unknown, rows (B,) of
-    the table, and the rows that could not be read, each with its reason."""
+    the table, drawn (B,): the mask class of a mask that was drawn on, -1 where none was, and the rows that could not
+    be read, each with its reason."""
 
     images: dict[Crop, Tensor]
     present: Tensor
     labels: Tensor
     rows: Tensor
+    drawn: Tensor
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def to(self, device: torch.device, channels_last: bool = False) -> Batch:
@@ -40,7 +44,8 @@ class Batch:
         images = {
             crop: pixels.to(device, non_blocking=True, memory_format=form) for crop, pixels in self.images.items()
         }
-        return Batch(images, self.present.to(device), self.labels.to(device), self.rows, self.unreadable)
+        labels, drawn = self.labels.to(device), self.drawn.to(device)
+        return Batch(images, self.present.to(device), labels, self.rows, drawn, self.unreadable)
 
 
 def cut_crops(
@@ -50,20 +55,42 @@ def cut_crops(
 
     box: the face, None if none is known (crops then read the whole photo). whole: the photo is a tight face.
     """
+    cuts, regions = cut_regions(image, crops, box, whole)
+    return cuts, [region is not None for region in regions]
+
+
+def cut_regions(
+    image: np.ndarray, crops: Sequence[Crop], box: Sequence[float] | None, whole: bool = False
+) -> tuple[list[np.ndarray], list[Region | None]]:
+    """As `cut_crops`, with each crop's region of the photo in pixels, None for an absent crop."""
     if whole:
         box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-    cuts, present = [], []
-    for crop in crops:
-        region = locate(crop, box, image.shape)
-        present.append(region is not None)
-        cuts.append(np.zeros((*crop.size, 3), np.uint8) if region is None else cut(image, region, crop.size))
-    return cuts, present
+    regions = [locate(crop, box, image.shape) for crop in crops]
+    cuts = [
+        np.zeros((*crop.size, 3), np.uint8) if region is None else cut(image, region, crop.size)
+        for crop, region in zip(crops, regions)
+    ]
+    return cuts, regions
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row as the loader gives it: its crops (H, W, 3), or why it cannot be read; which crops are present; the
+    class of a drawn mask, -1 for none."""
+
+    row: int
+    cuts: list[np.ndarray] | str
+    present: list[bool]
+    drawn: int = UNKNOWN
 
 
 class PhotoSet(Dataset[Any]):
     """The rows of a table as crops; an item is asked for by (epoch, row).
 
-    Decoded crops are kept in memory shared by all workers, up to `memory` bytes, so later epochs do not decode.
+    Decoded crops are kept in memory shared by all workers, up to `memory` bytes, so later epochs do not decode; a
+    jittered box needs the photo itself, which is then read each time. points: (N, 5, 2) face points in pixels of the
+    rows that may get a drawn mask, NaN for the others. crop_drop: how often a photo with several crops loses one.
+    decoded: a dictionary in which several sets share what they decode.
     """
 
     def __init__(
@@ -72,40 +99,81 @@ class PhotoSet(Dataset[Any]):
         heads: Sequence[Head],
         crops: Sequence[Crop],
         *,
-        augment: Augment = Plain(),
+        augment: Augment | tuple[Augment, ...] = Plain(),
+        points: np.ndarray | None = None,
+        crop_drop: float = 0.0,
         seed: int = 0,
         memory: int = MEMORY,
+        decoded: MutableMapping[Any, Any] | None = None,
     ) -> None:
+        self.decoded = decoded
         self.paths, self.crops, self.augment, self.seed = photos.paths, tuple(crops), augment, seed
         self.labels = torch.from_numpy(photos.labels(heads))
         self.boxes = [box_of(box) for box in photos.boxes]
         self.whole = photos.table.whole.tolist()
-        self.kept = _Kept(len(photos), self.crops) if _Kept.bytes(len(photos), self.crops) <= memory else None
+        self.points, self.crop_drop = points, crop_drop
+        self.jitter = next((part for part in members(augment) if isinstance(part, BoxJitter)), None)
+        self.mask = next((part for part in members(augment) if isinstance(part, masks.DrawnMask)), None)
+        self.drawn = mask_classes(heads) if self.mask else {}
+        fits = _Kept.bytes(len(photos), self.crops) <= memory and self.jitter is None
+        self.kept = _Kept(len(photos), self.crops) if fits else None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, list[np.ndarray] | str, list[bool]]:
-        """(row, the crops or why the photo cannot be read, which crops are present)."""
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """The crops of (epoch, row), changed for training as (seed, epoch, row) say."""
         epoch, row = key
+        seed = photo_seed(self.seed, epoch, row)
         try:
-            cuts, present = self.pixels(row)
+            cuts, regions = self.pixels(row, seed if epoch else None)
         except ValueError as error:
-            return row, str(error), []
-        return row, apply(self.augment, cuts, photo_seed(self.seed, epoch, row)), present
+            return Item(row, str(error), [])
+        cuts, drawn = self._mask(row, cuts, regions, seed)
+        cuts = apply(self.augment, cuts, seed)
+        present = [region is not None for region in regions]
+        if self.crop_drop:
+            cuts, present = drop_crop(cuts, present, self.crop_drop, seed)
+        return Item(row, cuts, present, drawn)
 
-    def pixels(self, row: int) -> tuple[list[np.ndarray], list[bool]]:
-        """The crops of a row before augmentation, and which are present."""
+    def pixels(self, row: int, seed: int | None = None) -> tuple[list[np.ndarray], list[Region | None]]:
+        """The crops of a row before augmentation, each with its region of the photo; seed: that of a jittered box."""
         if self.kept and (found := self.kept.get(row)):
+            return found
+        key = (self.paths[row], self.boxes[row], self.whole[row], self.crops)
+        if self.kept and self.decoded is not None and (found := self.decoded.get(key)):
+            self.kept.put(row, *found)
             return found
         image = read_image(self.paths[row])
         try:
-            cuts, present = cut_crops(image, self.crops, self.boxes[row], self.whole[row])
+            box, whole = self.boxes[row], self.whole[row]
+            if self.jitter and seed is not None and (box or whole):
+                box, whole = _jittered(self.jitter, box, image, seed), False
+            cuts, regions = cut_regions(image, self.crops, box, whole)
         except ValueError as error:
             raise ValueError(f"{self.paths[row]!r}: {error}") from error
         if self.kept:
-            self.kept.put(row, cuts, present)
-        return cuts, present
+            self.kept.put(row, cuts, regions)
+            if self.decoded is not None:
+                self.decoded[key] = cuts, regions
+        return cuts, regions
+
+    def _mask(
+        self, row: int, cuts: list[np.ndarray], regions: Sequence[Region | None], seed: int
+    ) -> tuple[list[np.ndarray], int]:
+        """The crops with a drawn mask if the seed says so and the face's points are known, and the new class."""
+        if not self.mask or self.points is None or np.isnan(self.points[row]).any():
+            return cuts, UNKNOWN
+        state = masks.choose(self.mask, seed)
+        if state is None:
+            return cuts, UNKNOWN
+        drawn = []
+        for pixels, region in zip(cuts, regions):
+            if region is not None:
+                place = points_in(self.points[row], region, pixels.shape)
+                pixels = masks.draw_mask(pixels, place, state, seed)
+            drawn.append(pixels)
+        return drawn, self.drawn[masks.LABELS[state]]
 
     def fill(self, workers: int = 2) -> list[tuple[int, str]]:
         """Decode every row once, keeping the crops where memory allows; [(row, reason)] of what cannot be read."""
@@ -120,20 +188,64 @@ class PhotoSet(Dataset[Any]):
             return str(error)
         return ""
 
-    def collate(self, items: Sequence[tuple[int, list[np.ndarray] | str, list[bool]]]) -> Batch:
+    def collate(self, items: Sequence[Item]) -> Batch:
         """A batch of the items that could be read."""
-        good = [item for item in items if not isinstance(item[1], str)]
-        bad = tuple((row, reason) for row, reason, _ in items if isinstance(reason, str))
+        good = [item for item in items if not isinstance(item.cuts, str)]
+        bad = tuple((item.row, item.cuts) for item in items if isinstance(item.cuts, str))
         images = {}
         for column, crop in enumerate(self.crops):
             pixels = np.zeros((len(good), *crop.size, 3), np.uint8)
-            for place, (_, cuts, _) in enumerate(good):
-                pixels[place] = cuts[column]
+            for place, item in enumerate(good):
+                pixels[place] = item.cuts[column]
             # (B, 3, H, W) in channels_last strides: no copy
             images[crop] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-        rows = torch.tensor([row for row, _, _ in good], dtype=torch.int64)
-        present = torch.tensor([there for _, _, there in good], dtype=torch.bool).reshape(len(good), len(self.crops))
-        return Batch(images, present, self.labels[rows], rows, bad)
+        rows = torch.tensor([item.row for item in good], dtype=torch.int64)
+        drawn = torch.tensor([item.drawn for item in good], dtype=torch.int64)
+        present = torch.tensor([item.present for item in good], dtype=torch.bool).reshape(len(good), len(self.crops))
+        return Batch(images, present, self.labels[rows], rows, drawn, bad)
+
+
+def drop_crop(
+    cuts: Sequence[np.ndarray], present: Sequence[bool], share: float, seed: int
+) -> tuple[list[np.ndarray], list[bool]]:
+    """The crops with, in `share` of the seeds, one present crop made absent (black); never the only one."""
+    rng = np.random.default_rng((seed, 1))
+    there = [place for place, seen in enumerate(present) if seen]
+    if len(there) < 2 or rng.random() >= share:
+        return list(cuts), list(present)
+    gone = there[int(rng.integers(len(there)))]
+    pixels = [np.zeros_like(cut) if place == gone else cut for place, cut in enumerate(cuts)]
+    return pixels, [seen and place != gone for place, seen in enumerate(present)]
+
+
+def mask_classes(heads: Sequence[Head]) -> dict[str, int]:
+    """The class numbers {name: index} of the mask head, which drawn masks change.
+
+    Raises: ValueError where the heads have none with our classes.
+    """
+    head = next((head for head in base(heads) if head.name == MASK.name), None)
+    if head is None or not set(MASK.classes) <= set(head.classes):
+        raise ValueError(
+            f"a drawn mask changes the label of head {MASK.name!r} ({', '.join(MASK.classes)}); the model's heads are "
+            f"{[head.name for head in base(heads)]}; leave DrawnMask out of augment (--aug)"
+        )
+    return {name: head.classes.index(name) for name in head.classes}
+
+
+def points_in(points: np.ndarray, region: Region, shape: Sequence[int]) -> np.ndarray:
+    """Points (5, 2) of a photo as pixels of a crop of shape (H, W, ...) that shows this region."""
+    x0, y0, x1, y1 = region
+    scale = (shape[1] / (x1 - x0), shape[0] / (y1 - y0))
+    return (points - (x0, y0)) * scale
+
+
+def _jittered(setting: BoxJitter, box: Box | None, image: np.ndarray, seed: int) -> Box:
+    """The moved box where it still meets the photo, else the box itself."""
+    high, wide = image.shape[:2]
+    box = box or (0.0, 0.0, float(wide), float(high))
+    moved = jitter(setting, box, seed)
+    meets = moved[0] < wide and moved[1] < high and moved[2] > 0 and moved[3] > 0
+    return moved if meets else box
 
 
 class _Kept:
@@ -146,23 +258,25 @@ class _Kept:
 
     @staticmethod
     def bytes(rows: int, crops: Sequence[Crop]) -> int:
-        # per row: a flag, a presence byte and the pixels of each crop
-        return rows * (1 + sum(1 + 3 * crop.size[0] * crop.size[1] for crop in crops))
+        # per row: a flag, the region of each crop (four int32, all zero if absent) and its pixels
+        return rows * (1 + sum(16 + 3 * crop.size[0] * crop.size[1] for crop in crops))
 
-    def get(self, row: int) -> tuple[list[np.ndarray], list[bool]] | None:
+    def get(self, row: int) -> tuple[list[np.ndarray], list[Region | None]] | None:
         slot = self.array[row * self.width : (row + 1) * self.width]
         if not slot[0]:
             return None
-        cuts, start = [], 1 + len(self.sizes)
+        cuts, start = [], 1 + 16 * len(self.sizes)
         for height, width in self.sizes:
             cuts.append(slot[start : start + 3 * height * width].reshape(height, width, 3))
             start += 3 * height * width
-        return cuts, slot[1 : 1 + len(self.sizes)].astype(bool).tolist()
+        edges = slot[1 : 1 + 16 * len(self.sizes)].copy().view(np.int32).reshape(-1, 4).tolist()
+        return cuts, [(x0, y0, x1, y1) if x1 else None for x0, y0, x1, y1 in edges]
 
-    def put(self, row: int, cuts: Sequence[np.ndarray], present: Sequence[bool]) -> None:
+    def put(self, row: int, cuts: Sequence[np.ndarray], regions: Sequence[Region | None]) -> None:
         slot = self.array[row * self.width : (row + 1) * self.width]
-        slot[1 + len(cuts) :] = np.concatenate([cut.ravel() for cut in cuts])
-        slot[1 : 1 + len(cuts)] = present
+        edges = np.array([region or (0, 0, 0, 0) for region in regions], np.int32).ravel().view(np.uint8)
+        slot[1 : 1 + len(edges)] = edges
+        slot[1 + len(edges) :] = np.concatenate([cut.ravel() for cut in cuts])
         slot[0] = 1  # last: a row is either absent or whole
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -177,7 +291,9 @@ class Shuffled:
     """The batches of an epoch for one process: lists of (epoch, row), from (seed, epoch) alone.
 
     Batch b of optimiser step s goes to process b % world, so two processes see what one with twice the accumulation
-    sees. Set `epoch` and `skip` (batches of this process already done) before iterating.
+    sees. weights: how often each row is drawn (as `samplers.row_weights` says), with replacement; without them each
+    row comes once. count: photos an epoch, by default as many as there are. Set `epoch` and `skip` (batches of this
+    process already done) before iterating.
     """
 
     def __init__(
@@ -189,24 +305,33 @@ class Shuffled:
         seed: int = 0,
         rank: int = 0,
         world: int = 1,
+        weights: np.ndarray | None = None,
+        count: int | None = None,
     ) -> None:
-        self.rows = np.asarray(rows)
+        self.rows, self.weights = np.asarray(rows), weights
         self.seed, self.rank, self.world, self.accumulate = seed, rank, world, accumulate
-        share = world * accumulate
-        self.batch_size = min(batch_size, -(-len(self.rows) // share))
+        share, count = world * accumulate, count or len(self.rows)
+        self.batch_size = min(batch_size, -(-count // share))
         # optimiser steps an epoch; the few rows that are over wait for the next epoch's order
-        self.steps = max(1, len(self.rows) // (self.batch_size * share))
+        self.steps = max(1, count // (self.batch_size * share))
         self.epoch, self.skip = 1, 0
 
     def __len__(self) -> int:
         return self.steps * self.accumulate - self.skip
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.rows)
-        order = np.resize(order, self.steps * self.accumulate * self.world * self.batch_size)
+        order = self._order(self.steps * self.accumulate * self.world * self.batch_size)
         mine = order.reshape(-1, self.world, self.batch_size)[self.skip :, self.rank]
         for batch in mine.tolist():
             yield [(self.epoch, row) for row in batch]
+
+    def _order(self, count: int) -> np.ndarray:
+        """The rows (count,) of this epoch in order."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.weights is not None:
+            return self.rows[draw(self.weights, count, rng)]
+        rounds = -(-count // len(self.rows))
+        return np.concatenate([rng.permutation(self.rows) for _ in range(rounds)])[:count]
 
 
 def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[tuple[int, int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import os
 import sys
@@ -10,9 +11,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flags, workbench
 from multihead.recipe import Recipe
-from multihead.settings import Network, Session, Sources, build_model, device, label_heads, parts, read_sources
+from multihead.settings import (
+    Network,
+    Session,
+    Sources,
+    Training,
+    build_model,
+    build_recipe,
+    chosen_rows,
+    device,
+    label_heads,
+    parts,
+    read_sources,
+    silent,
+    speaker,
+    with_tta,
+)
 
 if TYPE_CHECKING:
     from multihead.data import Photos
@@ -26,12 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser(tokens)
     if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
         parser.error(f"unknown verb {tokens[0]!r}; expected one of {', '.join(VERBS)}{flags.near(tokens[0], VERBS)}")
-    verb, rest = parser.parse_known_args(tokens)
-    if rest:
-        verb.parser.refuse_unknown(rest)
+    verb = _parse(parser, tokens)
     try:
         if getattr(verb, "config", None):
             verb = _with_config(parser, verb, tokens)
+        verb.reparse = functools.partial(_again, parser, tokens)
         return int(verb.run(verb) or 0)
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,18 +60,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
-    """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
-    more, positionals = flags.yaml_tokens(verb.config, verb.parser)
-    place = tokens.index(verb.verb) + 1
-    # --config again: it ends a list such as `resize: [280, 210]`, which would else take the DATA that follow
-    verb, rest = parser.parse_known_args([*tokens[:place], *more, f"--config={verb.config}", *tokens[place:]])
+def _parse(parser: argparse.ArgumentParser, tokens: Sequence[str]) -> argparse.Namespace:
+    verb, rest = parser.parse_known_args(tokens)
     if rest:
         verb.parser.refuse_unknown(rest)
+    return verb
+
+
+def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
+    """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
+    content = flags.read_yaml(verb.config)
+    if "arms" in vars(verb):
+        content.pop("arms", None)  # the verb reads them itself
+    more, positionals = flags.yaml_tokens(content, verb.parser, verb.config)
+    place = tokens.index(verb.verb) + 1
+    # --config again: it ends a list such as `resize: [280, 210]`, which would else take the DATA that follow
+    verb = _parse(parser, [*tokens[:place], *more, f"--config={verb.config}", *tokens[place:]])
     for name, values in positionals.items():
         if not getattr(verb, name):
             setattr(verb, name, values)
     return verb
+
+
+def _again(parser: argparse.ArgumentParser, tokens: Sequence[str], more: Sequence[str]) -> argparse.Namespace:
+    """The arguments of this call with more flags, which win over its own and its file's."""
+    tokens = [*tokens, *more]
+    verb = _parse(parser, tokens)
+    return _with_config(parser, verb, tokens) if getattr(verb, "config", None) else verb
 
 
 def _parser(tokens: Sequence[str]) -> argparse.ArgumentParser:
@@ -85,7 +115,7 @@ def demo(args: argparse.Namespace) -> int:
     """Draw people, train on some, score and predict the others: the whole job without any data of yours."""
     from multihead.demo import demo as run
 
-    run(Path(args.output), people=args.people, epochs=args.epochs, seed=args.seed, say=_say(args))
+    run(Path(args.output), people=args.people, epochs=args.epochs, seed=args.seed, say=speaker(args))
     return 0
 
 
@@ -108,7 +138,7 @@ def scan(args: argparse.Namespace) -> int:
     photos = read_sources(args, heads=())
     roots = set(photos.table.root)
     root = roots.pop() if len(roots) == 1 else None
-    say, total = _say(args), len(set(photos.paths))
+    say, total = speaker(args), len(set(photos.paths))
     from multihead.logs import bar
 
     with bar(total, "scan", not args.quiet) as shown:
@@ -152,7 +182,7 @@ def split(args: argparse.Namespace) -> int:
     photos = read_sources(args)
     train, valid = photos.split(args.val_share, seed=args.seed)
     write_splits(args.output, {"train": train, "val": valid})
-    say = _say(args)
+    say = speaker(args)
     counts = train.counts().merge(valid.counts(), on=["head", "class"], suffixes=(" train", " val"))
     say(counts.to_string(index=False))
     say(f"wrote {args.output}: {len(train)} rows train, {len(valid)} validate, nobody on both sides")
@@ -172,11 +202,10 @@ def _split_arguments(parser: argparse.ArgumentParser) -> None:
 
 def train(args: argparse.Namespace) -> int:
     """Train a model on labelled photos; leaves a run folder with the model, its scores and its checkpoints."""
-    if not args.data:
-        args.parser.error("DATA is missing: name a folder of photos or a table")
+    workbench.need_data(args)
     values = vars(args)
     network, session = flags.build(Network, values), flags.build(Session, values)
-    recipe = flags.build(Recipe, values)
+    recipe, rows = build_recipe(values), flags.build(Training, values)
     import torch
     import yaml
 
@@ -185,8 +214,9 @@ def train(args: argparse.Namespace) -> int:
     from multihead.train import epochs
 
     ranks.start()
-    say = _say(args) if ranks.first() else _silent
+    say = speaker(args) if ranks.first() else silent
     training, valid = parts(args, session, recipe.seed)
+    training = chosen_rows(training, rows)
     say(f"training on {training}")
     say(f"validating on {valid}" if valid is not None else "no photos validate")
     torch.manual_seed(recipe.seed)
@@ -195,7 +225,7 @@ def train(args: argparse.Namespace) -> int:
         settings = (
             flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
         )
-        settings |= flags.effective(Sources, flags.build(Sources, values))
+        settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
         settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
         if _is_new(Path(session.output), session.resume):
             write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
@@ -228,12 +258,8 @@ def _train_report(folder: Path, say: Callable[[str], None]) -> None:
 
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="*", metavar="DATA", help="folders or tables")
-    parser.add_argument("-c", "--config", help="YAML file of flags; flags on the command line win")
     flags.add_flags(parser, Session, "run")
-    flags.add_flags(parser, Network, "model")
-    flags.add_flags(parser, Recipe, "recipe")
-    flags.add_flags(parser, Sources, "photos")
+    workbench.add_training_flags(parser)
 
 
 # ---- evaluate
@@ -248,6 +274,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     model = load(args.model).to(device(args.device))
     photos = read_sources(args, heads=label_heads(model))
+    model = with_tta(model, args.tta)
     present = set(photos.table.split)
     part = args.part or next((name for name in ("val", "test") if name in present), "all")
     if part != "all":
@@ -316,7 +343,7 @@ def predict(args: argparse.Namespace) -> int:
     from multihead.files import check_writable, write_text
     from multihead.logs import bar
 
-    model, say = load(args.model).to(device(args.device)), _say(args)
+    model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)
     if args.submission:
         return _submission(args, model, say)
     if args.draw:
@@ -398,20 +425,15 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
         type=flags.one_of(["full", "skip", "error"]),
         help="a photo without a face: full, skip or error",
     )
+    parser.add_argument(
+        "--tta", nargs="+", default=[], metavar="VIEW", help="mean over views: flip shift=0.05 scale=0.9,1.1"
+    )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     flags.add_flags(parser, Sources, "photos")
 
 
 # ---- shared
-
-
-def _say(args: argparse.Namespace) -> Callable[[str], None]:
-    return _silent if args.quiet else lambda text: print(text, flush=True)
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""
 
 
 def _number(value: float | None) -> str:
@@ -425,4 +447,8 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "train": (train, _train_arguments),
     "evaluate": (evaluate, _evaluate_arguments),
     "predict": (predict, _predict_arguments),
+    "compare": (workbench.compare, workbench.compare_arguments),
+    "preview": (workbench.preview, workbench.preview_arguments),
+    "lr-range": (workbench.lr_range, workbench.lr_range_arguments),
+    "label": (workbench.label, workbench.label_arguments),
 }

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from multihead.options import variants
+from multihead.options import takes_many, variants
+from multihead.spelling import parse, spell
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,16 +45,64 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             _add(group, item, hints[item.name], item.default if item.default is not dataclasses.MISSING else None)
             continue
         classes = objects[item.name]
-        if types.NoneType in typing.get_args(hints[item.name]) and len(classes) == 1:
+        if _is_switch(item, hints[item.name], classes):
             group.add_argument(
                 flag(item), dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=_help(item)
             )
         else:
-            names = [found.__name__.lower() for found in classes]
-            standard = item.default_factory().__class__.__name__.lower()  # type: ignore[misc, operator]
-            text = f"{_help(item)}: {', '.join(names)} (default {standard})"
-            group.add_argument(flag(item), dest=dest(item), type=one_of(names), metavar="NAME", help=text)
-        _add_fields(group, classes)
+            text = (
+                f"{_help(item)}: {', '.join(found.__name__.lower() for found in classes)} (default {_standard(item)})"
+            )
+            many = "+" if _plural(hints[item.name]) else None
+            take = _spelled(item, classes)
+            group.add_argument(flag(item), dest=dest(item), type=take, nargs=many, metavar="NAME", help=text)
+        _add_fields(group, _flagged(item, classes))
+
+
+def _is_switch(item: dataclasses.Field[Any], hint: Any, classes: Sequence[type]) -> bool:
+    """True for a setting that is on or off, with flags of its own, as --model-ema."""
+    return types.NoneType in typing.get_args(hint) and len(classes) == 1
+
+
+def _plural(hint: Any) -> bool:
+    """True where several objects may be given: in order, or one a head."""
+    return takes_many(hint) or _by_name(hint)
+
+
+def _by_name(hint: Any) -> bool:
+    return any(typing.get_origin(member) is typing.get_origin(Mapping[str, int]) for member in typing.get_args(hint))
+
+
+def _standard(item: dataclasses.Field[Any]) -> str:
+    made = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+    return "none" if made is None else type(made).__name__.lower()
+
+
+def _flagged(item: dataclasses.Field[Any], classes: Sequence[type]) -> Sequence[type]:
+    chosen = item.metadata.get("flagged")
+    return classes if chosen is None else chosen
+
+
+def _spelled(item: dataclasses.Field[Any], classes: Sequence[type]) -> Callable[[str], Any]:
+    """A flag's type: a name among the classes, or an object as text; (head, either) for head=text."""
+    names = [found.__name__.lower() for found in classes]
+    optional = item.default is None and item.default_factory is dataclasses.MISSING
+
+    def take(text: str) -> Any:
+        head, mark, rest = text.partition("=")
+        if mark and head.isidentifier() and "(" not in head:
+            return head, take(rest)
+        plain = text.strip().lower().replace("_", "")
+        if plain in names or plain == "none" and optional:
+            return plain
+        if plain.replace("-", "").isalnum() and not plain[:1].isdigit():
+            return one_of(names)(text)
+        try:
+            return parse(text, classes)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return take
 
 
 def _add_fields(group: Any, classes: Sequence[type]) -> None:
@@ -77,7 +126,9 @@ def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -
         group.add_argument(*names, dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=text)
     elif typing.get_origin(plain) is tuple:
         of = typing.get_args(plain)[0]
-        group.add_argument(*names, dest=dest(item), type=of, nargs="+", help=text, metavar=of.__name__.upper())
+        spans = typing.get_origin(of) is tuple
+        take, shown = (_span, "FROM-TO") if spans else (of, of.__name__.upper())
+        group.add_argument(*names, dest=dest(item), type=take, nargs="+", help=text, metavar=shown)
     elif plain is Mapping or typing.get_origin(plain) in (Mapping, typing.get_origin(Mapping[str, float])):
         of = typing.get_args(plain)[1]
         group.add_argument(*names, dest=dest(item), type=_pair(of), nargs="+", help=text, metavar="NAME=VALUE")
@@ -91,68 +142,125 @@ def build(kind: type, values: Mapping[str, Any]) -> Any:
     Raises: ValueError where a flag does not belong to the chosen object, as --momentum with --opt adamw.
     """
     chosen: dict[str, Any] = {}
-    objects = variants(kind)
+    objects, hints = variants(kind), typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         value = values.get(dest(item))
         if item.name in objects:
-            made = _object(item, objects[item.name], value, values)
+            made = _objects(item, objects[item.name], hints[item.name], value, values)
             if made is not _UNSET:
                 chosen[item.name] = made
         elif value is not None:
-            chosen[item.name] = (
-                dict(value)
-                if value and isinstance(value[0] if isinstance(value, list) else None, tuple)
-                else (tuple(value) if isinstance(value, list) else value)
-            )
+            pairs = isinstance(value, list) and typing.get_origin(_plain(hints[item.name])) is not tuple
+            chosen[item.name] = dict(value) if pairs else tuple(value) if isinstance(value, list) else value
     return kind(**chosen)
 
 
 _UNSET = object()
 
 
+def _objects(
+    item: dataclasses.Field[Any], classes: Sequence[type], hint: Any, value: Any, values: Mapping[str, Any]
+) -> Any:
+    """The object of a flag, a tuple of them in order, or {head: object}."""
+    if not isinstance(value, list):
+        return _object(item, classes, value, values)
+    named = [part for part in value if isinstance(part, tuple)]
+    if named and (len(named) < len(value) or not _by_name(hint)):
+        raise ValueError(
+            f"{flag(item)}: give one for all, or each as {named[0][0]}=NAME"
+            if _by_name(hint)
+            else f"{flag(item)}: {named[0][0]}=... is not to be read; give names, in order"
+        )
+    if named:
+        return {head: _object(item, classes, part, {}) for head, part in named}
+    if len(value) == 1:
+        return _object(item, classes, value[0], values)
+    if not takes_many(hint):
+        raise ValueError(f"{flag(item)} takes one object, or one a head as age=NAME; got {len(value)}")
+    # a flag such as --hflip belongs to the first object that has it
+    taken: set[str] = set()
+    made = []
+    for part in value:
+        kind = _kind(part, classes)
+        own = {dest(f) for f in dataclasses.fields(kind)} - taken if kind in _flagged(item, classes) else set()
+        taken |= own
+        made.append(_object(item, classes, part, {key: values.get(key) for key in own}))
+    kinds = _flagged(item, classes)
+    idle = {dest(f) for c in kinds for f in dataclasses.fields(c) if values.get(dest(f)) is not None} - taken
+    if idle:
+        raise ValueError(f"--{min(idle).replace('_', '-')} has no meaning for {flag(item)} {' '.join(map(str, value))}")
+    return tuple(made)
+
+
+def _kind(value: Any, classes: Sequence[type]) -> Any:
+    """The class of an object, or of a class's name."""
+    return next(found for found in classes if value == found.__name__.lower() or isinstance(value, found))
+
+
 def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, values: Mapping[str, Any]) -> Any:
-    given = {f.name for found in classes for f in dataclasses.fields(found) if values.get(dest(f)) is not None}
-    if value is False:
+    flagged = _flagged(item, classes)
+    given = {f.name for found in flagged for f in dataclasses.fields(found) if values.get(dest(f)) is not None}
+    if value is False or value == "none":
         return None
+    text: dict[str, Any] = {}
+    found: Any
     if isinstance(value, str):
-        found = next(found for found in classes if found.__name__.lower() == value)
+        found = _kind(value, classes)
+    elif dataclasses.is_dataclass(value):
+        if not given:
+            return value
+        found = _kind(value, classes)
+        defaults = found()
+        text = {f.name: getattr(value, f.name) for f in dataclasses.fields(found)}
+        text = {name: part for name, part in text.items() if part != getattr(defaults, name)}
     elif value is True or given and item.default_factory is dataclasses.MISSING:
         found = classes[0]
     elif given:
         found = item.default_factory().__class__  # type: ignore[misc, operator]
     else:
         return _UNSET
-    own = {f.name: f for f in dataclasses.fields(found)}
+    own = {f.name: f for f in dataclasses.fields(found)} if found in flagged else {}
     if foreign := sorted(given - set(own)):
-        having = [c.__name__.lower() for c in classes if foreign[0] in {f.name for f in dataclasses.fields(c)}]
+        having = [c.__name__.lower() for c in flagged if foreign[0] in {f.name for f in dataclasses.fields(c)}]
         raise ValueError(
             f"--{foreign[0].replace('_', '-')} has no meaning for {flag(item)} {found.__name__.lower()}; "
             f"it belongs to {', '.join(having)}"
         )
-    return found(**{name: values[dest(f)] for name, f in own.items() if values.get(dest(f)) is not None})
+    flags = {name: values[dest(f)] for name, f in own.items() if values.get(dest(f)) is not None}
+    return found(**(flags | text))
 
 
 def effective(kind: type, settings: Any) -> dict[str, Any]:
     """The flags (by their keys in a YAML file) that make these settings again; None and empty ones left out."""
     plain: dict[str, Any] = {}
+    objects, hints = variants(kind), typing.get_type_hints(kind)
     for item in dataclasses.fields(kind):
         value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value):
-            optional = item.default is None and item.default_factory is dataclasses.MISSING
-            plain[dest(item)] = True if optional else type(value).__name__.lower()
+        if dataclasses.is_dataclass(value) and type(value) in _flagged(item, objects[item.name]):
+            plain[dest(item)] = (
+                True if _is_switch(item, hints[item.name], objects[item.name]) else type(value).__name__.lower()
+            )
             plain |= effective(type(value), value)
+        elif item.name in objects and value is not None:
+            plain[dest(item)] = _texts(value)
         elif isinstance(value, Mapping):
             plain |= {dest(item): dict(value)} if value else {}
         elif value is not None and value != ():
-            plain[dest(item)] = list(value) if isinstance(value, tuple) else value
+            spans = isinstance(value, tuple) and isinstance(value[0], tuple)
+            texts = [f"{low:g}-{high:g}" for low, high in value] if spans else value
+            plain[dest(item)] = list(texts) if isinstance(value, tuple) else value
     return plain
 
 
-def yaml_tokens(path: str | Path, parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, list[str]]]:
-    """A YAML file of flags as command-line tokens, read and checked the same way: (flags, positionals).
+def _texts(value: Any) -> Any:
+    """Objects as text: one, a list in order, or {head: text}."""
+    if isinstance(value, Mapping):
+        return {name: spell(part) for name, part in value.items()}
+    return [spell(part) for part in value] if isinstance(value, tuple) else spell(value)
 
-    Raises: FileNotFoundError; ValueError for a file that is no mapping, or an unknown key, with the nearest one.
-    """
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML file of flags. Raises: FileNotFoundError; ValueError for a file that is no YAML or no mapping."""
     import yaml
 
     path = Path(path)
@@ -164,6 +272,16 @@ def yaml_tokens(path: str | Path, parser: argparse.ArgumentParser) -> tuple[list
         raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}; expected lines such as 'epochs: 10'")
+    return content
+
+
+def yaml_tokens(
+    content: Mapping[Any, Any], parser: argparse.ArgumentParser, path: str | Path
+) -> tuple[list[str], dict[str, list[str]]]:
+    """A mapping of flags (of the file `path`) as command-line tokens, checked the same way: (flags, positionals).
+
+    Raises: ValueError for an unknown key, with the nearest one.
+    """
     actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
     tokens: list[str] = []
     positionals: dict[str, list[str]] = {}
@@ -231,6 +349,14 @@ def _plain(hint: Any) -> Any:
     """The type without `| None`."""
     members = [member for member in typing.get_args(hint) if member is not types.NoneType]
     return members[0] if isinstance(hint, types.UnionType) and len(members) == 1 else hint
+
+
+def _span(text: str) -> tuple[float, float]:
+    low, _, high = text.partition("-")
+    try:
+        return float(low), float(high or low)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected years as 57-59") from None
 
 
 def _pair(of: type) -> Callable[[str], tuple[str, Any]]:

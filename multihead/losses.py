@@ -1,4 +1,4 @@
-"""Losses on target rows with mass, and the targets they read.
+"""Losses: their settings, and the loss of one head on target rows with mass.
 
 A target row (C,) sums to its mass: 1 for a known label, 0 for an unknown one, between them when mixed with unknown.
 A head's loss is sum(mass * loss(row / mass)) / sum(mass), so an unknown row has no part in it and no gradient.
@@ -6,68 +6,276 @@ A head's loss is sum(mass * loss(row / mass)) / sum(mass), so an unknown row has
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import difflib
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
 
-from multihead.labels import UNKNOWN, Head, base
+from multihead.options import between, choice, option
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
+    from multihead.labels import Head
 
-def targets(labels: torch.Tensor, heads: Sequence[Head], smoothing: float = 0.0) -> dict[str, torch.Tensor]:
-    """Target rows {head: (B, C)} of labels (B, base heads); a flat head's row is the product of its parts' rows.
+WORDS = ("inverse", "effective")  # class weights that are worked out from the training rows
+WEIGHTS_HELP = "weight of each class: numbers, inverse (1 / training rows) or effective (effective number of rows)"
+SMOOTHING_HELP = "share of a row's mass that is spread evenly over the classes, from 0 to below 1"
 
-    smoothing spreads that share of each row's mass evenly over its head's classes.
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy: -log p of the true class.
+
+    class_weights: a row of a class counts as if its photo were there so many times; None, a number for each class,
+    "inverse" (1 / training rows of the class) or "effective" ((1 - b) / (1 - b ** rows) with b = .999, Cui et al.
+    2019, arXiv 1901.05555). Only their ratios matter. A class without training rows gets weight 0 from either word.
     """
-    import torch.nn.functional as F
 
-    rows = {}
-    for column, head in enumerate(base(heads)):
-        label = labels[:, column]
-        known = (label != UNKNOWN)[:, None]
-        hot = F.one_hot(label.clamp(min=0), len(head.classes)).float()  # (B, C)
-        rows[head.name] = (hot * (1 - smoothing) + smoothing / len(head.classes)) * known
-    return {head.name: _row(head, rows) for head in heads}
+    class_weights: str | tuple[float, ...] | None = option(None, WEIGHTS_HELP)
+    smoothing: float = option(0.0, SMOOTHING_HELP)
+
+    def __post_init__(self) -> None:
+        _check_weights("crossentropy", self.class_weights, self.smoothing)
 
 
-def _row(head: Head, rows: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    if not head.parts:
-        return rows[head.name]
-    product = rows[head.parts[0].name]
-    for part in head.parts[1:]:
-        product = (product[:, :, None] * rows[part.name][:, None, :]).flatten(1)  # (B, C so far)
-    return product
+@dataclass(frozen=True)
+class Focal:
+    """Cross-entropy that counts well answered rows less: -(1 - p) ** gamma * log p of the true class.
 
-
-def cross_entropy(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy (scalar) of logits (B, C) against target rows (B, C) with mass; 0 where no row has mass.
-
-    Cross-entropy is linear in the row, so mass * loss(row / mass) is the loss of the row itself.
-
-    Raises: ValueError where the shapes differ.
+    class_weights: see CrossEntropy. Source: Lin et al. 2017, arXiv 1708.02002, equation 4.
     """
-    if logits.shape != rows.shape:
-        raise ValueError(f"logits {tuple(logits.shape)} and target rows {tuple(rows.shape)} differ in shape")
-    known = rows.sum(1) > 0
+
+    gamma: float = option(2.0, "how much less a well answered row counts; 0 is cross-entropy (focal)")
+    class_weights: str | tuple[float, ...] | None = option(None, WEIGHTS_HELP)
+    smoothing: float = option(0.0, SMOOTHING_HELP)
+
+    def __post_init__(self) -> None:
+        between("focal", "gamma", self.gamma, 0)
+        _check_weights("focal", self.class_weights, self.smoothing)
+
+
+@dataclass(frozen=True)
+class SoftF1:
+    """1 - macro F1 of a batch, counted in probabilities, over the classes that the batch's target rows hold.
+
+    It looks at a whole batch at once: use it with larger batches, or in a Sum.
+    """
+
+
+@dataclass(frozen=True)
+class SymmetricCrossEntropy:
+    """alpha * cross-entropy + beta * the same with target and answer exchanged; it bears wrong labels better.
+
+    The log of a target below 1e-4 is log 1e-4, as in the authors' code. class_weights: see CrossEntropy.
+    Source: Wang et al. 2019, arXiv 1908.06112, equation 7.
+    """
+
+    alpha: float = option(0.1, "factor of the cross-entropy (symmetriccrossentropy)")
+    beta: float = option(1.0, "factor of the reverse cross-entropy (symmetriccrossentropy)")
+    class_weights: str | tuple[float, ...] | None = option(None, WEIGHTS_HELP)
+
+    def __post_init__(self) -> None:
+        between("symmetriccrossentropy", "alpha", self.alpha, 0)
+        between("symmetriccrossentropy", "beta", self.beta, 0)
+        _check_weights("symmetriccrossentropy", self.class_weights)
+
+
+@dataclass(frozen=True)
+class Ordinal:
+    """Another loss, on rows whose classes give away some mass to their neighbours, for classes in order (age).
+
+    Every neighbour that there is gets share / 2, the rest stays: a class at an end keeps more. A flat head shares
+    between the classes of its parts that have edges.
+    """
+
+    share: float = option(0.2, "mass that a class gives to its neighbours, half to each (ordinal)")
+    loss: Loss = option(None, "loss on the shared rows (ordinal)", "", CrossEntropy)
+
+    def __post_init__(self) -> None:
+        between("ordinal", "share", self.share, 0, 1)
+        _check_losses("ordinal", (self.loss,))
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The weighted sum of several losses.
+
+    >>> Sum((SoftF1(), Focal()), (0.4, 0.6)).weights
+    (0.4, 0.6)
+    """
+
+    losses: tuple[Loss, ...] = option(None, "losses to add (sum)", "", lambda: (CrossEntropy(),))
+    weights: tuple[float, ...] = option((1.0,), "factor of each loss (sum)")
+
+    def __post_init__(self) -> None:
+        if not self.losses or len(self.losses) != len(self.weights):
+            raise ValueError(
+                f"sum: {len(self.losses)} losses and {len(self.weights)} weights; expected one weight a loss"
+            )
+        _check_losses("sum", self.losses)
+        for weight in self.weights:
+            between("sum", "weight", weight, 0)
+
+
+Loss = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Ordinal | Sum
+Leaf = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy
+Criterion = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[str, Loss]:
+    """The loss of each head: one for all, or {head: loss} with CrossEntropy() for heads not named.
+
+    Raises: ValueError for the name of a head that is not there, or for what is no loss.
+    """
+    names = [head.name for head in heads]
+    given = losses if isinstance(losses, Mapping) else dict.fromkeys(names, losses)
+    if unknown := sorted(set(given) - set(names)):
+        near = difflib.get_close_matches(unknown[0], names, 1, 0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"losses name {unknown}; the heads are {names}{hint}")
+    _check_losses("losses", given.values())
+    return {name: given.get(name, CrossEntropy()) for name in names}
+
+
+def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor) -> Criterion:
+    """A function from logits (B, C) and target rows (B, C) with mass to the head's loss (scalar).
+
+    counts: training mass (C,) of each class, which the class weights "inverse" and "effective" read. The result is 0
+    with a zero gradient where no row has mass, at least in single precision, and raises ValueError where shapes differ.
+
+    Raises: ValueError for counts or class weights that are not one a class, or Ordinal on a flat head none of whose
+    parts has edges.
+    """
+    import numpy as np
+    import torch
+
+    classes = len(head.classes)
+    if tuple(counts.shape) != (classes,):
+        raise ValueError(f"head {head.name!r} has {classes} classes; got counts of shape {tuple(counts.shape)}")
+    mass = counts.detach().cpu().numpy() if isinstance(counts, torch.Tensor) else counts
+    terms = [
+        (factor, leaf, _class_weights(leaf, head, mass)[:, None] * matrix)
+        for factor, leaf, matrix in _leaves(loss, head, np.eye(classes))
+    ]
+
+    @functools.cache
+    def spreads(device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
+        return [torch.as_tensor(spread, device=device, dtype=dtype) for *_, spread in terms]
+
+    def value(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        if logits.shape != rows.shape or logits.shape[1:] != (classes,):
+            shapes = f"logits {tuple(logits.shape)} and target rows {tuple(rows.shape)}"
+            raise ValueError(f"head {head.name!r} expects (B, {classes}) twice, got {shapes}")
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        rows = rows.to(logits.dtype)
+        each = zip(terms, spreads(logits.device, logits.dtype))
+        # a sum of products, not a matrix product, which autocast would take in half precision
+        parts = [
+            factor * _value(leaf, logits, (rows[:, :, None] * spread).sum(1)) for (factor, leaf, _), spread in each
+        ]
+        return torch.stack(parts).sum()
+
+    return value
+
+
+def _leaves(loss: Loss, head: Head, matrix: np.ndarray) -> Iterator[tuple[float, Leaf, np.ndarray]]:
+    """The plain losses in a loss: factor, loss, and the row-stochastic matrix (C, C) that its target rows go through.
+
+    Class weights come before the matrix: a photo that is there w times is w times the same smoothed row.
+    """
+    if isinstance(loss, Sum):
+        for weight, part in zip(loss.weights, loss.losses):
+            yield from ((weight * factor, leaf, through) for factor, leaf, through in _leaves(part, head, matrix))
+    elif isinstance(loss, Ordinal):
+        if head.parts and not any(part.edges for part in head.parts):
+            raise ValueError(f"head {head.name!r} has no part with edges, so Ordinal has no neighbours to share with")
+        yield from _leaves(loss.loss, head, matrix @ _matrix(head, share=loss.share))
+    else:
+        yield 1.0, loss, matrix @ _matrix(head, smoothing=getattr(loss, "smoothing", 0.0))
+
+
+def _matrix(head: Head, smoothing: float = 0.0, share: float = 0.0) -> np.ndarray:
+    """Where the mass of each class goes (C, C), each row of sum 1; of a flat head the Kronecker product of its parts'.
+
+    smoothing: goes to all classes alike. share: goes to the neighbours, in a flat head only of parts that have edges.
+    """
+    import numpy as np
+
+    matrix: np.ndarray = np.eye(1)
+    for part in head.parts or (head,):
+        classes = len(part.classes)
+        given = (np.eye(classes, k=1) + np.eye(classes, k=-1)) * (share / 2 if part.edges or part is head else 0)
+        own = given + np.diag(1 - given.sum(1))
+        matrix = np.kron(matrix, (1 - smoothing) * own + smoothing / classes)
+    return matrix
+
+
+def _class_weights(loss: Leaf, head: Head, counts: np.ndarray) -> np.ndarray:
+    """The weight (C,) of each class, the largest 1."""
+    import numpy as np
+
+    given = getattr(loss, "class_weights", None)
+    if given is None:
+        return np.ones(len(counts))
+    if not isinstance(given, str):
+        if len(given) != len(counts):
+            raise ValueError(f"head {head.name!r} expects {len(counts)} class_weights, got {len(given)}: {given}")
+        return np.asarray(given, dtype=float) / max(given)
+    there = np.asarray(counts, dtype=float) > 0
+    rows = np.where(there, counts, 1).astype(float)
+    number = rows if given == "inverse" else -np.expm1(rows * math.log(0.999))  # (1 - b ** rows), without the (1 - b)
+    weights = there / number
+    return weights / (weights.max() or 1.0)
+
+
+def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    mass = rows.sum(1)
+    known = mass > 0
     # masked before the softmax: an unknown row's gradient is exactly zero, even where its logits are not finite
-    log_probs = logits.float().masked_fill(~known[:, None], 0).log_softmax(1)
-    return -(rows * log_probs).sum() / rows.sum().clamp(min=1e-12)
+    log_probs = logits.masked_fill(~known[:, None], 0).log_softmax(1)
+    if isinstance(loss, SoftF1):
+        return _soft_f1(log_probs.exp(), rows)
+    if isinstance(loss, SymmetricCrossEntropy):
+        q = rows / mass.masked_fill(~known, 1)[:, None]
+        reverse = -(log_probs.exp() * q.clamp(min=1e-4).log()).sum(1)
+        summed = -loss.alpha * (rows * log_probs).sum() + loss.beta * (mass * reverse).sum()
+    elif isinstance(loss, Focal):
+        # the bound keeps the slope of the power finite where p is 1 and gamma below 1
+        missing = (-log_probs.expm1()).clamp(min=1e-12)  # 1 - p
+        summed = -(rows * missing**loss.gamma * log_probs).sum()
+    else:
+        summed = -(rows * log_probs).sum()
+    return summed / mass.sum().clamp(min=1e-30)
 
 
-def total(
-    logits: Mapping[str, torch.Tensor], rows: Mapping[str, torch.Tensor], weights: Mapping[str, float]
-) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss (scalar) and the loss of each head: the weighted mean over the heads that have mass in this batch.
+def _soft_f1(probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    held = rows.sum(0)  # (C,): tp + fn
+    answered = (rows.sum(1, keepdim=True) * probs).sum(0)  # (C,): tp + fp
+    f1 = 2 * (rows * probs).sum(0) / (held + answered).clamp(min=1e-30)
+    present = held > 0
+    return ((1 - f1) * present).sum() / present.sum().clamp(min=1)
 
-    weights: {head: weight}, 1 for heads not named.
 
-    Raises: ValueError for a weight of a head that the model lacks.
-    """
-    if unknown := sorted(set(weights) - set(logits)):
-        raise ValueError(f"head_weights names {unknown}; the model's heads are {sorted(logits)}")
-    each = {name: cross_entropy(logits[name], rows[name]) for name in logits}
-    shares = {name: weights.get(name, 1.0) * float(rows[name].sum() > 0) for name in logits}
-    whole = sum(shares.values()) or 1.0
-    # a head without mass enters with factor 0: its parameters keep a gradient, as distributed training needs
-    return sum(each[name] * (shares[name] / whole) for name in logits), each  # type: ignore[return-value]
+def _check_weights(owner: str, weights: str | tuple[float, ...] | None, smoothing: float = 0.0) -> None:
+    if not isinstance(smoothing, (int, float)) or not 0 <= smoothing < 1:
+        raise ValueError(f"{owner}: smoothing is {smoothing!r}; expected 0 <= smoothing < 1")
+    if isinstance(weights, str):
+        choice(owner, "class_weights", weights, WORDS)
+    elif weights is not None:
+        numbers = isinstance(weights, tuple) and all(isinstance(weight, (int, float)) for weight in weights)
+        if not numbers or not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+            raise ValueError(
+                f"{owner}: class_weights is {weights!r}; expected a tuple of numbers >= 0, one a class and not all 0, "
+                f"or {' or '.join(map(repr, WORDS))}"
+            )
+
+
+def _check_losses(owner: str, losses: Iterable[object]) -> None:
+    for loss in losses:
+        if not isinstance(loss, Loss):
+            names = ", ".join(kind.__name__ for kind in get_args(Loss))
+            raise ValueError(f"{owner}: {loss!r} is no loss; expected one of {names}, as in CrossEntropy()")

@@ -9,9 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field
 
 
-def option(default: object, help: str, flag: str = "", factory: object = None, short: str = "") -> typing.Any:
-    """A dataclass field with its help and, where it differs from the field's name, its command-line flag."""
-    metadata = {"help": help, "flag": flag, "short": short}
+def option(
+    default: object,
+    help: str,
+    flag: str = "",
+    factory: object = None,
+    short: str = "",
+    flagged: Sequence[type] | None = None,
+) -> typing.Any:
+    """A dataclass field with its help and, where it differs from the field's name, its command-line flag.
+
+    flagged: for a field that holds an object, the classes whose own fields become flags too (default: all of them).
+    """
+    metadata = {"help": help, "flag": flag, "short": short, "flagged": flagged}
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)  # type: ignore[call-overload]
     return field(default=default, metadata=metadata)

@@ -80,3 +80,11 @@ def share_buffers(model: nn.Module) -> None:
     if world() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
+
+
+def average_gradient(parameter: nn.Parameter) -> None:
+    """Make the parameter's gradient the mean over the processes; for what is not part of the parallel model."""
+    if world() > 1:
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        dist.all_reduce(gradient)
+        parameter.grad = gradient / world()

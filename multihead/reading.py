@@ -208,7 +208,9 @@ def _photos(
         if head.edges:
             found["years"] = one_number(found["years"].to_numpy(), years, head)
             warn_of_bands(source, own, years, head)
-    rest = [c for c in table.columns if c not in [*PLAIN, *found.columns] and ":" not in c and not c.endswith("_band")]
+    others = [column for column in table.columns if column not in [*PLAIN, *found.columns]]
+    soft = answered and "label" not in table  # a teacher's answers beside labels (`multihead.soften`), not instead
+    rest = [c for c in others if (":" not in c or soft and c.startswith("joint:")) and not c.endswith("_band")]
     for name in rest:
         found[name] = table[name]
     _refuse_repeats(found)

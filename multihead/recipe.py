@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from multihead.augment import Augment, Flip
+from multihead.augment import Augment, Diary, Flip, Gentle, check
+from multihead.balance import Balance, Fixed
+from multihead.losses import CrossEntropy, Loss
+from multihead.mixing import Mix
 from multihead.optim import AdamW, Optim
-from multihead.options import option, variants
+from multihead.options import between, choice, option, variants
+from multihead.samplers import Sampler
 from multihead.schedules import OneCycle, Schedule
 
 
@@ -25,11 +29,18 @@ class EMA:
 class Recipe:
     """Everything that decides how a model is trained, except the model and the photos.
 
-    head_weights: {head name: weight of its loss}, 1 for heads not named. smoothing: label smoothing. grad_accum_steps:
-    batches per step of the optimiser. select: "best" keeps the epoch with the best validation score, "last" scores
-    only after the last epoch and keeps it. patience: stop after so many epochs without a better score. age. missing:
-    what becomes of a photo without a known face when a crop needs one ("full": read the whole photo, "skip", "error").
-    recovery_interval: optimiser steps between two checkpoints inside an epoch.
+    losses: one loss for all heads, or {head name: loss}, cross-entropy for heads not named. head_weights: {head name:
+    weight of its loss}, 1 for heads not named. smoothing: label smoothing. mix: CutMix or MixUp of training batches.
+    augment: one change of the training photos, or a tuple of them in their order. epoch_photos: photos an epoch, by
+    default as many as there are. head_lr: the heads' rate as a multiple of the backbone's. freeze_epochs: epochs in
+    which the backbone stands still. crop_drop: how often a photo with several crops loses one. age_edges: age bands of
+    training, in place of the head's own. drop_zones: (from, to) years whose age is left out. soft_bands: width in years
+    of the Gaussian that spreads an age over the bands. distill: share of a teacher's answers in the targets, where the
+    photos carry some (see `multihead.teaching`). grad_accum_steps: batches per step of the optimiser. select: "best"
+    keeps the epoch with the best validation score, "last" keeps the last. val_interval: epochs between two
+    validations; None is every epoch, with select="last" only the last. patience: stop after so many epochs without a
+    better score. missing: what becomes of a photo without a known face when a crop needs one ("full": read the whole
+    photo, "skip", "error"). recovery_interval: optimiser steps between two checkpoints inside an epoch.
 
     Raises: ValueError that names the field, what it holds and what was expected.
 
@@ -39,17 +50,35 @@ class Recipe:
 
     epochs: int = option(10, "passes over the training photos")
     batch_size: int = option(32, "photos a batch, on each process", short="-b")
+    epoch_photos: int | None = option(None, "photos an epoch (default: all of them, once)")
     optim: Optim = option(None, "optimiser", "opt", AdamW)
+    head_lr: float = option(1.0, "the heads' learning rate as a multiple of the backbone's")
+    layer_decay: float | None = option(None, "factor of the learning rate from a layer to the one before")
     schedule: Schedule = option(None, "course of the learning rate", "sched", OneCycle)
-    augment: Augment = option(None, "changes of the training photos", "aug", Flip)
-    smoothing: float = option(0.0, "label smoothing, from 0 to below 1")
+    augment: Augment | tuple[Augment, ...] = option(
+        None, "changes of the training photos, in order", "aug", Flip, flagged=(Flip, Diary, Gentle)
+    )
+    mix: Mix | None = option(None, "mixing of training photos", flagged=())
+    losses: Loss | Mapping[str, Loss] = option(
+        None, "loss of all heads, or of each as age=ordinal", "loss", CrossEntropy, flagged=()
+    )
+    balance: Balance = option(None, "weights of the heads' losses", "", Fixed, flagged=())
     head_weights: Mapping[str, float] = option(None, "weight of a head's loss, as age=2 mask=1", "", dict)
+    smoothing: float = option(0.0, "label smoothing, from 0 to below 1")
+    sampler: Sampler | None = option(None, "how often each photo is drawn", flagged=())
+    freeze_epochs: int = option(0, "first epochs in which only the heads learn")
+    crop_drop: float = option(0.0, "how often a photo with several crops loses one")
+    age_edges: tuple[float, ...] | None = option(None, "age bands of training, as 30 58")
+    drop_zones: tuple[tuple[float, float], ...] = option((), "ages that training leaves out, as 57-59 28-29")
+    soft_bands: float | None = option(None, "years by which an age is spread over the bands")
+    distill: float = option(0.0, "share of a teacher's answers in the targets")
     grad_accum_steps: int = option(1, "batches a step of the optimiser")
     clip_grad: float | None = option(None, "largest norm of the gradient")
     ema: EMA | None = option(None, "keep a moving average of the weights", "model-ema")
     amp: bool = option(False, "bfloat16 autocast")
     channels_last: bool = option(True, "memory format channels_last")
     select: str = option("best", "which epoch is kept: best (on the validation rows) or last")
+    val_interval: int | None = option(None, "epochs between two validations")
     patience: int | None = option(None, "stop after so many epochs without a better score")
     missing: str = option("full", "a photo without a face where a crop needs one: full, skip or error")
     recovery_interval: int = option(100, "steps between two checkpoints inside an epoch")
@@ -57,20 +86,37 @@ class Recipe:
 
     def __post_init__(self) -> None:
         least = {"epochs": 1, "batch_size": 1, "grad_accum_steps": 1, "recovery_interval": 1, "seed": 0}
+        least |= {"freeze_epochs": 0} | {
+            name: 1 for name in ("epoch_photos", "val_interval") if getattr(self, name) is not None
+        }
         for name, bound in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < bound:
                 raise ValueError(f"recipe: {name} is {value!r}; expected a whole number >= {bound}")
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
-        choices = {"select": ("best", "last"), "missing": ("full", "skip", "error")}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"recipe: {name} is {getattr(self, name)!r}; expected one of {', '.join(allowed)}")
+        choice("recipe", "select", self.select, ("best", "last"))
+        choice("recipe", "missing", self.missing, ("full", "skip", "error"))
+        for name in ("distill", "crop_drop"):
+            between("recipe", name, getattr(self, name), 0, 1)
+        for name in ("head_lr", "layer_decay", "soft_bands"):
+            if getattr(self, name) is not None:
+                between("recipe", name, getattr(self, name), 0, open_low=True)
+        if any(len(zone) != 2 or zone[0] > zone[1] for zone in self.drop_zones):
+            raise ValueError(f"recipe: drop_zones is {self.drop_zones!r}; expected pairs of years, as ((57, 59),)")
         if self.patience is not None and (self.patience < 1 or self.select == "last"):
             raise ValueError(f"recipe: patience is {self.patience!r}; expected >= 1, with select='best'")
+        self._check_objects()
+
+    def _check_objects(self) -> None:
         for name, union in variants(Recipe).items():
             value = getattr(self, name)
-            if not (isinstance(value, union) or value is None and name == "ema"):
+            held = tuple(value.values()) if name == "losses" and isinstance(value, Mapping) else (value,)
+            if name == "augment":
+                check(value)
+            elif not all(isinstance(part, union) or part is None and name in OPTIONAL for part in held):
                 names = ", ".join(kind.__name__ for kind in union)
                 raise ValueError(f"recipe: {name} is {value!r}; expected one of {names}, as in {union[0].__name__}()")
+
+
+OPTIONAL = ("ema", "mix", "sampler")

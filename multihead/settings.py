@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.options import option
+from multihead.options import choice, option
 
 if TYPE_CHECKING:
     from multihead.data import Photos
@@ -41,6 +41,16 @@ class Network:
     )
     drop: float = option(0.0, "dropout before the heads")
     drop_path: float = option(0.0, "stochastic depth of the backbone")
+
+
+@dataclass(frozen=True)
+class Training:
+    """Which photos train."""
+
+    rows: str = option("all", "training rows: all, or full (those whose heads are all known)")
+
+    def __post_init__(self) -> None:
+        choice("training", "rows", self.rows, ("all", "full"))
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,53 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
             check_disjoint(more, part)
         training = training + more
     return training, valid
+
+
+def chosen_rows(photos: Photos, training: Training) -> Photos:
+    """The photos that may train. Raises: ValueError where none is left."""
+    from multihead.labels import UNKNOWN
+
+    if training.rows == "all":
+        return photos
+    kept = photos[(photos.labels() != UNKNOWN).all(1)]
+    if not len(kept):
+        raise ValueError("--rows full: no training photo has all its heads known")
+    return kept
+
+
+MIXES = ("cutmix", "mixup")
+
+
+def add_mix_flags(parser: argparse.ArgumentParser) -> None:
+    """timm's flags of mixing, each short for a part of --mix."""
+    group = parser.add_argument_group("mixing, as timm names it")
+    for name in MIXES:
+        group.add_argument(f"--{name}", type=float, metavar="ALPHA", help=f"short for --mix '{name}(alpha=ALPHA)'")
+    group.add_argument("--mixup-prob", type=float, help="how often a batch is mixed")
+    group.add_argument("--mixup-off-epoch", type=int, help="first epoch without mixing")
+
+
+def build_recipe(values: Mapping[str, Any]) -> Any:
+    """The Recipe of parsed flags, timm's flags of mixing included.
+
+    Raises: ValueError where two flags ask for different mixing, or a part of one for none.
+    """
+    import dataclasses
+
+    from multihead.mixing import CutMix, MixUp
+    from multihead.recipe import Recipe
+
+    recipe = flags.build(Recipe, values)
+    kinds = {"cutmix": CutMix, "mixup": MixUp}
+    asked = [name for name in MIXES if values.get(name)]
+    if len(asked) + (recipe.mix is not None) > 1:
+        raise ValueError(f"--{' and --'.join([*asked, *(['mix'] if recipe.mix else [])])}: choose one")
+    mix = kinds[asked[0]](alpha=values[asked[0]]) if asked else recipe.mix
+    parts = {"prob": values.get("mixup_prob"), "off_epoch": values.get("mixup_off_epoch")}
+    given = {name: value for name, value in parts.items() if value is not None}
+    if given and mix is None:
+        raise ValueError("--mixup-prob and --mixup-off-epoch belong to --cutmix, --mixup or --mix")
+    return dataclasses.replace(recipe, mix=dataclasses.replace(mix, **given) if given else mix)
 
 
 def label_heads(model: Any) -> tuple[Head, ...]:
@@ -175,3 +232,19 @@ def device(name: str) -> Any:
     if not name.startswith(("cpu", "cuda", "mps")) or name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto")
     return torch.device(name)
+
+
+def with_tta(model: Any, views: Sequence[str]) -> Any:
+    """The model, answering with the mean over these views where some are named."""
+    from multihead.tta import from_names
+
+    return from_names(model, views) if views else model
+
+
+def speaker(args: argparse.Namespace) -> Callable[[str], None]:
+    """What a verb says with: print, or nothing with --quiet."""
+    return silent if args.quiet else lambda text: print(text, flush=True)
+
+
+def silent(text: str) -> None:
+    """Say nothing."""

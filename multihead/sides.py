@@ -3,30 +3,69 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 
-from multihead import ranks
-from multihead.augment import Augment
-from multihead.batches import PhotoSet
+from multihead import ranks, teaching
+from multihead.augment import Plain, members
+from multihead.batches import PhotoSet, mask_classes
 from multihead.boxes import locate_faces
 from multihead.data import Photos
-from multihead.labels import UNKNOWN, Head, base, encode, joint, size
-from multihead.model import Model
+from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, size
+from multihead.logs import bar
+from multihead.masks import DrawnMask
+from multihead.points import locate_points
 from multihead.recipe import Recipe
+from multihead.samplers import row_weights
+from multihead.targets import Targets, band_rows, one_hot, smooth, teach
 
 
 class Ready:
-    """Photos that can be read, with their crops in memory where they fit: what one side of a run reads."""
+    """Photos that can be read, with their crops in memory where they fit: what one side of a run reads.
 
-    def __init__(self, model: Model, photos: Photos, recipe: Recipe, augment: Augment, workers: int) -> None:
-        located = ranks.first_then_rest(lambda: locate_faces(photos, model.crops, missing=recipe.missing))
+    training: whether the photos are changed as the recipe says. decoded: a dictionary in which several runs share
+    decoded crops.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[Head],
+        photos: Photos,
+        recipe: Recipe,
+        *,
+        training: bool,
+        workers: int = 0,
+        decoded: MutableMapping[Any, Any] | None = None,
+    ) -> None:
+        cut = crops(heads)
+        located = ranks.first_then_rest(lambda: locate_faces(photos, cut, missing=recipe.missing))
         self.photos, self.faceless, self.searched = located.photos, located.faceless, located.searched
-        self.held = PhotoSet(self.photos, model.heads, model.crops, augment=augment, seed=recipe.seed)
+        augment = recipe.augment if training else Plain()
+        self.held = PhotoSet(
+            self.photos,
+            heads,
+            cut,
+            augment=augment,
+            points=self._points(heads) if any(isinstance(part, DrawnMask) for part in members(augment)) else None,
+            crop_drop=recipe.crop_drop if training else 0.0,
+            seed=recipe.seed,
+            decoded=decoded,
+        )
         self.unreadable = self.held.fill(workers)
         bad = {row for row, _ in self.unreadable}
         self.rows = np.array([row for row in range(len(self.photos)) if row not in bad], np.int64)
+
+    def _points(self, heads: Sequence[Head]) -> np.ndarray:
+        """Face points (N, 5, 2) of the photos of bare faces, NaN for the others."""
+        names = [head.name for head in base(heads)]
+        bare = mask_classes(heads)[MASK.classes[-1]]
+        label = self.photos.labels(heads)[:, names.index(MASK.name)]
+        rows = np.flatnonzero(label == bare)
+        with bar(len(rows), "face points", ranks.first()) as shown:
+            return ranks.first_then_rest(lambda: locate_points(self.photos, rows, progress=shown.update))
 
     def notes(self, what: str) -> list[str]:
         """What a user should know of these photos, a line each."""
@@ -63,3 +102,39 @@ def prior(labels: np.ndarray, heads: Sequence[Head]) -> tuple[float, ...]:
             each[head.name] = (counts / counts.sum())[None]
         shares = joint(each, table)[0]
     return tuple(float(share) for share in shares)
+
+
+def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Targets:
+    """The target rows of training photos, as the recipe bands, smooths and teaches them.
+
+    Raises: ValueError where the recipe distils and no photo carries a teacher's answers, or age settings of the recipe
+    meet heads without an age.
+    """
+    labels, years, rows = photos.labels(heads), photos.table.years.to_numpy(float), {}
+    table = base(heads)
+    aged = recipe.age_edges or recipe.drop_zones or recipe.soft_bands
+    if aged and not any(head.edges for head in table):
+        raise ValueError(
+            f"recipe: age_edges, drop_zones and soft_bands need a head with edges; got {[head.name for head in table]}"
+        )
+    for column, head in enumerate(table):
+        found = one_hot(torch.from_numpy(labels[:, column]), head)
+        if head.edges:
+            edges, drop, width = recipe.age_edges, recipe.drop_zones, recipe.soft_bands
+            found = band_rows(years, labels[:, column], head, edges=edges, drop=drop, width=width)
+        rows[head.name] = smooth(found, recipe.smoothing)
+    made = Targets(tuple(heads), rows, None, recipe.smoothing)
+    if not recipe.distill:
+        return made
+    taught = teaching.soft_rows(photos, heads)
+    if np.isnan(taught).all():
+        raise ValueError("recipe: distill needs photos with a teacher's answers (joint:0, ...); see teaching.soften")
+    return teach(made, taught, recipe.distill)
+
+
+def draw_weights(side: Ready, heads: Sequence[Head], recipe: Recipe) -> np.ndarray | None:
+    """How often each readable row is drawn (n,), None where the recipe draws each once."""
+    if recipe.sampler is None:
+        return None
+    chosen = side.photos[side.rows]
+    return row_weights(recipe.sampler, chosen.labels(heads), heads, chosen.table.source.tolist())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,25 @@ import torch
 from torch import nn
 
 from multihead import checkpoint, ranks
-from multihead.augment import Plain, photo_seed
+from multihead.augment import photo_seed
+from multihead.balance import combine, epoch_weights, log_variance
 from multihead.batches import Batch, Shuffled, loader
 from multihead.data import Photos, check_disjoint, write_splits
 from multihead.evaluation import answers, autocast, scores
 from multihead.files import write_text
 from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
-from multihead.losses import targets, total
+from multihead.losses import criterion, per_head
 from multihead.metrics import Scores
+from multihead.mixing import mix
 from multihead.model import Model
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
 from multihead.recipe import Recipe
-from multihead.schedules import rate
-from multihead.sides import Ready, prior, report
+from multihead.schedules import Plateau, rate
+from multihead.sides import Ready, draw_weights, prior, report, target_rows
 from multihead.speed import keep_memory
+from multihead.teaching import check_not_pseudo
 
 
 def fit(
@@ -53,23 +56,43 @@ def epochs(
     resume: bool = False,
     workers: int = 2,
     progress: bool = False,
+    decoded: MutableMapping[Any, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train, yielding one row an epoch: epoch, loss, lr, photos_per_s, and the validation scores.
 
     When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one). out: a run
     folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume:
-    go on where the folder's last checkpoint stands. Under torchrun every process calls this; the first one writes.
+    go on where the folder's last checkpoint stands. decoded: a dictionary in which several runs on the same photos
+    share decoded crops. Under torchrun every process calls this; the first one writes.
 
     Raises: LeakError where a person or file is on both sides; ValueError where nothing can be trained on, the loss is
     no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run.
     """
+    options = {"out": out, "resume": resume, "workers": workers, "decoded": decoded}
+    yield from prepare(model, train, valid, recipe, **options).epochs(progress)  # type: ignore[arg-type]
+
+
+def prepare(
+    model: Model,
+    train: Photos,
+    valid: Photos | None = None,
+    recipe: Recipe = Recipe(),
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 2,
+    decoded: MutableMapping[Any, Any] | None = None,
+) -> Run:
+    """The run that `epochs` carries out: photos found, decoded and checked, nothing trained yet."""
     keep_memory()
     ranks.start()
     if valid is not None:
         check_disjoint(train, valid)
+        check_not_pseudo(valid, "validation photos")
     folder = None if out is None else Path(out)
-    ready = Ready(model, train, recipe, recipe.augment, workers)
-    ready_valid = None if valid is None else Ready(model, valid, recipe, Plain(), workers)
+    ready = Ready(model.heads, train, recipe, training=True, workers=workers, decoded=decoded)
+    held_out = {"training": False, "workers": workers, "decoded": decoded}
+    ready_valid = None if valid is None else Ready(model.heads, valid, recipe, **held_out)  # type: ignore[arg-type]
     report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
     run = Run(model, ready, ready_valid, recipe, folder, workers)
     if resume:
@@ -78,7 +101,7 @@ def epochs(
         raise FileExistsError(f"{folder} holds a run; pass resume=True (--resume) to go on, or another folder")
     if folder is not None and ranks.first():
         write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
-    yield from run.epochs(progress)
+    return run
 
 
 class Run:
@@ -89,20 +112,39 @@ class Run:
     ) -> None:
         from timm.utils import ModelEmaV3
 
-        known = (train.held.labels[train.rows] != UNKNOWN).any()
+        known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
         if not len(train.rows) or not known:
             raise ValueError(
                 f"none of {len(train.photos)} training photos can be read and has a label for "
                 f"{[head.name for head in model.space]}"
             )
+        if isinstance(recipe.schedule, Plateau) and (
+            valid is None or recipe.select == "last" and not recipe.val_interval
+        ):
+            raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
         self.model, self.train, self.valid, self.recipe, self.folder = model, train, valid, recipe, folder
         self.workers = workers
         self.device = next(model.parameters()).device
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
+        names = [head.name for head in model.heads]
+        self.targets = target_rows(train.photos, model.heads, recipe)
+        mass, losses = self.targets.mass(train.rows), per_head(recipe.losses, model.heads)
+        self.criteria = {head.name: criterion(losses[head.name], head, mass[head.name]) for head in model.heads}
+        self.targets = self.targets.to(self.device)
+        self.log_variance = log_variance(recipe.balance, names)
+        if self.log_variance is not None:
+            self.log_variance.data = self.log_variance.data.to(self.device)
+        self.optimizer = create_optimizer(
+            model,
+            recipe.optim,
+            head_lr=recipe.head_lr,
+            layer_decay=recipe.layer_decay,
+            extra=[] if self.log_variance is None else [self.log_variance],
+        )
+        self.backbone = [p for p in model.backbone.parameters() if p.requires_grad]
         self.forward = ranks.parallel(model)
-        self.optimizer = create_optimizer(model, recipe.optim)
         self.ema = ModelEmaV3(model, recipe.ema.model_ema_decay, use_warmup=True) if recipe.ema else None
         self.order = Shuffled(
             train.rows,
@@ -111,10 +153,14 @@ class Run:
             seed=recipe.seed,
             rank=ranks.rank(),
             world=ranks.world(),
+            weights=draw_weights(train, model.heads, recipe),
+            count=recipe.epoch_photos,
         )
         self.epoch, self.batch = 1, 0  # the next batch of this process
         self.losses: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
+        self.steps: list[tuple[float, float]] | None = None  # (rate, loss) of each batch, where somebody asks
+        self.course: Callable[[int], float] | None = None  # the rate of each step, in place of the schedule's
         self.best: dict[str, Any] = {"score": float("-inf"), "epoch": 0}
         self.kept: dict[str, torch.Tensor] | None = None
         self.last_scores: Scores | None = None
@@ -153,18 +199,30 @@ class Run:
         self._train_epoch(batches, progress)
         seconds = time.perf_counter() - started
         done = (self.order.steps * self.order.accumulate - first) * self.order.batch_size * ranks.world()
-        count = max(self.losses.pop("batches", 1.0), 1.0)
         row: dict[str, Any] = {"epoch": self.epoch, "lr": self._rate(self.order.steps - 1)}
-        row |= {name: value / count for name, value in self.losses.items()}
+        row |= self._mean_losses()
         row["photos_per_s"] = done / seconds
         row |= self._validate()
         row["seconds"] = time.perf_counter() - started
         return row
 
+    def _mean_losses(self) -> dict[str, float]:
+        """The epoch's mean loss, and each head's over the batches that know it, of all processes."""
+        gathered = ranks.gather(self.losses)
+        names = dict.fromkeys(name for part in gathered for name in part if not name.startswith("n "))
+        sums = {name: sum(part.get(name, 0.0) for part in gathered) for name in names}
+        counts = {name: sum(part.get(f"n {name}", 0.0) for part in gathered) for name in names}
+        return {name: sums[name] / counts[name] for name in names}
+
     def _train_epoch(self, batches: Any, progress: bool) -> None:
         accumulate = self.recipe.grad_accum_steps
         self.order.epoch, self.order.skip = self.epoch, self.batch
-        self.model.train()
+        self._freeze()
+        weights = epoch_weights(self.recipe.balance, self.rows, [head.name for head in self.model.heads])
+        weights = {
+            name: weights.get(name, 1.0) * self.recipe.head_weights.get(name, 1.0)
+            for name in dict.fromkeys([*weights, *self.recipe.head_weights])
+        }
         last = self.rows[-1] if self.rows else {}
         shown = bar(len(self.order) * self.order.batch_size, f"epoch {self.epoch}/{self.recipe.epochs}", progress)
         if "macro_f1" in last:
@@ -172,37 +230,63 @@ class Run:
         with shown:
             for batch in batches:
                 steps = (self.batch + 1) % accumulate == 0
-                self._backward(batch, steps)
+                self._backward(batch, steps, weights)
                 self.batch += 1
                 if steps:
                     self._step()
                 shown.update(len(batch.rows))
 
-    def _backward(self, batch: Batch, last: bool) -> None:
+    def _freeze(self) -> None:
+        """Training mode; in the first epochs, where the recipe says so, the backbone and its statistics stand still."""
+        frozen = self.epoch <= self.recipe.freeze_epochs
+        if any(parameter.requires_grad == frozen for parameter in self.backbone):
+            for parameter in self.backbone:
+                parameter.requires_grad_(not frozen)
+            self.forward = ranks.parallel(self.model)  # it knows the parameters that it averages from the start
+        self.model.train()
+        if frozen:
+            self.model.backbone.eval()
+
+    def _backward(self, batch: Batch, last: bool, weights: Mapping[str, float]) -> None:
         if batch.unreadable:
             raise ValueError(f"a photo can no longer be read: {batch.unreadable[0][1]}; put it back and resume")
+        place = self.batch * ranks.world() + ranks.rank()  # of this batch among all processes'
         batch = batch.to(self.device, self.recipe.channels_last)
-        rows = targets(batch.labels, self.model.heads, self.recipe.smoothing)
+        rows = self.targets.batch(batch.rows.to(self.device), batch.drawn)
+        images = batch.images
+        if self.recipe.mix is not None:
+            seed = photo_seed(self.recipe.seed + 2, self.epoch, place)
+            mixed = {"seed": seed, "epoch": self.epoch}
+            images, rows = mix(self.recipe.mix, images, batch.present, rows, self.model.heads, **mixed)
         quiet = contextlib.nullcontext() if last or ranks.world() == 1 else self.forward.no_sync()  # type: ignore[operator]
-        seed = photo_seed(self.recipe.seed + 1, self.epoch, self.batch * ranks.world() + ranks.rank())
-        with quiet, seeded(seed, self.device):
+        with quiet, seeded(photo_seed(self.recipe.seed + 1, self.epoch, place), self.device):
             with autocast(self.device, self.recipe.amp):
-                logits = self.forward(batch.images, batch.present)
-            loss, each = total(logits, rows, self.recipe.head_weights)
+                logits = self.forward(images, batch.present)
+            each = {name: self.criteria[name](logits[name], rows[name]) for name in logits}
+            known = {name: bool(rows[name].sum() > 0) for name in logits}
+            loss = combine(each, known, weights, self.log_variance)
             if not bool(torch.isfinite(loss)):
                 raise ValueError(
                     f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; "
                     "lower lr, or set clip_grad"
                 )
             (loss / self.recipe.grad_accum_steps).backward()
-        parts = {"loss": loss.item(), **{f"{head}_loss": part.item() for head, part in each.items()}, "batches": 1.0}
-        for name, value in parts.items():
+        self._count({"loss": loss.item()} | {f"{name}_loss": each[name].item() for name in each if known[name]})
+
+    def _count(self, losses: Mapping[str, float]) -> None:
+        """Add a batch's losses to the epoch's sums; "n <name>" is how many batches went into a sum."""
+        for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
+            self.losses[f"n {name}"] = self.losses.get(f"n {name}", 0.0) + 1
+        if self.steps is not None:
+            self.steps.append((self._rate(self.batch // self.recipe.grad_accum_steps), losses["loss"]))
 
     def _step(self) -> None:
         step = self.batch // self.recipe.grad_accum_steps - 1  # within the epoch, from 0
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step)
+            group["lr"] = self._rate(step) * group["lr_scale"]
+        if self.log_variance is not None:
+            ranks.average_gradient(self.log_variance)
         if self.recipe.clip_grad is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
         self.optimizer.step()
@@ -215,13 +299,17 @@ class Run:
 
     def _rate(self, step: int) -> float:
         whole = (self.epoch - 1) * self.order.steps + step
-        optim = self.recipe.optim
-        return rate(self.recipe.schedule, optim.lr, whole, self.order.steps * self.recipe.epochs, self.recipe.epochs)
+        if self.course is not None:
+            return self.course(whole)
+        steps, epochs = self.order.steps * self.recipe.epochs, self.recipe.epochs
+        history = [selection_of(row) for row in self.rows]
+        return rate(self.recipe.schedule, self.recipe.optim.lr, whole, steps, epochs, history=history)
 
     def _validate(self) -> dict[str, Any]:
         """Scores of this epoch as columns of its row; keeps the weights if they are the best, or the last."""
-        last = self.epoch == self.recipe.epochs
-        if self.valid is None or not len(self.valid.rows) or (self.recipe.select == "last" and not last):
+        interval = self.recipe.val_interval or (1 if self.recipe.select == "best" else self.recipe.epochs)
+        due = self.epoch % interval == 0 or self.epoch == self.recipe.epochs
+        if self.valid is None or not len(self.valid.rows) or not due:
             return {}
         found = self._scores(self.valid)
         value, name = found.selection
@@ -257,6 +345,8 @@ class Run:
             self.epoch -= 1
             self._keep(self.last_scores)
         self.model.load_state_dict(self.kept)  # type: ignore[arg-type]
+        for parameter in self.backbone:
+            parameter.requires_grad_(True)
         self.model.eval()
         if self.valid is not None and len(self.valid.rows) and self.kept_scores is None:
             self.kept_scores = self._scores_of_kept()
@@ -291,6 +381,7 @@ class Run:
             "model": self.model.state_dict(),
             "ema": self.ema.module.state_dict() if self.ema else None,
             "optimizer": self.optimizer.state_dict(),
+            "log_variance": self.log_variance,
             "epoch": self.epoch,
             "batch": self.batch,
             "losses": self.losses,
@@ -313,12 +404,22 @@ class Run:
         _check_identity(state["identity"], self._identity(), path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.log_variance is not None:
+            self.log_variance.data.copy_(state["log_variance"])
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.epoch, self.batch, self.losses = state["epoch"], state["batch"], state["losses"]
         self.rows, self.best = state["rows"], state["best"]
         if self.best["epoch"]:
             self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
+
+
+def selection_of(row: Mapping[str, Any]) -> float:
+    """The score that an epoch's row is chosen by, NaN where it was not scored."""
+    if row.get("selected_by") != "mean_head_f1":
+        return float(row.get("macro_f1", float("nan")))
+    heads = [value for name, value in row.items() if name.endswith("_f1") and name != "macro_f1" and value == value]
+    return float(np.mean(heads)) if heads else float("nan")
 
 
 def _stand(ready: Ready) -> str:

@@ -479,7 +479,14 @@ def test_wrong_input_is_one_line_and_status_2(argv, told, tmp_path, data, model_
 # ---- help
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]], ids=str)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        *[["--help"], ["train", "--help"], ["predict", "--help"], ["--version"]],
+        *[[verb, "--help"] for verb in ("compare", "preview", "lr-range", "label")],
+    ],
+    ids=str,
+)
 def test_help_loads_nothing_heavy(argv):
     script = f"""
 import sys

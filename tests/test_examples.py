@@ -21,6 +21,7 @@ def load(name):
 
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
+    tested |= {"compare_arms", "distil", "schedules"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -65,3 +66,21 @@ def test_resume(people, capsys):
     whole, halves = load("resume").main(people / "train", epochs=2, backbone="test_resnet", size=32)
     assert whole == halves
     assert "equal: True" in capsys.readouterr().out
+
+
+def test_compare_arms(people, capsys, tmp_path):
+    found = load("compare_arms").main(people / "train", out=tmp_path / "compare", epochs=1, **TINY)
+    assert set(found.arm) == {"plain", "cutmix"} and (tmp_path / "compare" / "curves.png").is_file()
+    assert "cutmix minus plain, mask macro-F1: " in capsys.readouterr().out
+
+
+def test_distil(people, capsys):
+    found = load("distil").main(people / "train", epochs=1, **TINY)
+    assert list(found) == ["alone", "taught", "teacher"] and all(0 <= f1 <= 1 for f1 in found.values())
+    assert found["alone"] != found["taught"]
+    assert "macro-F1 over 18 classes: alone" in capsys.readouterr().out
+
+
+def test_schedules(capsys, tmp_path):
+    load("schedules").main(tmp_path / "schedules.png")
+    assert (tmp_path / "schedules.png").read_bytes()[:4] == b"\x89PNG" and "OneCycle" in capsys.readouterr().out

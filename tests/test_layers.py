@@ -9,13 +9,14 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options labels crops images losses metrics splits logs speed canvas cells augment optim schedules",
-    "recipe faces model drawing synthetic ranks scanning",
-    "data layouts reading boxes batches checkpoint drawn",
-    "evaluation prediction sides",
+    "files options labels crops images metrics splits logs speed canvas cells plots "
+    "augment masks mixing losses balance optim schedules samplers",
+    "recipe spelling faces model drawing synthetic ranks scanning targets paired",
+    "data layouts reading boxes points batches checkpoint drawn",
+    "evaluation prediction teaching tta sides",
     "train",
-    "ensemble demo",
-    "flags settings cli __main__",
+    "ensemble demo compare lr_range preview",
+    "flags settings arms workbench cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 FOLDER = Path(multihead.__file__).parent

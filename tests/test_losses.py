@@ -1,189 +1,463 @@
+import subprocess
+import sys
+from functools import reduce
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
-from multihead.labels import FLAT, HEADS, Head, encode, size
-from multihead.losses import cross_entropy, targets, total
+from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
+from multihead.losses import (
+    CrossEntropy,
+    Focal,
+    Ordinal,
+    SoftF1,
+    Sum,
+    SymmetricCrossEntropy,
+    criterion,
+    per_head,
+)
 
-PAIR = (Head("a", ("p", "q")), Head("b", ("r", "s", "t")))
+FOUR = Head("four", ("a", "b", "c", "d"))
+COUNTS = np.array([100.0, 10.0, 1.0, 4.0])
+EVERY = [
+    CrossEntropy(),
+    CrossEntropy((3.0, 1.0, 0.0, 2.0), smoothing=0.1),
+    CrossEntropy("inverse"),
+    Focal(),
+    Focal(0.5, "effective", 0.2),
+    SoftF1(),
+    SymmetricCrossEntropy(),
+    SymmetricCrossEntropy(0.5, 0.3, "effective"),
+    Ordinal(),
+    Ordinal(0.4, SoftF1()),
+    Sum((SoftF1(), Focal()), (0.4, 0.6)),
+    Ordinal(0.3, Sum((CrossEntropy("inverse"), SymmetricCrossEntropy()), (2.0, 0.5))),
+]
 
 
-def random_labels(count, unknown, seed=0, heads=HEADS):
+def loss_of(loss, logits, rows, head=FOUR, counts=COUNTS):
+    counts = counts if len(counts) == len(head.classes) else np.ones(len(head.classes))
+    return criterion(loss, head, counts)(logits, rows)
+
+
+def logits_of(count, classes=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, classes, generator=generator, dtype=torch.float64) * 2
+
+
+def rows_of(count, classes=4, seed=0):
+    """Soft rows with masses from 0 to 1, every third row unknown."""
     rng = np.random.default_rng(seed)
-    labels = np.stack([rng.integers(0, len(head.classes), count) for head in heads], 1)
-    labels[rng.random(labels.shape) < unknown] = -1
-    return torch.from_numpy(labels)
+    mass = rng.random(count) * (np.arange(count) % 3 > 0)
+    return torch.from_numpy(rng.dirichlet(np.ones(classes), count) * mass[:, None])
 
 
-def random_logits(count, classes, seed=0):
-    return torch.randn(count, classes, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+def hot(labels, classes=4):
+    labels = torch.as_tensor(labels)
+    return F.one_hot(labels.clamp(min=0), classes).double() * (labels >= 0)[:, None]
 
 
-# ---- targets
+def labels_of(count, seed=0, classes=4):
+    return np.random.default_rng(seed).integers(0, classes, count)
 
 
-def test_targets_by_hand():
-    rows = targets(torch.tensor([[1, -1], [0, 2]]), PAIR, smoothing=0.3)
-    torch.testing.assert_close(rows["a"], torch.tensor([[0.15, 0.85], [0.85, 0.15]]))
-    torch.testing.assert_close(rows["b"], torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.1, 0.8]]))
-
-
-@given(st.integers(0, 10**6), st.floats(0, 0.9))
-def test_a_known_row_has_mass_one_and_an_unknown_row_none(seed, smoothing):
-    labels = random_labels(12, 0.4, seed)
-    rows = targets(labels, [*HEADS, *FLAT][:3], smoothing)
-    for column, head in enumerate(HEADS):
-        torch.testing.assert_close(rows[head.name].sum(1), (labels[:, column] >= 0).float())
-    known = labels.ge(0).all(1)
-    flat_row = targets(labels, FLAT, smoothing)["mask_gender_age"]
-    torch.testing.assert_close(flat_row.sum(1), known.float())
-
-
-def test_a_flat_row_is_the_product_of_its_parts():
-    labels = random_labels(30, 0.2)
-    parts, whole = targets(labels, HEADS, 0.1), targets(labels, FLAT, 0.1)["mask_gender_age"]
-    for row in range(30):
-        product = torch.tensor(
-            [m * g * a for m in parts["mask"][row] for g in parts["gender"][row] for a in parts["age"][row]]
-        )
-        torch.testing.assert_close(whole[row], product)
-    plain = targets(labels, FLAT)["mask_gender_age"]
-    codes = encode(labels)
-    torch.testing.assert_close(plain, F.one_hot(codes.clamp(min=0), size(HEADS)).float() * (codes >= 0)[:, None])
-
-
-# ---- cross-entropy
+# ---- by hand: logits are the logs of easy probabilities
 
 
 def test_cross_entropy_by_hand():
-    logits = torch.tensor([[0.0, 0.0], [0.0, 0.0], [9.0, 9.0]]).log_softmax(1)
-    rows = torch.tensor([[1.0, 0.0], [0.25, 0.25], [0.0, 0.0]])  # masses 1, a half, 0
-    assert cross_entropy(logits, rows).item() == pytest.approx(np.log(2))
-    uneven = torch.tensor([[0.25, 0.75]]).log()
-    assert cross_entropy(uneven, torch.tensor([[0.0, 0.3]])).item() == pytest.approx(-np.log(0.75))
+    logits = torch.tensor([[0.25, 0.75], [0.5, 0.5], [9.0, 1.0]]).log()
+    rows = torch.tensor([[0.0, 1.0], [0.25, 0.25], [0.0, 0.0]])  # masses 1, a half, 0
+    found = loss_of(CrossEntropy(), logits, rows, GENDER)
+    assert found.item() == pytest.approx((-np.log(0.75) - 0.5 * np.log(0.5)) / 1.5)
+    weighted = loss_of(CrossEntropy((1.0, 3.0)), logits, rows, GENDER)
+    assert weighted.item() == pytest.approx((-3 * np.log(0.75) - (0.25 + 0.75) * np.log(0.5)) / 4)
+    smoothed = loss_of(CrossEntropy(smoothing=0.2), logits[:1], rows[:1], GENDER)
+    assert smoothed.item() == pytest.approx(-0.9 * np.log(0.75) - 0.1 * np.log(0.25))
+
+
+def test_focal_by_hand():
+    logits, rows = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.0, 0.3]])
+    assert loss_of(Focal(2.0), logits, rows, GENDER).item() == pytest.approx(-(0.25**2) * np.log(0.75))
+    assert loss_of(Focal(0.0), logits, rows, GENDER).item() == pytest.approx(-np.log(0.75))
+
+
+def test_soft_f1_by_hand():
+    logits = torch.tensor([[0.8, 0.1, 0.1], [0.4, 0.6, 0.0 + 1e-30], [1 / 3, 1 / 3, 1 / 3]]).log()
+    rows = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    first, second = 2 * 0.8 / (1 + 0.8 + 0.4), 2 * 0.6 / (1 + 0.1 + 0.6)  # the third class is not in the batch
+    assert loss_of(SoftF1(), logits, rows, MASK).item() == pytest.approx(1 - (first + second) / 2)
+
+
+def test_symmetric_cross_entropy_by_hand():
+    logits, rows = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.0, 0.4]])
+    wanted = -0.1 * np.log(0.75) - 1.0 * 0.25 * np.log(1e-4)
+    assert loss_of(SymmetricCrossEntropy(), logits, rows, GENDER).item() == pytest.approx(wanted)
+
+
+def test_ordinal_by_hand():
+    probs = np.array([0.1, 0.2, 0.3, 0.4])
+    logits = torch.from_numpy(probs).log()[None]
+    shared = np.array([[0.8, 0.2, 0, 0], [0.2, 0.6, 0.2, 0], [0, 0.2, 0.6, 0.2], [0, 0, 0.2, 0.8]])  # ends keep more
+    for label in range(4):
+        for loss, row in [
+            (Ordinal(0.4), shared[label]),
+            (Ordinal(0.4, CrossEntropy(smoothing=0.2)), 0.8 * shared[label] + 0.05),
+            (Ordinal(0.4, Ordinal(0.4)), shared[label] @ shared),
+        ]:
+            assert loss_of(loss, logits, hot([label])).item() == pytest.approx(-(row * np.log(probs)).sum())
+
+
+def test_sum_by_hand():
+    logits, rows = logits_of(9), rows_of(9)
+    parts = [loss_of(loss, logits, rows) for loss in (SoftF1(), Focal())]
+    torch.testing.assert_close(
+        loss_of(Sum((SoftF1(), Focal()), (0.4, 0.6)), logits, rows), 0.4 * parts[0] + 0.6 * parts[1]
+    )
+    nested = Sum((Sum((CrossEntropy(),), (3.0,)), SoftF1()), (2.0, 0.0))
+    torch.testing.assert_close(loss_of(nested, logits, rows), 6 * loss_of(CrossEntropy(), logits, rows))
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [("inverse", [0.01, 0.1, 1, 0.25]), ("effective", [0.001 / (1 - 0.999**n) for n in (100, 10, 1, 4)])],
+)
+def test_weights_of_a_word_by_hand(word, wanted):
+    logits, rows = logits_of(20), rows_of(20)
+    torch.testing.assert_close(
+        loss_of(CrossEntropy(word), logits, rows), loss_of(CrossEntropy(tuple(wanted)), logits, rows)
+    )
+
+
+# ---- against torch, scikit-learn and loops
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("unknown", [0.0, 0.3])
 def test_cross_entropy_agrees_with_torch(smoothing, unknown):
-    labels, logits = random_labels(40, unknown), random_logits(40, 3)
-    found = cross_entropy(logits, targets(labels, HEADS, smoothing)["mask"])
-    wanted = F.cross_entropy(logits, labels[:, 0], ignore_index=-1, label_smoothing=smoothing)
+    labels, logits = labels_of(40), logits_of(40).requires_grad_()
+    labels[np.random.default_rng(1).random(40) < unknown] = -1
+    found = loss_of(CrossEntropy(smoothing=smoothing), logits, hot(labels))
+    wanted = F.cross_entropy(logits, torch.from_numpy(labels), ignore_index=-1, label_smoothing=smoothing)
     torch.testing.assert_close(found, wanted)
     ours, theirs = (torch.autograd.grad(loss, logits, retain_graph=True)[0] for loss in (found, wanted))
     torch.testing.assert_close(ours, theirs)
 
 
+def test_class_weights_agree_with_torch():
+    labels, logits = labels_of(40), logits_of(40)
+    labels[::7] = -1
+    wanted = F.cross_entropy(
+        logits, torch.from_numpy(labels), torch.tensor([3.0, 1.0, 0.5, 2.0]).double(), ignore_index=-1
+    )
+    torch.testing.assert_close(loss_of(CrossEntropy((3.0, 1.0, 0.5, 2.0)), logits, hot(labels)), wanted)
+
+
 def test_cross_entropy_agrees_with_torch_on_mixed_rows():
-    logits = random_logits(20, 3)
-    rows = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(3), 20)).float()
-    torch.testing.assert_close(cross_entropy(logits, rows), F.cross_entropy(logits, rows))
-    mass = torch.rand(20, 1, generator=torch.Generator().manual_seed(1))
-    each = F.cross_entropy(logits, rows, reduction="none")
-    torch.testing.assert_close(cross_entropy(logits, rows * mass), (each * mass[:, 0]).sum() / mass.sum())
+    logits, rows = logits_of(20), rows_of(20)
+    q, mass = rows / rows.sum(1, keepdim=True).clamp(min=1e-12), rows.sum(1)
+    wanted = (F.cross_entropy(logits, q, reduction="none") * mass).sum() / mass.sum()
+    torch.testing.assert_close(loss_of(CrossEntropy(), logits, rows), wanted)
 
 
-def test_the_gradient_is_right():
-    logits, rows = random_logits(6, 4), torch.rand(6, 4, generator=torch.Generator().manual_seed(2))
-    rows[3] = 0
-    cross_entropy(logits, rows).backward()
-    wanted = (logits.softmax(1) * rows.sum(1, keepdim=True) - rows) / rows.sum()
-    torch.testing.assert_close(logits.grad, wanted)
-    with torch.no_grad():  # and by differences of the loss itself
-        step = torch.zeros(6, 4)
-        step[2, 1] = 1e-2
-        slope = (cross_entropy(logits + step, rows) - cross_entropy(logits - step, rows)) / 2e-2
-    assert slope.item() == pytest.approx(logits.grad[2, 1].item(), abs=1e-4)
+def loops(loss, logits, rows, weights):
+    """Focal and symmetric cross-entropy, photo by photo and class by class; weights are shares of a photo's row."""
+    top, bottom = 0.0, 0.0
+    for logit, row in zip(logits.numpy(), rows.numpy()):
+        row = row * weights
+        mass = row.sum()
+        if mass == 0:
+            continue
+        p = np.exp(logit) / np.exp(logit).sum()
+        value = 0.0
+        for c, share in enumerate(row / mass):
+            if isinstance(loss, Focal):
+                share = share * (1 - loss.smoothing) + loss.smoothing / len(row)
+                value += share * (1 - p[c]) ** loss.gamma * -np.log(p[c])
+            else:
+                value += loss.alpha * share * -np.log(p[c]) + loss.beta * p[c] * -np.log(max(share, 1e-4))
+        top, bottom = top + mass * value, bottom + mass
+    return top / bottom
+
+
+@pytest.mark.parametrize("weights", [None, (3.0, 1.0, 0.0, 2.0)])
+@pytest.mark.parametrize(
+    "kind", [lambda w: Focal(2.0, w), lambda w: Focal(0.7, w, 0.1), lambda w: SymmetricCrossEntropy(0.4, 0.7, w)]
+)
+def test_losses_agree_with_loops(kind, weights):
+    logits, rows = logits_of(30), rows_of(30)
+    rows[1] = torch.tensor([0.0, 0, 0.5, 0])  # a row of the class of weight 0, and of zeros to clamp
+    rows[2] = torch.tensor([0.3, 0, 0, 0])
+    wanted = loops(kind(weights), logits, rows, np.array(weights or np.ones(4)))
+    assert loss_of(kind(weights), logits, rows).item() == pytest.approx(wanted)
+
+
+def test_soft_f1_agrees_with_loops():
+    logits, rows = logits_of(30), rows_of(30)
+    rows[:, 2] = 0
+    probs, scores = logits.softmax(1).numpy(), []
+    for c in (0, 1, 3):
+        tp = fp = fn = 0.0
+        for p, row in zip(probs[:, c], rows.numpy()):
+            tp, fp, fn = tp + row[c] * p, fp + (row.sum() - row[c]) * p, fn + row[c] * (1 - p)
+        scores.append(2 * tp / (2 * tp + fp + fn))
+    assert loss_of(SoftF1(), logits, rows).item() == pytest.approx(1 - np.mean(scores))
+
+
+@pytest.mark.parametrize("absent", [None, 2])
+def test_soft_f1_of_certain_answers_is_that_of_scikit_learn(absent):
+    labels, pred = labels_of(60), labels_of(60, seed=1)
+    labels[labels == absent] = 0
+    logits = hot(pred) * 200  # probabilities of 0 and 1
+    wanted = f1_score(labels, pred, average="macro", labels=np.unique(labels))
+    assert loss_of(SoftF1(), logits, hot(labels)).item() == pytest.approx(1 - wanted)
+    known = np.arange(60) % 3 > 0
+    wanted = f1_score(labels[known], pred[known], average="macro", labels=np.unique(labels))
+    partial = hot(np.where(known, labels, -1))
+    assert loss_of(SoftF1(), logits, partial).item() == pytest.approx(1 - wanted)
+
+
+# ---- mass
+
+
+@pytest.mark.parametrize("loss", EVERY, ids=repr)
+def test_the_gradient_is_right(loss):
+    rows = rows_of(7)
+    rows[4] = torch.tensor([0.0, 0.6, 0.0, 0.0])
+    compute = criterion(loss, FOUR, COUNTS)
+    assert torch.autograd.gradcheck(lambda logits: compute(logits, rows), logits_of(7).requires_grad_())
 
 
 @pytest.mark.parametrize("value", [0.0, 1e30, float("inf"), float("-inf"), float("nan")])
-def test_an_unknown_row_has_no_part_and_exactly_no_gradient(value):
-    start = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
-    start[[1, 4]] = value
-    logits = start.requires_grad_()
-    rows = targets(torch.tensor([0, -1, 2, 1, -1])[:, None], HEADS[:1], 0.1)["mask"]
-    loss = cross_entropy(logits, rows)
-    loss.backward()
-    known = [0, 2, 3]
-    torch.testing.assert_close(loss, cross_entropy(start.detach()[known], rows[known]))
-    assert (logits.grad[[1, 4]] == 0).all() and torch.isfinite(logits.grad).all() and (logits.grad[known] != 0).all()
+@pytest.mark.parametrize("loss", EVERY, ids=repr)
+def test_an_unknown_row_has_no_part_and_exactly_no_gradient(loss, value):
+    logits, rows = logits_of(8), rows_of(8)
+    unknown = rows.sum(1) == 0
+    logits[unknown] = value
+    logits.requires_grad_()
+    found = loss_of(loss, logits, rows)
+    found.backward()
+    torch.testing.assert_close(found, loss_of(loss, logits.detach()[~unknown], rows[~unknown]))
+    assert unknown.sum() == 3 and (logits.grad[unknown] == 0).all()
+    assert torch.isfinite(logits.grad).all() and (logits.grad[~unknown] != 0).all()
 
 
-def test_no_known_row_is_a_loss_of_zero_with_a_gradient():
-    logits = torch.full((4, 3), float("nan"), requires_grad=True)
-    loss = cross_entropy(logits, torch.zeros(4, 3))
+@pytest.mark.parametrize("loss", EVERY, ids=repr)
+def test_no_known_row_is_a_loss_of_zero_with_a_gradient(loss):
+    logits = torch.full((4, 4), float("nan"), requires_grad=True)
+    found = loss_of(loss, logits, torch.zeros(4, 4))
+    found.backward()
+    assert found.item() == 0 and (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("loss", EVERY, ids=repr)
+def test_only_the_ratios_of_masses_count(loss):
+    logits, rows = logits_of(8), rows_of(8)
+    torch.testing.assert_close(loss_of(loss, logits, rows / 50), loss_of(loss, logits, rows))
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "second"),
+    [
+        (CrossEntropy(), 1, 1),
+        (CrossEntropy((3.0, 1.0, 0.0, 2.0), 0.1), 1, 2),
+        (Focal(), 1, 1),
+        (SymmetricCrossEntropy(class_weights=(3.0, 1.0, 0.0, 2.0)), 1, 2),
+        (Ordinal(), 1, 1),
+    ],
+)
+def test_a_photo_mixed_with_an_unknown_one_counts_by_its_share(loss, first, second):
+    """lambda * one_hot + 0 has mass lambda: its part in the loss is lambda times that of a whole photo."""
+    logits, rows = logits_of(2), hot([1, 3])
+    one, other = (loss_of(loss, logits[[row]], rows[[row]]) for row in (0, 1))
+    mixed = rows * torch.tensor([[0.25], [1.0]])
+    wanted = (0.25 * first * one + second * other) / (0.25 * first + second)
+    torch.testing.assert_close(loss_of(loss, logits, mixed), wanted)
+    torch.testing.assert_close(loss_of(loss, logits[:1], mixed[:1]), one)  # alone, the mass does not matter
+
+
+def test_a_mixed_photo_counts_by_its_share_in_soft_f1():
+    logits, probs = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log(), 0.5 * 0.75
+    rows = torch.tensor([[0.0, 0.5], [1.0, 0.0]])
+    first, second = 2 * 0.5 / (1 + 0.125 + 0.5), 2 * probs / (0.5 + probs + 0.5)
+    assert loss_of(SoftF1(), logits, rows, GENDER).item() == pytest.approx(1 - (first + second) / 2)
+
+
+@given(
+    st.integers(0, 10**6), st.lists(st.integers(0, 4), min_size=4, max_size=4).filter(any), st.sampled_from([0.0, 0.2])
+)
+def test_a_class_weight_is_a_photo_that_is_there_so_many_times(seed, weights, smoothing):
+    labels, logits = labels_of(9, seed), logits_of(9, seed=seed % 1000)
+    times = torch.tensor(weights)[labels]
+    repeated = logits.repeat_interleave(times, 0), hot(labels).repeat_interleave(times, 0)
+    numbers = tuple(map(float, weights))
+    for weighted, plain in [
+        (CrossEntropy(numbers, smoothing), CrossEntropy(smoothing=smoothing)),
+        (Focal(2.0, numbers, smoothing), Focal(2.0, smoothing=smoothing)),
+        (SymmetricCrossEntropy(0.3, 0.7, numbers), SymmetricCrossEntropy(0.3, 0.7)),
+        (Ordinal(0.3, CrossEntropy(numbers)), Ordinal(0.3)),
+    ]:
+        torch.testing.assert_close(loss_of(weighted, logits, hot(labels)), loss_of(plain, *repeated))
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, lambda weights: Focal(2.0, weights)])
+@pytest.mark.parametrize("factor", [1e-40, 0.3, 1e9])
+def test_only_the_ratios_of_class_weights_count(kind, factor):
+    weights = (3.0, 1.0, 0.0, 2.0)
+    scaled = loss_of(kind(tuple(factor * weight for weight in weights)), logits_of(9), rows_of(9))
+    torch.testing.assert_close(scaled, loss_of(kind(weights), logits_of(9), rows_of(9)))
+
+
+@pytest.mark.parametrize("word", ["inverse", "effective"])
+def test_a_class_without_training_rows_weighs_nothing(word):
+    labels, logits = np.array([0, 1, 3, 2]), logits_of(4).requires_grad_()
+    counts = np.array([5.0, 1e-9, 0.0, 2.0])
+    found = loss_of(CrossEntropy(word, 0.1), logits, hot(labels), counts=counts)
+    found.backward()
+    torch.testing.assert_close(
+        found, loss_of(CrossEntropy(word, 0.1), logits[:3], hot(labels[:3]), counts=counts).detach()
+    )
+    assert found.isfinite() and (logits.grad[3] == 0).all() and (logits.grad[1] != 0).all()
+    assert loss_of(CrossEntropy(word), logits, hot(labels), counts=np.zeros(4)).item() == 0
+    tensor = torch.tensor(counts)
+    torch.testing.assert_close(
+        loss_of(CrossEntropy(word), logits, hot(labels), counts=tensor),
+        loss_of(CrossEntropy(word), logits, hot(labels), counts=counts),
+    )
+
+
+def test_frequent_classes_weigh_less():
+    logits, rows = torch.tensor([[2.0, 0, 0, 0], [2.0, 0, 0, 0]]), hot([0, 2]).float()  # the rare one is wrong
+    plain, effective, inverse = (
+        loss_of(CrossEntropy(weights), logits, rows) for weights in (None, "effective", "inverse")
+    )
+    assert plain < effective < inverse
+
+
+@pytest.mark.parametrize("loss", EVERY, ids=repr)
+def test_better_answers_cost_less(loss):
+    rows = hot([0, 1, 3])
+    costs = [loss_of(loss, rows * strength, rows).item() for strength in (-1, 0, 1, 2)]
+    assert costs == sorted(costs, reverse=True) and costs[0] > costs[-1] > 0
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 1.0, 2.0])
+def test_focal_keeps_a_finite_gradient_where_the_answer_is_certain(gamma):
+    logits = torch.tensor([[200.0, 0, 0, 0], [0.0, 200, 0, 0]], requires_grad=True)
+    loss = loss_of(Focal(gamma), logits, hot([0, 0]))
     loss.backward()
-    assert loss.item() == 0 and (logits.grad == 0).all()
+    assert loss.item() == pytest.approx(100) and logits.grad.isfinite().all()
 
 
 def test_half_precision_is_summed_in_single():
-    logits = random_logits(64, 3).detach().bfloat16()
-    assert cross_entropy(logits, targets(random_labels(64, 0), HEADS)["mask"]).dtype == torch.float32
+    logits, rows = logits_of(64).bfloat16(), rows_of(64).float()
+    for loss in EVERY:
+        found = loss_of(loss, logits, rows)
+        with torch.autocast("cpu", torch.bfloat16):
+            inside = loss_of(loss, logits, rows)
+        assert found.dtype == inside.dtype == torch.float32
+        torch.testing.assert_close(found, loss_of(loss, logits.double(), rows).float())
+        torch.testing.assert_close(inside, found)
 
 
-def test_cross_entropy_refuses_unlike_shapes():
-    with pytest.raises(ValueError, match=r"logits \(2, 3\) and target rows \(2, 2\) differ in shape"):
-        cross_entropy(torch.zeros(2, 3), torch.zeros(2, 2))
+# ---- flat heads
 
 
-# ---- total
+def flat_case(heads, count=12):
+    """Logits and rows of heads, and those of the flat head that says the same."""
+    logits = [logits_of(count, len(head.classes), seed) for seed, head in enumerate(heads)]
+    rows = [hot(labels_of(count, seed, len(head.classes)), len(head.classes)) for seed, head in enumerate(heads)]
+    add, times = (
+        (lambda a, b: (a[:, :, None] + b[:, None]).flatten(1)),
+        (lambda a, b: (a[:, :, None] * b[:, None]).flatten(1)),
+    )
+    return logits, rows, reduce(add, [part.log_softmax(1) for part in logits]), reduce(times, rows)
 
 
-def heads_and_logits(labels):
-    logits = {head.name: random_logits(len(labels), len(head.classes), seed) for seed, head in enumerate(HEADS)}
-    return logits, targets(labels, HEADS)
+def test_the_flat_cross_entropy_is_the_sum_of_the_heads_for_a_product_model():
+    logits, rows, whole, product = flat_case(HEADS)
+    for smoothing in (0.0, 0.2):
+        loss = CrossEntropy(smoothing=smoothing)
+        each = [loss_of(loss, *pair, head) for *pair, head in zip(logits, rows, HEADS)]
+        torch.testing.assert_close(loss_of(loss, whole, product, FLAT[0]), sum(each))
 
 
-def test_total_is_the_weighted_mean():
-    logits, rows = heads_and_logits(random_labels(10, 0))
-    loss, each = total(logits, rows, {"age": 2.0})
-    assert list(each) == ["mask", "gender", "age"]
-    torch.testing.assert_close(loss, (each["mask"] + each["gender"] + 2 * each["age"]) / 4)
-    torch.testing.assert_close(each["mask"], cross_entropy(logits["mask"], rows["mask"]))
-    equal, _ = total(logits, rows, {})
-    torch.testing.assert_close(total(logits, rows, dict.fromkeys(logits, 7.0))[0], equal)  # only ratios count
+def test_a_flat_head_shares_between_bands_only():
+    logits, rows, whole, product = flat_case(HEADS)
+    each = [loss_of(CrossEntropy(), *pair, head) for *pair, head in zip(logits[:2], rows[:2], HEADS)]
+    shared = loss_of(Ordinal(0.4), logits[2], rows[2], AGE)
+    torch.testing.assert_close(loss_of(Ordinal(0.4), whole, product, FLAT[0]), sum(each) + shared)
+    assert not torch.allclose(shared, loss_of(CrossEntropy(), logits[2], rows[2], AGE))
 
 
-def test_a_head_without_mass_drops_out_but_keeps_a_gradient():
-    labels = random_labels(10, 0)
-    labels[:, 1] = -1
-    logits, rows = heads_and_logits(labels)
-    loss, each = total(logits, rows, {"gender": 100.0})
-    torch.testing.assert_close(loss, (each["mask"] + each["age"]) / 2)
-    loss.backward()
-    assert logits["gender"].grad is not None and (logits["gender"].grad == 0).all()
-    assert logits["mask"].grad.abs().sum() > 0
+def test_a_plain_head_shares_between_its_classes_without_edges_too():
+    logits, rows = logits_of(5, 3), hot(labels_of(5, classes=3), 3)
+    torch.testing.assert_close(loss_of(Ordinal(), logits, rows, MASK), loss_of(Ordinal(), logits, rows, AGE))
 
 
-def test_a_head_of_weight_zero_does_not_train():
-    logits, rows = heads_and_logits(random_labels(10, 0))
-    loss, each = total(logits, rows, {"mask": 0.0})
-    torch.testing.assert_close(loss, (each["gender"] + each["age"]) / 2)
-    loss.backward()
-    assert (logits["mask"].grad == 0).all()
+# ---- settings and errors
 
 
-def test_a_batch_without_any_label_costs_nothing():
-    logits, rows = heads_and_logits(torch.full((4, 3), -1))
-    loss, _ = total(logits, rows, {})
-    loss.backward()
-    assert loss.item() == 0 and all((part.grad == 0).all() for part in logits.values())
+def test_per_head():
+    assert per_head(Focal(), HEADS) == dict.fromkeys(("mask", "gender", "age"), Focal())
+    mixed = per_head({"age": Ordinal()}, HEADS)
+    assert mixed == {"mask": CrossEntropy(), "gender": CrossEntropy(), "age": Ordinal()}
+    assert list(mixed) == ["mask", "gender", "age"] and per_head({}, FLAT) == {FLAT[0].name: CrossEntropy()}
+    with pytest.raises(ValueError, match=r"losses name \['aeg'\]; the heads are \['mask', .* did you mean 'age'\?"):
+        per_head({"aeg": Focal()}, HEADS)
+    with pytest.raises(ValueError, match=r"the heads are \['mask', 'gender', 'age'\]$"):
+        per_head({"xyz": Focal()}, HEADS)
+    with pytest.raises(ValueError, match="losses: 'focal' is no loss; expected one of CrossEntropy, Focal, SoftF1, S"):
+        per_head({"age": "focal"}, HEADS)
 
 
-def test_the_flat_loss_is_the_sum_of_the_heads_for_a_product_model():
-    logits, rows = heads_and_logits(random_labels(10, 0))
-    grid = [logits[name].log_softmax(1) for name in logits]
-    whole = (grid[0][:, :, None, None] + grid[1][:, None, :, None] + grid[2][:, None, None, :]).flatten(1)
-    flat_loss = cross_entropy(whole, targets(random_labels(10, 0), FLAT)["mask_gender_age"])
-    torch.testing.assert_close(flat_loss, sum(cross_entropy(logits[name], rows[name]) for name in logits))
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CrossEntropy("invers"), "crossentropy: class_weights is 'invers'; expected one of inverse, effective"),
+        (lambda: Focal(class_weights="x"), "focal: class_weights is 'x'"),
+        (lambda: SymmetricCrossEntropy(class_weights=(-1.0, 2.0)), "symmetriccrossentropy: class_weights is .-1.0, 2"),
+        (lambda: CrossEntropy((float("nan"), 1.0)), "class_weights is .nan, 1.0.; expected a tuple of numbers >= 0"),
+        (lambda: CrossEntropy((0.0, 0.0)), "class_weights is .0.0, 0.0.; .* not all 0"),
+        (lambda: CrossEntropy(()), r"class_weights is \(\)"),
+        (lambda: CrossEntropy([1.0, 2.0]), r"class_weights is \[1.0, 2.0\]; expected a tuple"),
+        (lambda: CrossEntropy(("a", "b")), "expected a tuple of numbers"),
+        (lambda: CrossEntropy(smoothing=1.0), "crossentropy: smoothing is 1.0; expected 0 <= smoothing < 1"),
+        (lambda: Focal(smoothing=-0.1), "focal: smoothing is -0.1"),
+        (lambda: Focal(gamma=-1.0), "focal: gamma is -1.0; expected a number >= 0"),
+        (lambda: SymmetricCrossEntropy(alpha=-1.0), "alpha is -1.0"),
+        (lambda: SymmetricCrossEntropy(beta=float("nan")), "beta is nan"),
+        (lambda: Ordinal(1.1), "ordinal: share is 1.1; expected a number >= 0 and <= 1"),
+        (lambda: Ordinal(0.2, "focal"), "ordinal: 'focal' is no loss"),
+        (lambda: Sum((SoftF1(),), (0.4, 0.6)), "sum: 1 losses and 2 weights; expected one weight a loss"),
+        (lambda: Sum((), ()), "sum: 0 losses"),
+        (lambda: Sum((SoftF1(),), (-0.4,)), "sum: weight is -0.4"),
+        (lambda: Sum((SoftF1,), (1.0,)), "is no loss; expected one of .*, as in CrossEntropy"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
-def test_total_refuses_the_weight_of_a_head_that_is_not_there():
-    logits, rows = heads_and_logits(random_labels(2, 0))
-    with pytest.raises(
-        ValueError, match=r"head_weights names \['smile'\]; the model's heads are \['age', 'gender', 'm"
-    ):
-        total(logits, rows, {"smile": 1.0})
+def test_criterion_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"head 'four' expects \(B, 4\) twice, got logits \(2, 4\) and .* \(2, 3\)"):
+        criterion(CrossEntropy(), FOUR, COUNTS)(torch.zeros(2, 4), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"head 'four' expects \(B, 4\) twice, got logits \(2, 3\) and .* \(2, 3\)"):
+        criterion(CrossEntropy(), FOUR, COUNTS)(torch.zeros(2, 3), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="head 'four' expects 4 class_weights, got 2"):
+        criterion(Sum((CrossEntropy((1.0, 2.0)),), (1.0,)), FOUR, COUNTS)
+    with pytest.raises(ValueError, match=r"head 'four' has 4 classes; got counts of shape \(3,\)"):
+        criterion(CrossEntropy(), FOUR, np.ones(3))
+    with pytest.raises(ValueError, match="head 'mask_gender' has no part with edges"):
+        criterion(Ordinal(), flat((MASK, GENDER))[0], np.ones(6))
+
+
+def test_settings_load_no_heavy_package():
+    code = "import sys, multihead.losses as l; l.Ordinal(0.1, l.Focal()); print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,129 @@
+"""The arms of `multihead compare`: what a YAML file or --vary changes of the flags that all arms share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import io
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from multihead import flags
+from multihead.recipe import Recipe
+from multihead.settings import Network, Training, add_mix_flags, build_heads, build_model, build_recipe, device, silent
+
+if TYPE_CHECKING:
+    from multihead.compare import Arm
+    from multihead.model import Model
+
+Changes = Mapping[str, Any]
+KINDS = (Network, Training, Recipe)  # what arms may differ in
+
+
+def changes(content: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Changes]:
+    """{arm: {flag: value}} of the `arms` of a YAML file, or of --vary, every combination of the values.
+
+    Raises: ValueError where there is neither or both, an arm is no mapping, a value is missing, or two arms would have
+    one name.
+    """
+    named = content.get("arms")
+    if (named is None) == (not vary):
+        raise ValueError("name the arms: either 'arms:' in the file of -c, or --vary, as in --vary opt=adamw,madgrad")
+    if named is not None:
+        if not isinstance(named, dict) or not all(isinstance(value, dict) for value in named.values()):
+            raise ValueError("arms: expected a name and flags for each, as 'adam: {opt: adam}'")
+        return _unlike([(str(name), value) for name, value in named.items()])
+    axes = [_axis(text) for text in vary]
+    grid = itertools.product(*axes)
+    return _unlike([(", ".join(_title(key, value, len(axes)) for key, value in one), dict(one)) for one in grid])
+
+
+def _unlike(named: Sequence[tuple[str, Changes]]) -> dict[str, Changes]:
+    names = [name for name, _ in named]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"two arms are named {twice!r}; expected unlike names, and each value once")
+    return dict(named)
+
+
+def _axis(text: str) -> list[tuple[str, Any]]:
+    """The settings of one --vary, as [(flag, value), ...]; commas within brackets belong to a value."""
+    key, mark, rest = text.partition("=")
+    values = _split(rest)
+    if not mark or not all(values):
+        raise ValueError(f"--vary {text!r}; expected a flag and its values, as in opt=adamw,adam,madgrad")
+    fields = {item.name: flags.dest(item) for kind in KINDS for item in dataclasses.fields(kind)}
+    key = fields.get(key.replace("-", "_"), key.replace("-", "_"))
+    known = [action.dest for action in _parser()._actions]
+    if key not in known:
+        raise ValueError(f"--vary {text!r}: a model or recipe has no flag {key!r}{flags.near(key, known)}")
+    return [(key, {"true": True, "false": False}.get(value.lower(), value)) for value in values]
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that are within no bracket."""
+    parts, depth = [""], 0
+    for mark in text:
+        depth += (mark in "([{") - (mark in ")]}")
+        if mark == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += mark
+    return [part.strip() for part in parts]
+
+
+def _parser() -> argparse.ArgumentParser:
+    """The flags that arms may differ in: a seed is the comparison's, and so are photos and folds."""
+    parser = flags.Parser(add_help=False)
+    for kind in KINDS:
+        flags.add_flags(parser, kind, kind.__name__)
+    add_mix_flags(parser)
+    parser._remove_action(next(action for action in parser._actions if action.dest == "seed"))
+    return parser
+
+
+def _title(key: str, value: Any, axes: int) -> str:
+    plain = str(value).lower().replace("/", "-")
+    return plain if axes == 1 and not re.fullmatch(r"[\d.e-]+|true|false", plain) else f"{key} {plain}"
+
+
+def build_arms(named: Mapping[str, Changes], parse: Callable[[Sequence[str]], argparse.Namespace]) -> dict[str, Arm]:
+    """The arms, in their order; parse: the shared flags with an arm's tokens after them.
+
+    Raises: ValueError that names the arm whose flags are wrong.
+    """
+    return dict(_arms(named, parse))
+
+
+def _arms(
+    named: Mapping[str, Changes], parse: Callable[[Sequence[str]], argparse.Namespace]
+) -> Iterator[tuple[str, Arm]]:
+    from multihead.compare import Arm
+
+    for name, change in named.items():
+        tokens, _ = flags.yaml_tokens(change, _parser(), f"arm {name!r}")
+        try:
+            values = vars(_complaining(parse, tokens))
+            network, training = flags.build(Network, values), flags.build(Training, values)
+            build_heads(network)  # complains of them now, not when the arm's turn comes
+            model, about = functools.partial(_model, network, values["device"]), flags.effective(Network, network)
+            yield name, Arm(model, build_recipe(values), training.rows, about)
+        except ValueError as error:
+            raise ValueError(f"arm {name!r}: {error}") from error
+
+
+def _complaining(parse: Callable[[Sequence[str]], argparse.Namespace], tokens: Sequence[str]) -> argparse.Namespace:
+    """What `parse` makes of the tokens. Raises: ValueError with its complaint, where it would leave with one."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            return parse(tokens)
+    except SystemExit:
+        raise ValueError(told.getvalue().partition("error: ")[2].splitlines()[0]) from None
+
+
+def _model(network: Network, name: str) -> Model:
+    return build_model(network, silent).to(device(name))

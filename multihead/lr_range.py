@@ -1,0 +1,107 @@
+"""The learning-rate range test: the loss of a model while its rate rises, and where a run should start."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from multihead import plots
+from multihead.data import Photos
+from multihead.logs import write_rows
+from multihead.model import Model
+from multihead.recipe import Recipe
+from multihead.schedules import Constant
+from multihead.train import prepare
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """rates and losses of each step (n,), smoothed: the losses' moving average; steepest: the rate where it falls
+    fastest; lowest: the rate where it is lowest. A usual choice lies between `steepest` and a tenth of `lowest`."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    smoothed: tuple[float, ...]
+    steepest: float
+    lowest: float
+
+    def write(self, path: str | Path) -> None:
+        """Write the table, and beside it the picture (.png)."""
+        path = Path(path)
+        rows = zip(self.rates, self.losses, self.smoothed)
+        write_rows(path, [{"lr": rate, "loss": loss, "smoothed": mean} for rate, loss, mean in rows])
+        series = {"each step": (self.rates, self.losses), "smoothed": (self.rates, self.smoothed)}
+        title = f"Learning-rate range test: steepest at {self.steepest:.2g}, lowest at {self.lowest:.2g}"
+        labels = {"title": title, "xlabel": "learning rate", "ylabel": "training loss"}
+        plots.lines(path.with_suffix(".png"), series, **labels, log_x=True, mark=self.steepest)
+
+
+def lr_range(
+    model: Model,
+    photos: Photos,
+    recipe: Recipe = Recipe(),
+    *,
+    low: float = 1e-6,
+    high: float = 1.0,
+    steps: int = 100,
+    workers: int = 2,
+) -> RangeTest:
+    """Train a copy of the model for `steps` steps while the rate rises from `low` to `high` by equal factors; stops
+    where the loss is four times its lowest. The model itself is not changed.
+
+    Raises: ValueError for bounds that do not rise, fewer than ten steps, or a loss that is no number from the start.
+
+    Source: Smith 2017, arXiv 1506.01186, section 3.3.
+    """
+    if not 0 < low < high or steps < 10:
+        raise ValueError(f"low {low!r}, high {high!r}, steps {steps!r}; expected 0 < low < high and 10 steps or more")
+    count = steps * recipe.batch_size * recipe.grad_accum_steps
+    once = replace(recipe, epochs=1, epoch_photos=count, schedule=Constant(), freeze_epochs=0, ema=None, patience=None)
+    run = prepare(copy.deepcopy(model), photos, None, once, workers=workers)
+    run.steps = []
+
+    def course(step: int) -> float:
+        losses = [loss for _, loss in run.steps or ()]
+        if len(losses) > 10 and smooth(losses)[-1] > 4 * min(smooth(losses)):
+            raise _Diverged
+        return low * (high / low) ** (step / (steps - 1))
+
+    run.course = course
+    try:
+        list(run.epochs(False))
+    except _Diverged:
+        pass
+    except ValueError:
+        if len(run.steps) < 10:  # else the loss has just ceased to be a number: the end of the range
+            raise
+    each: dict[float, list[float]] = {}
+    for rate, loss in run.steps:  # a step has several batches where gradients accumulate
+        each.setdefault(rate, []).append(loss)
+    return _result(list(each), [sum(losses) / len(losses) for losses in each.values()])
+
+
+class _Diverged(Exception):
+    """The loss has left its range."""
+
+
+def smooth(losses: Sequence[float], decay: float = 0.9) -> list[float]:
+    """The moving average of losses (n,), corrected for its start."""
+    found, mean = [], 0.0
+    for number, loss in enumerate(losses, 1):
+        mean = decay * mean + (1 - decay) * loss
+        found.append(mean / (1 - decay**number))
+    return found
+
+
+def _result(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
+    means = smooth(losses)
+    bottom = min(range(len(means)), key=means.__getitem__)
+    falls = [
+        (means[place + 1] - means[place - 1]) / (math.log(rates[place + 1]) - math.log(rates[place - 1]))
+        for place in range(1, max(2, bottom))
+    ]
+    steepest = 1 + min(range(len(falls)), key=falls.__getitem__)
+    return RangeTest(tuple(rates), tuple(losses), tuple(means), rates[steepest], rates[bottom])

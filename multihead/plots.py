@@ -1,0 +1,194 @@
+"""Pictures of numbers: lines, courses over epochs, and differences with their intervals; PNG, about 900 pixels wide.
+
+Drawn by matplotlib without its pyplot, so nothing global changes and any thread may draw.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multihead.files import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, DPI = 9.0, 100  # inches, pixels an inch
+# Okabe and Ito's colours, which people with any colour vision can tell apart, without the yellow
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+DASHES = ("-", "--", ":", "-.")
+MARKERS = ("", "o", "s", "^")
+
+
+def lines(
+    path: str | Path,
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = False,
+    mark: float | None = None,
+) -> None:
+    """Write a PNG of several lines, {name: (places on x, values)}, with a legend below; not finite points are skipped.
+
+    log_x: a logarithmic x axis. mark: a place on x that a vertical line shows.
+
+    Raises: ValueError where there is no series, where places and values differ in number, and for a place <= 0 on a
+    logarithmic axis.
+    """
+    figure, axes = _figure(series, title, xlabel, ylabel)
+    for number, (name, (places, values)) in enumerate(series.items()):
+        if len(places) != len(values):
+            raise ValueError(f"series {name!r} has {len(places)} places on x and {len(values)} values")
+        if log_x and min(places, default=1) <= 0:
+            raise ValueError(f"series {name!r} has the place {min(places)!r}; a logarithmic axis needs places > 0")
+        points = [(x, y) for x, y in zip(places, values, strict=True) if math.isfinite(x) and math.isfinite(y)]
+        _line(axes, number, [x for x, _ in points], [y for _, y in points])
+    if log_x:
+        axes.set_xscale("log")
+    if mark is not None:
+        axes.axvline(mark, color="#666666", linewidth=1)
+    _legend(figure, axes, [*series] if mark is None else [*series, f"{xlabel} {mark:.4g}"])
+    _save(figure, path)
+
+
+def curves(path: str | Path, runs: Mapping[str, Sequence[Sequence[float]]], *, title: str, ylabel: str) -> None:
+    """Write a PNG of {arm: its runs, each the values of epochs 1, 2, ...}: an arm's mean, in a band from its lowest to
+    its highest run.
+
+    An epoch counts the runs that have a finite value there; runs may differ in length.
+
+    Raises: ValueError where there is no arm.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure(runs, title, "epoch", ylabel)
+    for number, values in enumerate(runs.values()):
+        epochs, means, lows, highs = _band(values)
+        _line(axes, number, epochs, means)
+        axes.fill_between(epochs, lows, highs, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, axes, list(runs))
+    _save(figure, path)
+
+
+def differences(path: str | Path, rows: Sequence[tuple[str, str, float, float, float]], *, title: str) -> None:
+    """Write a PNG of rows (metric, arm, difference, low, high): a panel for each metric, in it a line for each arm.
+
+    A dot is the difference, its bar runs from low to high, and is grey where it holds zero. NaN leaves a line empty.
+
+    Raises: ValueError where there is no row, two of one metric and arm, or a low above its high.
+    """
+    metrics = list(dict.fromkeys(row[0] for row in rows))
+    arms = list(dict.fromkeys(row[1] for row in rows))
+    if not rows or len({row[:2] for row in rows}) < len(rows):
+        raise ValueError(f"{len(rows)} differences; expected at least one, and one for each metric and arm")
+    labels = [_text(arm, 36) for arm in arms]
+    deepest = max(label.count("\n") + 1 for label in labels)  # lines of text
+    figure = _empty(max(WIDTH, 2.5 + 2.2 * len(metrics)), 1.5 + (0.22 + 0.18 * deepest) * len(arms))
+    figure.suptitle(_text(title, 90), fontsize=12)
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    for panel, metric in zip(panels, metrics, strict=True):
+        _zero(panel, metric)
+        for _, arm, *numbers in (row for row in rows if row[0] == metric):
+            _interval(panel, arms.index(arm), arm, numbers)
+    panels[0].set_yticks(range(len(arms)), labels, fontsize=9)
+    panels[0].set_ylim(len(arms) - 0.5, -0.5)  # the first arm on top
+    _save(figure, path)
+
+
+def _band(values: Sequence[Sequence[float]]) -> tuple[list[int], list[float], list[float], list[float]]:
+    """The epochs that any run has a value for, and the mean, lowest and highest value of each."""
+    columns: dict[int, list[float]] = {}
+    for run in values:
+        for epoch, value in enumerate(run, 1):
+            if math.isfinite(value):
+                columns.setdefault(epoch, []).append(value)
+    epochs = sorted(columns)
+    found = [columns[epoch] for epoch in epochs]
+    return epochs, [math.fsum(c) / len(c) for c in found], [min(c) for c in found], [max(c) for c in found]
+
+
+def _empty(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _figure(series: Mapping[str, object], title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    """A figure of one panel with room for the legend of these series."""
+    if not series:
+        raise ValueError(f"nothing to draw for {title!r}; expected at least one series")
+    texts = 1 + sum(_text(name, 100).count("\n") + 1 for name in series)  # lines of the legend, and one for a mark
+    figure = _empty(WIDTH, 5.0 + 0.25 * math.ceil(texts / _columns(list(series))))
+    axes = figure.subplots()
+    axes.set_title(_text(title, 90), fontsize=12)
+    axes.set_xlabel(_text(xlabel, 90))
+    axes.set_ylabel(_text(ylabel, 50))
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _line(axes: Axes, number: int, places: Sequence[float], values: Sequence[float]) -> None:
+    """A line whose colour, dashes and marker no other of the first 112 has; a lone point is dotted."""
+    turn = number // len(COLOURS)
+    marker = MARKERS[turn // len(DASHES) % len(MARKERS)] or ("." if len(places) == 1 else "")
+    axes.plot(
+        places,
+        values,
+        color=COLOURS[number % len(COLOURS)],
+        linestyle=DASHES[turn % len(DASHES)],
+        marker=marker,
+        markersize=5,
+        markevery=max(1, len(places) // 30),
+        linewidth=1.6,
+    )
+
+
+def _legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
+    """A legend below the panel: these names for its lines."""
+    labels = [_text(name, 100) for name in names]
+    columns = _columns(names)
+    figure.legend(axes.get_lines(), labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many legend entries fit beside each other: a character takes about .08 inches, the line before it .6."""
+    return max(1, min(len(names), int(WIDTH / (0.6 + 0.08 * max(map(len, names))))))
+
+
+def _zero(panel: Axes, metric: str) -> None:
+    panel.set_title(_text(metric, 24), fontsize=10)
+    panel.axvline(0, color="#666666", linewidth=1)
+    panel.grid(axis="x", alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.locator_params(axis="x", nbins=4)
+    panel.set_xlabel("difference", fontsize=9)
+    panel.tick_params(axis="x", labelsize=8)
+
+
+def _interval(panel: Axes, place: int, arm: str, numbers: Sequence[float]) -> None:
+    value, low, high = numbers
+    if low > high:
+        raise ValueError(f"arm {arm!r} has an interval from {low!r} to {high!r}; expected low <= high")
+    colour = "#888888" if low <= 0 <= high else COLOURS[0]
+    panel.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
+    panel.plot([value], [place], color=colour, marker="o", markersize=6)
+
+
+def _text(text: str, width: int) -> str:
+    """Text as it stands, in lines of at most so many characters: a dollar sign starts no formula."""
+    return textwrap.fill(text, width).replace("$", r"\$")
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    replace_file(path, lambda fresh: figure.savefig(fresh, format="png"))

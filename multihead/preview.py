@@ -1,0 +1,100 @@
+"""A contact sheet of training batches as the model sees them: augmented, mixed, with their target rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from multihead.augment import photo_seed
+from multihead.batches import Batch, Shuffled, loader
+from multihead.crops import Crop
+from multihead.data import Photos
+from multihead.files import replace_file
+from multihead.labels import Head
+from multihead.mixing import mix
+from multihead.recipe import Recipe
+from multihead.sides import Ready, draw_weights, target_rows
+from multihead.targets import Rows
+
+COLUMNS = 8
+TALLEST = 160  # pixels of a crop on the sheet
+
+
+def preview(
+    photos: Photos, heads: Sequence[Head], recipe: Recipe, path: str | Path, *, batches: int = 2, epoch: int = 1
+) -> int:
+    """Write the first batches of an epoch as a PNG: each photo's crops, and under them its target rows; the number of
+    photos shown. These are the pixels and rows that training with this recipe sees in that epoch.
+
+    Raises: ValueError for no batch or epoch, or where no photo can be read.
+    """
+    if batches < 1 or epoch < 1:
+        raise ValueError(f"preview of {batches} batches of epoch {epoch}; expected one or more, epochs counted from 1")
+    side = Ready(heads, photos, recipe, training=True)
+    if not len(side.rows):
+        raise ValueError(f"none of {len(photos)} photos can be read")
+    targets, weights = target_rows(side.photos, heads, recipe), draw_weights(side, heads, recipe)
+    drawn = {"accumulate": recipe.grad_accum_steps, "weights": weights, "count": recipe.epoch_photos}
+    order = Shuffled(side.rows, recipe.batch_size, seed=recipe.seed, **drawn)  # type: ignore[arg-type]
+    order.epoch = epoch
+    cells = []
+    for number, batch in enumerate(loader(side.held, order)):
+        if number == batches:
+            break
+        rows, images = targets.batch(batch.rows, batch.drawn), batch.images
+        if recipe.mix is not None:
+            seed = photo_seed(recipe.seed + 2, epoch, number)
+            images, rows = mix(recipe.mix, images, batch.present, rows, heads, seed=seed, epoch=epoch)
+        cells += _cells(batch, images, rows, heads)
+    _write(cells, Path(path))
+    return len(cells)
+
+
+def _cells(
+    batch: Batch, images: Mapping[Crop, torch.Tensor], rows: Rows, heads: Sequence[Head]
+) -> list[tuple[list[np.ndarray], list[str]]]:
+    """Each photo's crops (H, W, 3) and lines of text."""
+    cells = []
+    for place in range(len(batch.rows)):
+        pixels = [image[place].permute(1, 2, 0).numpy() for image in images.values()]
+        lines = [_line(head, rows[head.name][place]) for head in heads]
+        cells.append((pixels, lines + (["mask drawn on"] if batch.drawn[place] >= 0 else [])))
+    return cells
+
+
+def _line(head: Head, row: torch.Tensor) -> str:
+    """A target row as text, largest first: "mask worn .70 incorrect .30"."""
+    if float(row.sum()) == 0:
+        return f"{head.name} ?"
+    shown = [(float(share), name) for share, name in zip(row, head.classes) if share >= 0.01]
+    parts = " ".join(f"{name} {share:.2f}".replace("0.", ".") for share, name in sorted(shown, reverse=True)[:3])
+    return parts if len(head.classes) > 6 else f"{head.name} {parts}"
+
+
+def _write(cells: Sequence[tuple[list[np.ndarray], list[str]]], path: Path) -> None:
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(size=12)
+    strips = [Image.fromarray(np.concatenate([_fit(pixels) for pixels in crops], 1)) for crops, _ in cells]
+    lines = max(len(text) for _, text in cells)
+    probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    widest = max(probe.textlength(line, font=font) for _, text in cells for line in text)
+    wide, high = max(max(strip.width for strip in strips), int(widest)) + 10, TALLEST + 16 * lines + 12
+    columns = max(1, min(COLUMNS, len(cells), 2000 // wide))
+    sheet = Image.new("RGB", (wide * columns, high * -(-len(cells) // columns)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (strip, (_, text)) in enumerate(zip(strips, cells)):
+        left, top = place % columns * wide + 5, place // columns * high + 5
+        sheet.paste(strip, (left, top))
+        draw.multiline_text((left, top + TALLEST + 3), "\n".join(text), font=font, fill="black", spacing=3)
+    replace_file(path, lambda fresh: sheet.save(fresh, format="PNG"))
+
+
+def _fit(pixels: np.ndarray) -> np.ndarray:
+    import cv2
+
+    width = max(1, round(pixels.shape[1] * TALLEST / pixels.shape[0]))
+    return cv2.resize(pixels, (width, TALLEST), interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,107 @@
+"""Samplers: how often each training photo is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multihead.options import between, option
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from multihead.labels import Head
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Photos of a rare class more often: each with the probability 1 / count ** power of its class.
+
+    by: "joint" or a head's name. power: 1 draws all classes equally often, 0 changes nothing. Photos whose class is
+    unknown keep their share of the epoch.
+    """
+
+    by: str = option("joint", "whose classes are evened out: joint, or a head")
+    power: float = option(1.0, "1: every class as often as any other; 0: as they are")
+
+    def __post_init__(self) -> None:
+        between("weighted", "power", self.power, 0)
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Each named source fills its share of an epoch; the other sources fill the rest by their size.
+
+    >>> Shares({"utkface": 0.5}).shares["utkface"]
+    0.5
+    """
+
+    shares: Mapping[str, float] = option(None, "{source: share of the photos}", "", dict)
+
+    def __post_init__(self) -> None:
+        if not self.shares or min(self.shares.values()) < 0 or sum(self.shares.values()) > 1 + 1e-9:
+            raise ValueError(f"shares: {dict(self.shares)!r}; expected {{source: share >= 0}}, together at most 1")
+
+
+Sampler = Weighted | Shares
+
+
+def row_weights(sampler: Sampler, labels: np.ndarray, heads: Sequence[Head], sources: Sequence[str]) -> np.ndarray:
+    """The probability (N,) that a draw is each row, of labels (N, base heads), -1 = unknown, and sources (N,).
+
+    Raises: ValueError for a head or a source that there is not, or where shares leave rows that none fills.
+    """
+    if isinstance(sampler, Shares):
+        return _by_source(sampler, sources)
+    return _by_class(sampler, labels, heads)
+
+
+def _by_class(sampler: Weighted, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
+    import numpy as np
+
+    from multihead.labels import UNKNOWN, base, encode
+
+    names = [head.name for head in base(heads)]
+    if sampler.by not in ("joint", *names):
+        raise ValueError(f"weighted: by is {sampler.by!r}; expected joint or one of {', '.join(names)}")
+    classes = encode(labels, heads) if sampler.by == "joint" else labels[:, names.index(sampler.by)]
+    known = classes != UNKNOWN
+    found = np.full(len(classes), 1 / max(1, len(classes)))
+    if known.any():
+        counts = np.bincount(classes[known])
+        rare = counts[classes[known]].astype(float) ** -sampler.power
+        found[known] = rare / rare.sum() * known.mean()
+    return found
+
+
+def _by_source(sampler: Shares, sources: Sequence[str]) -> np.ndarray:
+    import numpy as np
+
+    names = np.asarray(sources, object)
+    if unknown := sorted(set(sampler.shares) - set(names)):
+        raise ValueError(f"shares: no training photo is of source {unknown}; there are {sorted(set(names))}")
+    found = np.zeros(len(names))
+    others = ~np.isin(names, list(sampler.shares))
+    rest = 1 - sum(sampler.shares.values())
+    if others.any():
+        found[others] = rest / others.sum()
+    elif rest > 1e-9:
+        raise ValueError(f"shares: {dict(sampler.shares)} sum to {1 - rest:g} and name every source; expected 1")
+    for name, share in sampler.shares.items():
+        found[names == name] = share / (names == name).sum()
+    return found
+
+
+def draw(weights: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` row numbers in random order, each row as often as its weight (N,) says, give or take one.
+
+    Source: systematic sampling, Madow and Madow 1944.
+    """
+    import numpy as np
+
+    order = rng.permutation(len(weights))
+    edges = np.cumsum(weights[order])
+    marks = (rng.random() + np.arange(count)) / count * edges[-1]
+    picked = order[np.searchsorted(edges, marks, side="right").clip(max=len(order) - 1)]
+    return rng.permutation(picked)

@@ -1,0 +1,134 @@
+"""Settings as text, as people write them on a command line: `focal(gamma=3)`, `0.4*softf1 + 0.6*focal`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import typing
+from collections.abc import Mapping, Sequence
+
+from multihead.options import dataclasses_in
+
+
+def parse(text: str, classes: Sequence[type]) -> typing.Any:
+    """The object of one of `classes` that a text spells: its class in any case, with arguments as in Python.
+
+    A weighted sum of losses may be written with + and *. Only names, numbers, words, tuples, dictionaries and objects
+    of the fields' own classes are read; nothing is run.
+
+    Raises: ValueError that quotes the text and says what was expected, with the nearest name.
+
+    >>> from multihead.optim import SGD, AdamW
+    >>> parse("sgd(lr=.1, momentum=0)", [AdamW, SGD])
+    SGD(lr=0.1, weight_decay=0.0001, momentum=0)
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise ValueError(f"{text!r} cannot be read; expected a name as in {_example(classes)}") from None
+    return _object(tree, classes, text)
+
+
+def spell(settings: object) -> str:
+    """The text that `parse` reads as these settings; fields that hold their default are left out.
+
+    >>> from multihead.optim import SGD
+    >>> spell(SGD(0.1))
+    'sgd(lr=0.1)'
+    """
+    given = []
+    for item in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, item.name)
+        factory = item.default_factory
+        default = item.default if factory is dataclasses.MISSING else factory()
+        if value != default:
+            given.append(f"{item.name}={_spell(value)}")
+    name = type(settings).__name__.lower()
+    return f"{name}({', '.join(given)})" if given else name
+
+
+def _spell(value: object) -> str:
+    if dataclasses.is_dataclass(value):
+        return spell(value)
+    if isinstance(value, (tuple, list)):
+        return "(" + "".join(f"{_spell(part)}, " for part in value).rstrip() + ")"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_spell(part)}" for key, part in value.items()) + "}"
+    return repr(value)
+
+
+def _object(node: ast.expr, classes: Sequence[type], text: str) -> typing.Any:
+    if isinstance(node, ast.BinOp):
+        return _sum(node, classes, text)
+    call = node if isinstance(node, ast.Call) else None
+    name = call.func if call else node
+    if not isinstance(name, ast.Name):
+        raise ValueError(f"{text!r} cannot be read; expected a name as in {_example(classes)}")
+    kind = _class(name.id, classes, text)
+    fields = [item.name for item in dataclasses.fields(kind)]
+    hints = typing.get_type_hints(kind)
+    given: dict[str, typing.Any] = {}
+    pairs = [*zip(fields, call.args), *((word.arg or "", word.value) for word in call.keywords)] if call else []
+    if call and len(call.args) > len(fields):
+        raise ValueError(f"{text!r}: {name.id} takes {len(fields)} values, got {len(call.args)}")
+    for field, value in pairs:
+        if field not in fields:
+            raise ValueError(f"{text!r}: {name.id} has no {field!r}{_near(field, fields)}; it has {', '.join(fields)}")
+        given[field] = _value(value, hints[field], text)
+    return kind(**given)
+
+
+def _sum(node: ast.expr, classes: Sequence[type], text: str) -> typing.Any:
+    """`a*one + b*two` as Sum((one, two), (a, b))."""
+    kind = _class("sum", classes, text)
+    terms: list[tuple[float, typing.Any]] = []
+    todo = [node]
+    while todo:
+        part = todo.pop()
+        if isinstance(part, ast.BinOp) and isinstance(part.op, ast.Add):
+            todo += [part.right, part.left]
+        elif isinstance(part, ast.BinOp) and isinstance(part.op, ast.Mult):
+            terms.append((_value(part.left, float, text), _object(part.right, classes, text)))
+        elif isinstance(part, ast.BinOp):
+            raise ValueError(f"{text!r}: only + and * join losses, as in 0.4*softf1 + 0.6*focal")
+        else:
+            terms.append((1.0, _object(part, classes, text)))
+    return kind(tuple(loss for _, loss in terms), tuple(weight for weight, _ in terms))
+
+
+def _value(node: ast.expr, hint: object, text: str) -> typing.Any:
+    classes = dataclasses_in(hint)
+    names = {kind.__name__.lower() for kind in classes}
+    if isinstance(node, (ast.Call, ast.BinOp)) or isinstance(node, ast.Name) and node.id.lower() in names:
+        return _object(node, classes, text)
+    if isinstance(node, (ast.Tuple, ast.List)):
+        return tuple(_value(part, hint, text) for part in node.elts)
+    if isinstance(node, ast.Dict):
+        keys = [_value(key, str, text) for key in node.keys if key is not None]
+        return {key: _value(part, hint, text) for key, part in zip(keys, node.values, strict=True)}
+    if isinstance(node, ast.Name):
+        return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_value(node.operand, hint, text)
+    if isinstance(node, ast.Constant):
+        return node.value
+    raise ValueError(f"{text!r}: {ast.unparse(node)} is no number, word, tuple or setting")
+
+
+def _class(name: str, classes: Sequence[type], text: str) -> type:
+    known = {kind.__name__.lower(): kind for kind in classes}
+    plain = name.lower().replace("_", "")
+    if plain not in known:
+        raise ValueError(f"{text!r}: {name!r} is none of {', '.join(known)}{_near(plain, list(known))}")
+    return known[plain]
+
+
+def _near(name: str, known: Sequence[str]) -> str:
+    found = difflib.get_close_matches(name, known, 1, 0.5)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
+
+def _example(classes: Sequence[type]) -> str:
+    items = [item.name for item in dataclasses.fields(classes[0])]
+    return f"{classes[0].__name__.lower()}({items[0]}=...)" if items else classes[0].__name__.lower()

@@ -1,0 +1,182 @@
+"""A model as a teacher: labels that it is sure of, and all its answers, as columns of the photos' table.
+
+Pseudo labels of the very photos that a model is scored on later are leakage, whatever labels they carry: in production
+the test photos are the future. Label other photos (an unlabelled collection, the unknown heads of a partly labelled
+one), add them to the training photos only, and let `check_not_pseudo` guard the validation photos.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from multihead.batches import PhotoSet
+from multihead.boxes import locate_faces
+from multihead.cells import warn
+from multihead.data import LeakError, Photos
+from multihead.evaluation import Classifier, answers
+from multihead.labels import UNKNOWN, Head, marginals, size
+from multihead.options import choice
+from multihead.speed import keep_memory
+
+PSEUDO = "pseudo"  # the column that says which heads' labels are a model's
+JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them
+ROUNDING = 1e-3  # how far from one a row of written probabilities may sum
+
+
+def pseudo_label(
+    model: Classifier,
+    photos: Photos,
+    thresholds: Mapping[str, float | Sequence[float]],
+    *,
+    batch_size: int = 64,
+    workers: int = 2,
+    missing: str = "full",
+) -> Photos:
+    """The photos with unknown labels filled in where the model is sure: a head's largest probability reaches its
+    threshold.
+
+    thresholds: {head: one number, or one per class}, as {"gender": .9, "mask": (.5, .95, .95)}; other heads are left
+    alone. Known labels (years too) never change, nor do photos that cannot be read or, with missing="skip", have no
+    face. An age is filled in as its band. The text column "pseudo" names the heads that were filled in, "" for none,
+    and keeps what an earlier round wrote; start from the photos as they were read to label them anew.
+
+    Not for photos that are scored later: their labels would be the model's own answers about the test, and in
+    production the test photos are the future.
+
+    Raises: ValueError for no or an unknown head, a threshold outside 0..1, or not one per class; KeyError for a head
+    that the photos were not read for.
+    """
+    limits = _limits(model.space, thresholds)
+    heads = [head for head in model.space if head.name in limits]
+    labels = photos.labels(heads)  # (N, heads)
+    todo = np.flatnonzero((labels == UNKNOWN).any(1))
+    rows, probs = _ask(model, photos, todo, batch_size=batch_size, workers=workers, missing=missing)
+    parts, columns, words = marginals(probs, model.space), {}, [text.split() for text in _provenance(photos)]
+    for column, head in enumerate(heads):
+        best = parts[head.name].argmax(1)
+        sure = parts[head.name].max(1) >= limits[head.name][best]
+        filled = sure & (labels[rows, column] == UNKNOWN)
+        columns[head.name] = photos.table[head.name].to_numpy(np.int64, copy=True)
+        columns[head.name][rows[filled]] = best[filled]
+        for row in rows[filled]:
+            words[row].append(head.name)
+    return photos.with_columns(**columns, **{PSEUDO: [" ".join(dict.fromkeys(names)) for names in words]})
+
+
+def soften(
+    model: Classifier, photos: Photos, *, batch_size: int = 64, workers: int = 2, missing: str = "full"
+) -> Photos:
+    """The photos with the model's joint probabilities as text columns "joint:0", "joint:1", ..., the soft labels of
+    distillation; blank where a photo cannot be read or, with missing="skip", has no face.
+
+    The photos may be read for any heads. Answers of an earlier teacher are replaced.
+
+    Source: Hinton, Vinyals, Dean, Distilling the Knowledge in a Neural Network, arXiv:1503.02531.
+
+    Raises: ValueError for an unknown `missing`, or, with missing="error", a photo without a face.
+    """
+    rows, probs = _ask(model, photos, np.arange(len(photos)), batch_size=batch_size, workers=workers, missing=missing)
+    cells = np.full((len(photos), size(model.space)), "", object)
+    for row, answer in zip(rows, probs.tolist()):
+        cells[row] = [f"{share:.6g}" for share in answer]
+    table = photos.table.drop(columns=_joint_columns(photos))
+    return Photos(table.assign(**{f"{JOINT}{index}": column for index, column in enumerate(cells.T)}), photos.heads)
+
+
+def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
+    """Joint probabilities (N, K) float32 from the columns that `soften` wrote; NaN in rows that have none, and in all
+    rows where the columns are not there.
+
+    Raises: ValueError where the columns are not those of the joint space, or a row is not K probabilities that sum to
+    about one, naming its photo.
+    """
+    wanted, there = [f"{JOINT}{index}" for index in range(size(space))], _joint_columns(photos)
+    rows = np.full((len(photos), len(wanted)), np.nan, np.float32)
+    if not there:
+        return rows
+    if set(there) != set(wanted):
+        raise ValueError(
+            f"photos have {len(there)} columns of joint probabilities ({there[0]} to {there[-1]}), the heads "
+            f"{[head.name for head in space]} {len(wanted)} joint classes; use a teacher of the same heads"
+        )
+    for row, cells in enumerate(photos.table[wanted].to_numpy(object)):
+        if any(str(cell).strip() for cell in cells):
+            rows[row] = _probabilities(cells, photos.table["name"].iloc[row])
+    return rows
+
+
+def check_not_pseudo(photos: Photos, what: str) -> None:
+    """Nothing where all labels are people's; what: what the photos are for, as "validation".
+
+    Raises: LeakError that counts the photos whose labels are a model's, and names one.
+    """
+    filled = np.array([bool(text) for text in _provenance(photos)], bool)
+    if filled.any():
+        first = int(filled.argmax())
+        raise LeakError(
+            f"{int(filled.sum())} of {len(photos)} {what} photos have labels that a model made, for one "
+            f"{photos.table['name'].iloc[first]} ({photos.table[PSEUDO].iloc[first]}); "
+            f"{what} photos must be labelled by people: add pseudo labels to the training photos only"
+        )
+
+
+def _ask(
+    model: Classifier, photos: Photos, rows: np.ndarray, *, batch_size: int, workers: int, missing: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(those of the rows (n,) that the model can answer, their joint probabilities (n, K)); warns of the unreadable."""
+    choice("teaching", "missing", missing, ("full", "skip", "error"))
+    asked = photos[rows].with_columns(**{":row": rows})  # "skip" leaves rows out: each keeps its number
+    keep_memory()
+    asked = locate_faces(asked, model.crops, missing=missing).photos
+    held = PhotoSet(asked, (), model.crops, memory=0)
+    found, probs, unreadable = answers(model, held, range(len(held)), batch_size=batch_size, workers=workers)
+    warn("teaching", [reason for _, reason in unreadable], "photos could not be read and got no answer")
+    return asked.table[":row"].to_numpy(np.int64)[found], probs
+
+
+def _limits(space: Sequence[Head], thresholds: Mapping[str, float | Sequence[float]]) -> dict[str, np.ndarray]:
+    """The thresholds {head: (C,)}, checked."""
+    heads, limits = {head.name: head for head in space}, {}
+    if not thresholds:
+        raise ValueError(
+            f"thresholds are empty; expected one for some of the heads {list(heads)}, as {{'gender': 0.9}}"
+        )
+    for name, value in thresholds.items():
+        if name not in heads:
+            near = difflib.get_close_matches(name, heads, 1, 0.6)
+            hint = f"did you mean {near[0]!r}?" if near else f"the model answers {list(heads)}"
+            raise ValueError(f"thresholds name {name!r}, which is no head of the model; {hint}")
+        count = len(heads[name].classes)
+        each = np.full(count, value, float) if np.ndim(value) == 0 else np.array(value, float)
+        if each.shape != (count,) or not ((each >= 0) & (each <= 1)).all():
+            raise ValueError(f"threshold of head {name!r} is {value!r}; expected a number 0 to 1, or {count} of them")
+        limits[name] = each
+    return limits
+
+
+def _probabilities(cells: np.ndarray, name: str) -> np.ndarray:
+    """The cells of one photo as probabilities (K,) that sum to one."""
+    try:
+        answer = np.array([float(str(cell)) for cell in cells])
+    except ValueError:
+        answer = np.full(len(cells), np.nan)  # a word, or a blank among numbers
+    if not ((answer >= 0).all() and abs(answer.sum() - 1) <= ROUNDING):  # false for NaN and infinity too
+        raise ValueError(
+            f"{name}: its soft labels are {', '.join(map(str, cells))}; "
+            f"expected {len(cells)} probabilities that sum to one, or blanks in all columns {JOINT}0 and so on"
+        )
+    return answer / answer.sum()
+
+
+def _provenance(photos: Photos) -> list[str]:
+    """The "pseudo" cell of each row, "" where there is no such column."""
+    if PSEUDO not in photos.table:
+        return [""] * len(photos)
+    return [str(cell).strip() for cell in photos.table[PSEUDO].fillna("")]
+
+
+def _joint_columns(photos: Photos) -> list[str]:
+    return [column for column in photos.table.columns if str(column).startswith(JOINT)]

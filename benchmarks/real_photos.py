@@ -3,7 +3,8 @@
     python benchmarks/real_photos.py --data INDEX.csv --pretrained-path WEIGHTS --seeds 0 1 2
 
 The settings are those of real_photos.yaml, chosen on training people only; the validation part is scored after the
-last epoch and nothing is chosen by it. Prints one JSON line with each seed's scores, their mean and spread.
+last epoch and nothing is chosen by it. Prints one JSON line with each seed's scores, their mean and spread, and the
+interval of the mean over resampled people.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import pandas as pd
 import yaml
 from record import record
 
+import multihead as mh
+from multihead import paired
 from multihead.cli import main as multihead
 
 SETTINGS = Path(__file__).with_suffix(".yaml")
@@ -26,6 +29,8 @@ def main(argv=None):
     found = [one(args, seed) for seed in args.seeds]
     names = [name for name in found[0] if name != "seed"]
     summary = {name: _spread([seed[name] for seed in found]) for name in names}
+    for name, interval in intervals(args).items():
+        summary[name] |= interval
     settings = {
         "data": Path(args.data).name,
         "weights": Path(args.pretrained_path).name,
@@ -50,6 +55,17 @@ def one(args, seed):
     found |= {name: head["macro_f1"] for name, head in scores["heads"].items()}
     found |= {f"age, mask {state}": part["heads"]["age"]["macro_f1"] for state, part in scores["by_mask"].items()}
     return found | {"training_minutes": rows.seconds.sum() / 60}
+
+
+def intervals(args):
+    """For each score the interval of the seeds' mean over resampled people, 95 %: {name: {"from": ..., "to": ...}}."""
+    valid, probs = mh.read(args.data, people="global").part("val"), []
+    for seed in args.seeds:
+        model = mh.load(Path(args.output) / f"seed{seed}")
+        probs.append(mh.evaluate(model, valid, workers=0).probs)
+    frame = paired.compare({"recipe": probs}, valid.labels(), valid.groups(), mh.HEADS)
+    names = {row.metric: row.metric.removesuffix("_f1") for row in frame.itertuples()} | {"macro_f1": "18 classes"}
+    return {names[row.metric]: {"from": row.mean_low, "to": row.mean_high} for row in frame.itertuples()}
 
 
 def _spread(values):

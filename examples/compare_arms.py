@@ -20,7 +20,8 @@ def main(root, out="runs/compare_arms", epochs=4, backbone="resnet10t", size=64)
     arms = {"plain": mh.Arm(model, recipe), "cutmix": mh.Arm(model, mixed)}
     found = mh.compare(arms, photos, out, folds=2, seeds=[0])  # call it again to go on, or to add arms and seeds
     row = found[(found.arm == "cutmix") & (found.metric == "mask_f1")].iloc[0]
-    print(f"cutmix minus plain, mask macro-F1: {row.difference:+.3f} (95 % of people {row.low:+.3f} to {row.high:+.3f})")
+    interval = f"95 % of resampled people: {row.low:+.3f} to {row.high:+.3f}"
+    print(f"cutmix minus plain, mask macro-F1: {row.difference:+.3f} ({interval})")
     return found
 
 

@@ -34,9 +34,11 @@ def changes(content: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Change
     if (named is None) == (not vary):
         raise ValueError("name the arms: either 'arms:' in the file of -c, or --vary, as in --vary opt=adamw,madgrad")
     if named is not None:
-        if not isinstance(named, dict) or not all(isinstance(value, dict) for value in named.values()):
-            raise ValueError("arms: expected a name and flags for each, as 'adam: {opt: adam}'")
-        return _unlike([(str(name), value) for name, value in named.items()])
+        if not isinstance(named, dict) or not all(isinstance(value, dict | None) for value in named.values()):
+            raise ValueError("arms: expected a name and flags for each, as 'adam: {opt: adam}' or 'plain: {}'")
+        if seeded := [name for name, value in named.items() if "seed" in (value or {})]:
+            raise ValueError(f"arm {seeded[0]!r} sets a seed; all arms have the seeds of --seeds, as --seeds 0 1 2")
+        return _unlike([(str(name), value or {}) for name, value in named.items()])
     axes = [_axis(text) for text in vary]
     grid = itertools.product(*axes)
     return _unlike([(", ".join(_title(key, value, len(axes)) for key, value in one), dict(one)) for one in grid])

@@ -199,8 +199,10 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
     if change is None:
         return changed
     drawn = []
+    # the first draw of the mirror's own seed would choose among jitters or operations: theirs is another stream
+    own = seed if isinstance(augment, Gentle) else photo_seed(seed, 0, 1)
     for crop in changed:
-        change.set_random_seed(seed)  # once per crop: every crop draws the same numbers
+        change.set_random_seed(own)  # once per crop: every crop draws the same numbers
         drawn.append(change(image=crop)["image"])
     return drawn
 

@@ -23,6 +23,7 @@ from multihead.labels import MASK, UNKNOWN, Head, base
 from multihead.samplers import draw
 
 MEMORY = 2 << 30  # bytes of decoded crops that a run may keep
+SMALLEST = 2.0  # pixels from eyes to mouth in a crop below which no mask is drawn
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class PhotoSet(Dataset[Any]):
         try:
             box, whole = self.boxes[row], self.whole[row]
             if self.jitter and seed is not None and (box or whole):
-                box, whole = _jittered(self.jitter, box, image, seed), False
+                box, whole = _jittered(self.jitter, None if whole else box, image, seed), False
             cuts, regions = cut_regions(image, self.crops, box, whole)
         except ValueError as error:
             raise ValueError(f"{self.paths[row]!r}: {error}") from error
@@ -161,18 +162,23 @@ class PhotoSet(Dataset[Any]):
     def _mask(
         self, row: int, cuts: list[np.ndarray], regions: Sequence[Region | None], seed: int
     ) -> tuple[list[np.ndarray], int]:
-        """The crops with a drawn mask if the seed says so and the face's points are known, and the new class."""
+        """The crops with a drawn mask, and the new class, if the seed says so, the face's points are known, and no
+        crop shows the face too small for a mask."""
         if not self.mask or self.points is None or np.isnan(self.points[row]).any():
             return cuts, UNKNOWN
         state = masks.choose(self.mask, seed)
         if state is None:
             return cuts, UNKNOWN
-        drawn = []
-        for pixels, region in zip(cuts, regions):
-            if region is not None:
-                place = points_in(self.points[row], region, pixels.shape)
-                pixels = masks.draw_mask(pixels, place, state, seed)
-            drawn.append(pixels)
+        places = [
+            None if region is None else points_in(self.points[row], region, pixels.shape)
+            for pixels, region in zip(cuts, regions)
+        ]
+        if any(place is not None and _height(place) < SMALLEST for place in places):
+            return cuts, UNKNOWN
+        drawn = [
+            pixels if place is None else masks.draw_mask(pixels, place, state, seed)
+            for pixels, place in zip(cuts, places)
+        ]
         return drawn, self.drawn[masks.LABELS[state]]
 
     def fill(self, workers: int = 2) -> list[tuple[int, str]]:
@@ -209,7 +215,7 @@ def drop_crop(
     cuts: Sequence[np.ndarray], present: Sequence[bool], share: float, seed: int
 ) -> tuple[list[np.ndarray], list[bool]]:
     """The crops with, in `share` of the seeds, one present crop made absent (black); never the only one."""
-    rng = np.random.default_rng((seed, 1))
+    rng = np.random.default_rng((seed, 4))  # 1 to 3: the box's jitter, and masks
     there = [place for place, seen in enumerate(present) if seen]
     if len(there) < 2 or rng.random() >= share:
         return list(cuts), list(present)
@@ -237,6 +243,11 @@ def points_in(points: np.ndarray, region: Region, shape: Sequence[int]) -> np.nd
     x0, y0, x1, y1 = region
     scale = (shape[1] / (x1 - x0), shape[0] / (y1 - y0))
     return (points - (x0, y0)) * scale
+
+
+def _height(points: np.ndarray) -> float:
+    """Pixels from between the eyes to the mouth of points (5, 2)."""
+    return float(np.hypot(*(points[3:].mean(0) - points[:2].mean(0))))
 
 
 def _jittered(setting: BoxJitter, box: Box | None, image: np.ndarray, seed: int) -> Box:

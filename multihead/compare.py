@@ -27,7 +27,7 @@ from multihead.metrics import Scores, score
 from multihead.model import Model
 from multihead.options import choice, to_dict
 from multihead.recipe import Recipe
-from multihead.train import prepare, selection_of
+from multihead.train import check_recipe, prepare, selection_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,7 +91,8 @@ def compare(
 
     photos: dealt into `folds` parts by person; each part is scored by the runs that did not see it. extra: more
     training photos, never scored. sources: score only photos of these. workers: loader processes. Call it again with
-    the same arguments to go on after an interruption; arms and seeds may be added. Under torchrun every process calls it; the first one writes.
+    the same arguments to go on after an interruption; arms and seeds may be added. Under torchrun every process calls
+    it; the first one writes.
 
     Writes into `out`: results.csv (a row an arm, fold and seed), times.csv, summary.csv, summary.md, curves.png,
     differences.png, and runs/ with each run's curve and answers.
@@ -100,7 +101,8 @@ def compare(
     """
     _check(arms, seeds)
     ranks.start()
-    out, first, table = Path(out), next(iter(arms)), _heads(arms)
+    out, first = Path(out), next(iter(arms))
+    table = _heads(arms, photos if extra is None else photos + extra)
     parts = [
         (train, valid.where(source=list(sources)) if sources else valid)
         for train, valid in photos.with_columns(at=np.arange(len(photos))).folds(folds, seed=0)
@@ -134,19 +136,28 @@ def _check(arms: Mapping[str, Arm], seeds: Sequence[int]) -> None:
     """Nothing where there are arms with names for folders, and unlike seeds. Raises: ValueError."""
     if not arms or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"arms {list(arms)}, seeds {list(seeds)}; expected an arm or more, and unlike seeds")
-    for name in arms:
+    for name, arm in arms.items():
+        if arm.recipe.missing == "skip":
+            raise ValueError(f"arm {name!r} leaves photos out (missing='skip'); arms must score the same photos")
         if not name or any(mark in name for mark in "/\\\0") or name.startswith("."):
             raise ValueError(f"arm {name!r} cannot name a folder; leave out / and a leading dot")
 
 
-def _heads(arms: Mapping[str, Arm]) -> tuple[Head, ...]:
-    """The heads that all arms answer. Raises: ValueError where an arm answers others."""
-    found = {name: base(arm.model().heads) for name, arm in arms.items()}
-    table = next(iter(found.values()))
-    for name, heads in found.items():
+def _heads(arms: Mapping[str, Arm], photos: Photos) -> tuple[Head, ...]:
+    """The heads that all arms answer. Raises: ValueError that names the arm that answers others, or cannot be run."""
+    table: tuple[Head, ...] | None = None
+    for name, arm in arms.items():
+        try:
+            model = arm.model()
+            check_recipe(model, photos, arm.recipe)
+        except (ValueError, KeyError, ImportError) as error:
+            raise ValueError(f"arm {name!r}: {error.args[0]}") from error
+        heads = base(model.heads)
+        table = table or heads
         if space(heads) != space(table):
             names = [[head.name for head in each] for each in (heads, table)]
             raise ValueError(f"arm {name!r} answers {names[0]}, the first arm {names[1]}; compare arms of equal heads")
+    assert table is not None
     return table
 
 
@@ -162,7 +173,7 @@ def _run(arm: Arm, cell: Cell, train: Photos, valid: Photos, extra: Photos | Non
         train = train[(train.labels() != UNKNOWN).all(1)]
     torch.manual_seed(cell.seed)
     model = arm.model()
-    identity = {**arm.identity(), "seed": cell.seed, "model": _digest(model)}
+    identity = {**arm.identity(), "seed": cell.seed, "model": _digest(model), "processes": ranks.world()}
     identity |= {"train": train.fingerprint(), "valid": valid.fingerprint()}
     if ranks.first():
         _claim(cell, json.loads(json.dumps(identity)))

@@ -19,6 +19,7 @@ from multihead.labels import UNKNOWN, Head, bands, base, class_index
 if TYPE_CHECKING:
     import pandas as pd
 
+PSEUDO = "pseudo"  # the column that says which heads' labels are a model's
 CORE = ["path", "name", "root", "source", "person", "split", "years", *BOX, "whole", "searched"]
 
 
@@ -260,6 +261,28 @@ def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:
         "files": splits.shared(left.paths, right.paths),
         "files of the same bytes": twins,
     }
+
+
+def provenance(photos: Photos) -> list[str]:
+    """The heads of each row whose labels a model made, as text; "" where people made them all."""
+    if PSEUDO not in photos.table:
+        return [""] * len(photos)
+    return [str(cell).strip() for cell in photos.table[PSEUDO].fillna("")]
+
+
+def check_not_pseudo(photos: Photos, what: str) -> None:
+    """Nothing where all labels are people's; what: what the photos are for, as "validation".
+
+    Raises: LeakError that counts the photos whose labels are a model's, and names one.
+    """
+    filled = np.array([bool(text) for text in provenance(photos)], bool)
+    if filled.any():
+        first = int(filled.argmax())
+        raise LeakError(
+            f"{int(filled.sum())} of {len(photos)} {what} photos have labels that a model made, for one "
+            f"{photos.table['name'].iloc[first]} ({photos.table[PSEUDO].iloc[first]}); "
+            f"{what} photos must be labelled by people: add pseudo labels to the training photos only"
+        )
 
 
 def write_splits(path: str | Path, parts: Mapping[str, Photos]) -> None:

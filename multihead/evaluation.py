@@ -14,7 +14,7 @@ from torch import Tensor
 from multihead.batches import Batch, PhotoSet, in_order, loader
 from multihead.boxes import locate_faces
 from multihead.crops import Crop
-from multihead.data import Photos
+from multihead.data import Photos, check_not_pseudo
 from multihead.labels import Head, size
 from multihead.metrics import Scores, score
 from multihead.speed import keep_memory
@@ -51,9 +51,11 @@ def evaluate(
     A photo that cannot be read is not counted; `Scores.errors` lists it with its reason, `Scores.faceless`
     photos without a face.
 
-    Raises: ValueError where no photo can be read, or the photos' heads are not the model's.
+    Raises: ValueError where no photo can be read, or the photos' heads are not the model's; LeakError where a model
+    made some of the labels.
     """
     keep_memory()
+    check_not_pseudo(photos, "scored")
     located = locate_faces(photos, model.crops, missing=missing)
     photos = located.photos
     held = PhotoSet(photos, model.space, model.crops, memory=0)

@@ -162,6 +162,8 @@ def _objects(
     item: dataclasses.Field[Any], classes: Sequence[type], hint: Any, value: Any, values: Mapping[str, Any]
 ) -> Any:
     """The object of a flag, a tuple of them in order, or {head: object}."""
+    if isinstance(value, tuple):
+        value = [value]
     if not isinstance(value, list):
         return _object(item, classes, value, values)
     named = [part for part in value if isinstance(part, tuple)]
@@ -171,6 +173,8 @@ def _objects(
             if _by_name(hint)
             else f"{flag(item)}: {named[0][0]}=... is not to be read; give names, in order"
         )
+    if len(dict(named)) < len(named):
+        raise ValueError(f"{flag(item)}: {' '.join(head for head, _ in named)}; expected each head once")
     if named:
         return {head: _object(item, classes, part, {}) for head, part in named}
     if len(value) == 1:
@@ -241,13 +245,13 @@ def effective(kind: type, settings: Any) -> dict[str, Any]:
                 True if _is_switch(item, hints[item.name], objects[item.name]) else type(value).__name__.lower()
             )
             plain |= effective(type(value), value)
-        elif item.name in objects and value is not None:
+        elif item.name in objects and value is not None and value != {}:
             plain[dest(item)] = _texts(value)
         elif isinstance(value, Mapping):
             plain |= {dest(item): dict(value)} if value else {}
         elif value is not None and value != ():
             spans = isinstance(value, tuple) and isinstance(value[0], tuple)
-            texts = [f"{low:g}-{high:g}" for low, high in value] if spans else value
+            texts = ["-".join(str(years) for years in span) for span in value] if spans else value
             plain[dest(item)] = list(texts) if isinstance(value, tuple) else value
     return plain
 
@@ -267,12 +271,29 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no settings file {path}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), _unique_keys()) or {}
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}; expected lines such as 'epochs: 10'")
     return content
+
+
+def _unique_keys() -> Any:
+    """yaml's safe loader, which also refuses a key that is there twice (it would keep the last)."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            """As yaml's own, after a look at the keys."""
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            for place, key in enumerate(keys):
+                if key in keys[:place]:
+                    line = node.value[place][0].start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line} repeats the key {key!r}; give every key once")
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def yaml_tokens(

@@ -141,16 +141,16 @@ def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[s
     return {name: given.get(name, CrossEntropy()) for name in names}
 
 
-def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor) -> Criterion:
+def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor, smoothing: float = 0.0) -> Criterion:
     """A function from logits (B, C) and target rows (B, C) with mass to the head's loss (scalar).
 
-    counts: training mass (C,) of each class, which the class weights "inverse" and "effective" read. The result is 0
+    counts: training mass (C,) of each class, which the class weights "inverse" and "effective" read. smoothing: label
+    smoothing of the whole loss, over that of its parts; like theirs it comes after the class weights. The result is 0
     with a zero gradient where no row has mass, at least in single precision, and raises ValueError where shapes differ.
 
     Raises: ValueError for counts or class weights that are not one a class, or Ordinal on a flat head none of whose
     parts has edges.
     """
-    import numpy as np
     import torch
 
     classes = len(head.classes)
@@ -159,7 +159,7 @@ def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor) -> Crit
     mass = counts.detach().cpu().numpy() if isinstance(counts, torch.Tensor) else counts
     terms = [
         (factor, leaf, _class_weights(leaf, head, mass)[:, None] * matrix)
-        for factor, leaf, matrix in _leaves(loss, head, np.eye(classes))
+        for factor, leaf, matrix in _leaves(loss, head, _matrix(head, smoothing=smoothing))
     ]
 
     @functools.cache

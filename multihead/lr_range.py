@@ -14,7 +14,7 @@ from multihead.logs import write_rows
 from multihead.model import Model
 from multihead.recipe import Recipe
 from multihead.schedules import Constant
-from multihead.train import prepare
+from multihead.train import Diverged, prepare
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,13 @@ class RangeTest:
     lowest: float
 
     def write(self, path: str | Path) -> None:
-        """Write the table, and beside it the picture (.png)."""
+        """Write the table, and beside it the picture (.png), cut off well above the losses up to the lowest."""
         path = Path(path)
         rows = zip(self.rates, self.losses, self.smoothed)
         write_rows(path, [{"lr": rate, "loss": loss, "smoothed": mean} for rate, loss, mean in rows])
-        series = {"each step": (self.rates, self.losses), "smoothed": (self.rates, self.smoothed)}
+        top = 1.5 * max(self.losses[: self.rates.index(self.lowest) + 1])  # else one last step flattens the course
+        drawn = {"each step": self.losses, "smoothed": self.smoothed}
+        series = {name: (self.rates, [min(loss, top) for loss in losses]) for name, losses in drawn.items()}
         title = f"Learning-rate range test: steepest at {self.steepest:.2g}, lowest at {self.lowest:.2g}"
         labels = {"title": title, "xlabel": "learning rate", "ylabel": "training loss"}
         plots.lines(path.with_suffix(".png"), series, **labels, log_x=True, mark=self.steepest)
@@ -65,16 +67,17 @@ def lr_range(
 
     def course(step: int) -> float:
         losses = [loss for _, loss in run.steps or ()]
-        if len(losses) > 10 and smooth(losses)[-1] > 4 * min(smooth(losses)):
-            raise _Diverged
+        means = smooth(losses)
+        if len(losses) > 10 and min(means) > 0 and means[-1] > 4 * min(means):
+            raise _LeftRange
         return low * (high / low) ** (step / (steps - 1))
 
     run.course = course
     try:
         list(run.epochs(False))
-    except _Diverged:
+    except _LeftRange:
         pass
-    except ValueError:
+    except Diverged:
         if len(run.steps) < 10:  # else the loss has just ceased to be a number: the end of the range
             raise
     each: dict[float, list[float]] = {}
@@ -83,7 +86,7 @@ def lr_range(
     return _result(list(each), [sum(losses) / len(losses) for losses in each.values()])
 
 
-class _Diverged(Exception):
+class _LeftRange(Exception):
     """The loss has left its range."""
 
 

@@ -22,6 +22,9 @@ class AdamW:
     lr: float = option(1e-3, "learning rate")
     weight_decay: float = option(0.05, _DECAY)
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 @dataclass(frozen=True)
 class Adam:
@@ -29,6 +32,9 @@ class Adam:
 
     lr: float = option(1e-3, "learning rate")
     weight_decay: float = option(0.0, _DECAY)
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class SGD:
     weight_decay: float = option(1e-4, _DECAY)
     momentum: float = option(0.9, "momentum (sgd, madgrad, and timm's that have one)")
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 @dataclass(frozen=True)
 class MADGRAD:
@@ -47,6 +56,9 @@ class MADGRAD:
     lr: float = option(1e-3, "learning rate")
     weight_decay: float = option(0.0, _DECAY)
     momentum: float = option(0.9, "momentum (sgd, madgrad, and timm's that have one)")
+
+    def __post_init__(self) -> None:
+        _check(self)
 
 
 @dataclass(frozen=True)
@@ -62,8 +74,18 @@ class Timm:
     weight_decay: float = option(0.02, _DECAY)
     momentum: float = option(0.9, "momentum (sgd, madgrad, and timm's that have one)")
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 Optim = AdamW | Adam | SGD | MADGRAD | Timm
+
+
+def _check(optim: Optim) -> None:
+    name = type(optim).__name__.lower()
+    between(name, "lr", optim.lr, 0)
+    between(name, "weight_decay", optim.weight_decay, 0)
+    between(name, "momentum", getattr(optim, "momentum", 0), 0, 1)
 
 
 def create_optimizer(
@@ -95,12 +117,22 @@ def create_optimizer(
     if isinstance(optim, Adam):
         return torch.optim.Adam(groups, lr=optim.lr, fused=True)
     if isinstance(optim, SGD):
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0, fused=True)
+        return _sgd(optim, groups)
     if isinstance(optim, Timm):
         return _of_timm(optim, groups)
     import madgrad
 
     return madgrad.MADGRAD(groups, lr=optim.lr, momentum=optim.momentum)
+
+
+def _sgd(optim: SGD, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    import torch
+
+    made = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.momentum > 0, fused=True)
+    if optim.momentum:  # zeros give the same first step; torch's fused one fails where only some have a buffer
+        for parameter in (one for group in groups for one in group["params"]):
+            made.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return made
 
 
 def _scales(model: torch.nn.Module, head_lr: float, layer_decay: float | None) -> dict[Parameter, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,8 @@ def between(
     owner: str, name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
 ) -> None:
     """Nothing where low <= value <= high (low < value with `open_low`). Raises: ValueError with the bounds."""
-    fits = isinstance(value, (int, float)) and value <= high and (value > low if open_low else value >= low)
+    finite = isinstance(value, (int, float)) and math.isfinite(value)
+    fits = finite and value <= high and (value > low if open_low else value >= low)
     if not fits:
         sign = ">" if open_low else ">="
         text = f"{sign} {low:g}" + ("" if high == float("inf") else f" and <= {high:g}")

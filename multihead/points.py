@@ -38,9 +38,10 @@ def locate_points(
     boxes, kept = photos.boxes, _read(points_file())
     keys = {int(row): _key(photos.paths[row], box_of(boxes[row])) for row in rows}
     todo = [row for row, key in keys.items() if key not in kept]
+    finder = finder or Finder()
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
-        fresh = dict(_search(photos, chunk, boxes, finder or Finder()))
+        fresh = dict(_search(photos, chunk, boxes, finder))
         lines = {
             keys[row]: None if points is None else np.asarray(points).round(2).tolist() for row, points in fresh.items()
         }

@@ -60,18 +60,18 @@ def _cells(
     cells = []
     for place in range(len(batch.rows)):
         pixels = [image[place].permute(1, 2, 0).numpy() for image in images.values()]
-        lines = [_line(head, rows[head.name][place]) for head in heads]
+        lines = [line for head in heads for line in _lines(head, rows[head.name][place])]
         cells.append((pixels, lines + (["mask drawn on"] if batch.drawn[place] >= 0 else [])))
     return cells
 
 
-def _line(head: Head, row: torch.Tensor) -> str:
-    """A target row as text, largest first: "mask worn .70 incorrect .30"."""
+def _lines(head: Head, row: torch.Tensor) -> list[str]:
+    """A target row as text, its three largest shares: ["mask worn .70 incorrect .30"]; a line each of many classes."""
     if float(row.sum()) == 0:
-        return f"{head.name} ?"
-    shown = [(float(share), name) for share, name in zip(row, head.classes) if share >= 0.01]
-    parts = " ".join(f"{name} {share:.2f}".replace("0.", ".") for share, name in sorted(shown, reverse=True)[:3])
-    return parts if len(head.classes) > 6 else f"{head.name} {parts}"
+        return [f"{head.name} ?"]
+    shown = sorted(((float(share), name) for share, name in zip(row, head.classes) if share >= 0.01), reverse=True)
+    parts = [f"{name} {share:.2f}".replace(" 0.", " .") for share, name in shown[:3]]
+    return parts if len(head.classes) > 6 else [" ".join([head.name, *parts])]
 
 
 def _write(cells: Sequence[tuple[list[np.ndarray], list[str]]], path: Path) -> None:

@@ -102,7 +102,14 @@ class Recipe:
         for name in ("head_lr", "layer_decay", "soft_bands"):
             if getattr(self, name) is not None:
                 between("recipe", name, getattr(self, name), 0, open_low=True)
-        if any(len(zone) != 2 or zone[0] > zone[1] for zone in self.drop_zones):
+        if self.clip_grad is not None:
+            between("recipe", "clip_grad", self.clip_grad, 0, open_low=True)
+        for name, weight in self.head_weights.items():
+            between("recipe", f"head_weights of {name}", weight, 0)
+        edges = self.age_edges or ()
+        if any(high <= low for low, high in zip(edges, edges[1:])):
+            raise ValueError(f"recipe: age_edges is {edges!r}; expected rising numbers of years, as (30, 58)")
+        if any(not isinstance(zone, tuple) or len(zone) != 2 or zone[0] > zone[1] for zone in self.drop_zones):
             raise ValueError(f"recipe: drop_zones is {self.drop_zones!r}; expected pairs of years, as ((57, 59),)")
         if self.patience is not None and (self.patience < 1 or self.select == "last"):
             raise ValueError(f"recipe: patience is {self.patience!r}; expected >= 1, with select='best'")

@@ -83,7 +83,7 @@ def _by_source(sampler: Shares, sources: Sequence[str]) -> np.ndarray:
         raise ValueError(f"shares: no training photo is of source {unknown}; there are {sorted(set(names))}")
     found = np.zeros(len(names))
     others = ~np.isin(names, list(sampler.shares))
-    rest = 1 - sum(sampler.shares.values())
+    rest = max(0.0, 1 - sum(sampler.shares.values()))
     if others.any():
         found[others] = rest / others.sum()
     elif rest > 1e-9:

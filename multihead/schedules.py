@@ -46,6 +46,7 @@ class Cosine:
     interval: str = option("batch", _INTERVAL, "sched-interval")
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         choice("cosine", "interval", self.interval, INTERVALS)
 
 
@@ -65,6 +66,7 @@ class CosineRestarts:
     interval: str = option("batch", _INTERVAL, "sched-interval")
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         between("cosinerestarts", "cycle_epochs", self.cycle_epochs, 0, open_low=True)
         between("cosinerestarts", "cycle_mul", self.cycle_mul, 1)
         between("cosinerestarts", "cycle_decay", self.cycle_decay, 0, 1, open_low=True)
@@ -80,6 +82,7 @@ class Step:
     decay_rate: float = option(0.3, _DECAY)
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         if self.decay_epochs < 1:
             raise ValueError(f"step: decay_epochs is {self.decay_epochs!r}; expected a whole number >= 1")
 
@@ -100,6 +103,7 @@ class Plateau:
     warmup_epochs: float = option(0.0, _WARMUP)
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         if not isinstance(self.patience_epochs, int) or self.patience_epochs < 0:
             raise ValueError(f"plateau: patience_epochs is {self.patience_epochs!r}; expected a whole number >= 0")
         between("plateau", "decay_rate", self.decay_rate, 0, 1, open_low=True)
@@ -123,6 +127,7 @@ class Cyclic:
     interval: str = option("batch", _INTERVAL, "sched-interval")
 
     def __post_init__(self) -> None:
+        _check_bounds(self)
         choice("cyclic", "cycle_mode", self.cycle_mode, CYCLE_MODES)
         if min(self.up_epochs, self.down_epochs) <= 0:
             raise ValueError(f"cyclic: up_epochs {self.up_epochs!r} and down_epochs {self.down_epochs!r} must be > 0")
@@ -136,8 +141,19 @@ class Constant:
 
     warmup_epochs: float = option(0.0, _WARMUP)
 
+    def __post_init__(self) -> None:
+        _check_bounds(self)
+
 
 Schedule = OneCycle | Cosine | CosineRestarts | Step | Plateau | Cyclic | Constant
+
+
+def _check_bounds(schedule: object) -> None:
+    """Nothing where a schedule's warm-up, lowest rate and factor make sense. Raises: ValueError."""
+    name = type(schedule).__name__.lower()
+    for field in ("warmup_epochs", "min_lr", "decay_rate"):
+        if hasattr(schedule, field):
+            between(name, field, getattr(schedule, field), 0)
 
 
 def rate(schedule: Schedule, lr: float, step: int, steps: int, epochs: int, *, history: Sequence[float] = ()) -> float:

@@ -57,7 +57,7 @@ class Training:
 class Session:
     """How a run is carried out; none of it changes the result, except the choice of validation photos."""
 
-    output: str = option("runs/train", "run folder")
+    output: str = option("runs/train", "run folder", short="-o")
     resume: bool = option(False, "go on where the run folder stands")
     val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
     ignore_split: bool = option(False, "do not use the table's split column")

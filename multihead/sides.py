@@ -20,7 +20,7 @@ from multihead.masks import DrawnMask
 from multihead.points import locate_points
 from multihead.recipe import Recipe
 from multihead.samplers import row_weights
-from multihead.targets import Targets, band_rows, one_hot, smooth, teach
+from multihead.targets import Targets, band_rows, one_hot, teach
 
 
 class Ready:
@@ -105,7 +105,7 @@ def prior(labels: np.ndarray, heads: Sequence[Head]) -> tuple[float, ...]:
 
 
 def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Targets:
-    """The target rows of training photos, as the recipe bands, smooths and teaches them.
+    """The target rows of training photos, as the recipe bands and teaches them; label smoothing is the losses'.
 
     Raises: ValueError where the recipe distils and no photo carries a teacher's answers, or age settings of the recipe
     meet heads without an age.
@@ -122,8 +122,8 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
         if head.edges:
             edges, drop, width = recipe.age_edges, recipe.drop_zones, recipe.soft_bands
             found = band_rows(years, labels[:, column], head, edges=edges, drop=drop, width=width)
-        rows[head.name] = smooth(found, recipe.smoothing)
-    made = Targets(tuple(heads), rows, None, recipe.smoothing)
+        rows[head.name] = found
+    made = Targets(tuple(heads), rows)
     if not recipe.distill:
         return made
     taught = teaching.soft_rows(photos, heads)

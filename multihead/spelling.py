@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from multihead.options import dataclasses_in
 
+_PLAIN: dict[object, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
+
 
 def parse(text: str, classes: Sequence[type]) -> typing.Any:
     """The object of one of `classes` that a text spells: its class in any case, with arguments as in Python.
@@ -75,7 +77,11 @@ def _object(node: ast.expr, classes: Sequence[type], text: str) -> typing.Any:
     for field, value in pairs:
         if field not in fields:
             raise ValueError(f"{text!r}: {name.id} has no {field!r}{_near(field, fields)}; it has {', '.join(fields)}")
+        if field in given:
+            raise ValueError(f"{text!r}: {name.id} is given {field!r} twice")
         given[field] = _value(value, hints[field], text)
+        if not isinstance(given[field], _PLAIN.get(hints[field], (object,))):
+            raise ValueError(f"{text!r}: {field} is {given[field]!r}; expected {hints[field].__name__}")
     return kind(**given)
 
 
@@ -100,17 +106,20 @@ def _sum(node: ast.expr, classes: Sequence[type], text: str) -> typing.Any:
 def _value(node: ast.expr, hint: object, text: str) -> typing.Any:
     classes = dataclasses_in(hint)
     names = {kind.__name__.lower() for kind in classes}
-    if isinstance(node, (ast.Call, ast.BinOp)) or isinstance(node, ast.Name) and node.id.lower() in names:
+    made = isinstance(node, (ast.Call, ast.BinOp)) and classes
+    if made or isinstance(node, ast.Name) and node.id.lower() in names:
         return _object(node, classes, text)
     if isinstance(node, (ast.Tuple, ast.List)):
         return tuple(_value(part, hint, text) for part in node.elts)
-    if isinstance(node, ast.Dict):
+    if isinstance(node, ast.Dict) and None not in node.keys:
         keys = [_value(key, str, text) for key in node.keys if key is not None]
         return {key: _value(part, hint, text) for key, part in zip(keys, node.values, strict=True)}
     if isinstance(node, ast.Name):
         return {"true": True, "false": False, "none": None}.get(node.id.lower(), node.id)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_value(node.operand, hint, text)
+        number = _value(node.operand, hint, text)
+        if isinstance(number, (int, float)):
+            return -number
     if isinstance(node, ast.Constant):
         return node.value
     raise ValueError(f"{text!r}: {ast.unparse(node)} is no number, word, tuple or setting")

@@ -98,7 +98,6 @@ class Targets:
     heads: tuple[Head, ...]
     rows: Rows
     taught: Tensor | None = None
-    smoothing: float = 0.0
 
     def batch(self, rows: Tensor, drawn: Tensor | None = None, masked: str = "mask") -> Rows:
         """Rows {head: (B, C)} of some photos (B,); drawn (B,): the new class of head `masked`, -1 = as it was."""
@@ -106,7 +105,7 @@ class Targets:
         changed = None if drawn is None or not bool((drawn >= 0).any()) else drawn >= 0
         if changed is not None:
             head = next(head for head in base(self.heads) if head.name == masked)
-            found[masked] = torch.where(changed[:, None], smooth(one_hot(drawn, head), self.smoothing), found[masked])  # type: ignore[arg-type]
+            found[masked] = torch.where(changed[:, None], one_hot(drawn, head), found[masked])  # type: ignore[arg-type]
         whole = products(found, self.heads)
         if self.taught is not None:
             name = self.heads[0].name
@@ -118,7 +117,7 @@ class Targets:
         """The same rows on a device."""
         taught = None if self.taught is None else self.taught.to(device)
         rows = {name: table.to(device) for name, table in self.rows.items()}
-        return Targets(self.heads, rows, taught, self.smoothing)
+        return Targets(self.heads, rows, taught)
 
     def mass(self, rows: np.ndarray) -> dict[str, Tensor]:
         """Each head's training mass of each class {head: (C,)} over some photos (n,)."""
@@ -141,8 +140,8 @@ def teach(targets: Targets, probs: np.ndarray, share: float) -> Targets:
         blend = torch.where(known, (1 - share) * own + share * own.sum(1, keepdim=True) * taught, taught)
         mixed[head.name] = torch.where(there[:, None], blend, own)
     if not any(head.parts for head in targets.heads):
-        return Targets(targets.heads, mixed, None, targets.smoothing)
+        return Targets(targets.heads, mixed)
     label, product = (next(iter(products(rows, targets.heads).values())) for rows in (targets.rows, mixed))
     full = there & (label.sum(1) > 0)
     joint = torch.where(full[:, None], (1 - share) * label + share * label.sum(1, keepdim=True) * answers, product)
-    return Targets(targets.heads, mixed, joint, targets.smoothing)
+    return Targets(targets.heads, mixed, joint)

@@ -2,7 +2,7 @@
 
 Pseudo labels of the very photos that a model is scored on later are leakage, whatever labels they carry: in production
 the test photos are the future. Label other photos (an unlabelled collection, the unknown heads of a partly labelled
-one), add them to the training photos only, and let `check_not_pseudo` guard the validation photos.
+one), add them to the training photos only, and validation and scoring refuse them (`multihead.data.check_not_pseudo`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import numpy as np
 from multihead.batches import PhotoSet
 from multihead.boxes import locate_faces
 from multihead.cells import warn
-from multihead.data import LeakError, Photos
+from multihead.data import PSEUDO, Photos, provenance
 from multihead.evaluation import Classifier, answers
 from multihead.labels import UNKNOWN, Head, marginals, size
 from multihead.options import choice
 from multihead.speed import keep_memory
 
-PSEUDO = "pseudo"  # the column that says which heads' labels are a model's
 JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them
 ROUNDING = 1e-3  # how far from one a row of written probabilities may sum
 
@@ -54,7 +53,7 @@ def pseudo_label(
     labels = photos.labels(heads)  # (N, heads)
     todo = np.flatnonzero((labels == UNKNOWN).any(1))
     rows, probs = _ask(model, photos, todo, batch_size=batch_size, workers=workers, missing=missing)
-    parts, columns, words = marginals(probs, model.space), {}, [text.split() for text in _provenance(photos)]
+    parts, columns, words = marginals(probs, model.space), {}, [text.split() for text in provenance(photos)]
     for column, head in enumerate(heads):
         best = parts[head.name].argmax(1)
         sure = parts[head.name].max(1) >= limits[head.name][best]
@@ -108,21 +107,6 @@ def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
     return rows
 
 
-def check_not_pseudo(photos: Photos, what: str) -> None:
-    """Nothing where all labels are people's; what: what the photos are for, as "validation".
-
-    Raises: LeakError that counts the photos whose labels are a model's, and names one.
-    """
-    filled = np.array([bool(text) for text in _provenance(photos)], bool)
-    if filled.any():
-        first = int(filled.argmax())
-        raise LeakError(
-            f"{int(filled.sum())} of {len(photos)} {what} photos have labels that a model made, for one "
-            f"{photos.table['name'].iloc[first]} ({photos.table[PSEUDO].iloc[first]}); "
-            f"{what} photos must be labelled by people: add pseudo labels to the training photos only"
-        )
-
-
 def _ask(
     model: Classifier, photos: Photos, rows: np.ndarray, *, batch_size: int, workers: int, missing: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -169,13 +153,6 @@ def _probabilities(cells: np.ndarray, name: str) -> np.ndarray:
             f"expected {len(cells)} probabilities that sum to one, or blanks in all columns {JOINT}0 and so on"
         )
     return answer / answer.sum()
-
-
-def _provenance(photos: Photos) -> list[str]:
-    """The "pseudo" cell of each row, "" where there is no such column."""
-    if PSEUDO not in photos.table:
-        return [""] * len(photos)
-    return [str(cell).strip() for cell in photos.table[PSEUDO].fillna("")]
 
 
 def _joint_columns(photos: Photos) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,26 @@ import torch
 from torch import nn
 
 from multihead import checkpoint, ranks
-from multihead.augment import photo_seed
+from multihead.augment import members, photo_seed
 from multihead.balance import combine, epoch_weights, log_variance
-from multihead.batches import Batch, Shuffled, loader
-from multihead.data import Photos, check_disjoint, write_splits
+from multihead.batches import Batch, Shuffled, loader, mask_classes
+from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
 from multihead.evaluation import answers, autocast, scores
 from multihead.files import write_text
 from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
 from multihead.losses import criterion, per_head
+from multihead.masks import DrawnMask
 from multihead.metrics import Scores
 from multihead.mixing import mix
 from multihead.model import Model
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
 from multihead.recipe import Recipe
+from multihead.samplers import row_weights
 from multihead.schedules import Plateau, rate
 from multihead.sides import Ready, draw_weights, prior, report, target_rows
 from multihead.speed import keep_memory
-from multihead.teaching import check_not_pseudo
 
 
 def fit(
@@ -88,7 +89,7 @@ def prepare(
     ranks.start()
     if valid is not None:
         check_disjoint(train, valid)
-        check_not_pseudo(valid, "validation photos")
+        check_not_pseudo(valid, "validation")
     folder = None if out is None else Path(out)
     ready = Ready(model.heads, train, recipe, training=True, workers=workers, decoded=decoded)
     held_out = {"training": False, "workers": workers, "decoded": decoded}
@@ -102,6 +103,29 @@ def prepare(
     if folder is not None and ranks.first():
         write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
     return run
+
+
+def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:
+    """Nothing where the recipe fits the model and its training photos; nothing is read or trained.
+
+    Raises: ValueError or KeyError as training would, for heads, losses, optimisers, samplers or targets that do not.
+    """
+    losses = per_head(recipe.losses, model.heads)
+    for head in model.heads:
+        criterion(losses[head.name], head, np.ones(len(head.classes)), recipe.smoothing)
+    names = [head.name for head in model.heads]
+    nothing = {name: torch.zeros(()) for name in names}
+    combine(nothing, dict.fromkeys(names, False), recipe.head_weights)
+    create_optimizer(model, recipe.optim, head_lr=recipe.head_lr, layer_decay=recipe.layer_decay)
+    target_rows(photos, model.heads, recipe)
+    if recipe.sampler is not None:
+        row_weights(recipe.sampler, photos.labels(model.heads), model.heads, photos.table.source.tolist())
+    if any(isinstance(part, DrawnMask) for part in members(recipe.augment)):
+        mask_classes(model.heads)
+
+
+class Diverged(ValueError):
+    """The loss is no number."""
 
 
 class Run:
@@ -131,7 +155,9 @@ class Run:
         names = [head.name for head in model.heads]
         self.targets = target_rows(train.photos, model.heads, recipe)
         mass, losses = self.targets.mass(train.rows), per_head(recipe.losses, model.heads)
-        self.criteria = {head.name: criterion(losses[head.name], head, mass[head.name]) for head in model.heads}
+        self.criteria = {
+            head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads
+        }
         self.targets = self.targets.to(self.device)
         self.log_variance = log_variance(recipe.balance, names)
         if self.log_variance is not None:
@@ -184,15 +210,15 @@ class Run:
                 write_rows(self.folder / "metrics.csv", self.rows)  # type: ignore[operator]
                 events = events or Events(self.folder, self.epoch - 1)  # type: ignore[arg-type]
                 events.add(row)
-                self._save()
+                self._save([])
             yield row
         self._finish(writes)
         if events:
             events.close()
 
     def _exhausted(self) -> bool:
-        patience = self.recipe.patience
-        return patience is not None and bool(self.rows) and self.rows[-1]["epoch"] - self.best["epoch"] >= patience
+        patience, scored = self.recipe.patience, [row["epoch"] for row in self.rows if "selected_by" in row]
+        return patience is not None and bool(scored) and scored[-1] - self.best["epoch"] >= patience
 
     def _epoch(self, batches: Any, progress: bool) -> dict[str, Any]:
         started, first = time.perf_counter(), self.batch
@@ -266,7 +292,7 @@ class Run:
             known = {name: bool(rows[name].sum() > 0) for name in logits}
             loss = combine(each, known, weights, self.log_variance)
             if not bool(torch.isfinite(loss)):
-                raise ValueError(
+                raise Diverged(
                     f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; "
                     "lower lr, or set clip_grad"
                 )
@@ -294,8 +320,10 @@ class Run:
         if self.ema:
             self.ema.update(self.model, step=(self.epoch - 1) * self.order.steps + step + 1)
         inside = step + 1 < self.order.steps
-        if inside and (step + 1) % self.recipe.recovery_interval == 0 and self.folder is not None and ranks.first():
-            self._save()
+        if inside and (step + 1) % self.recipe.recovery_interval == 0 and self.folder is not None:
+            losses = ranks.gather(self.losses)
+            if ranks.first():
+                self._save(losses)
 
     def _rate(self, step: int) -> float:
         whole = (self.epoch - 1) * self.order.steps + step
@@ -375,7 +403,8 @@ class Run:
             "processes": ranks.world(),
         }
 
-    def _save(self) -> None:
+    def _save(self, losses: Sequence[Mapping[str, float]]) -> None:
+        """Write the checkpoint; losses: the sums of an unfinished epoch, of each process."""
         state = {
             "identity": self._identity(),
             "model": self.model.state_dict(),
@@ -384,7 +413,7 @@ class Run:
             "log_variance": self.log_variance,
             "epoch": self.epoch,
             "batch": self.batch,
-            "losses": self.losses,
+            "losses": list(losses),
             "rows": self.rows,
             "best": self.best,
         }
@@ -408,7 +437,8 @@ class Run:
             self.log_variance.data.copy_(state["log_variance"])
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
-        self.epoch, self.batch, self.losses = state["epoch"], state["batch"], state["losses"]
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.losses = state["losses"][ranks.rank()] if state["losses"] else {}
         self.rows, self.best = state["rows"], state["best"]
         if self.best["epoch"]:
             self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]

@@ -6,11 +6,24 @@ import pytest
 import torch
 from PIL import Image
 
-from multihead.augment import Flip, Plain
-from multihead.batches import Batch, PhotoSet, Shuffled, cut_crops, in_order, loader
+from multihead.augment import BoxJitter, Flip, Plain, jitter, photo_seed
+from multihead.batches import (
+    Batch,
+    Item,
+    PhotoSet,
+    Shuffled,
+    cut_crops,
+    cut_regions,
+    drop_crop,
+    in_order,
+    loader,
+    mask_classes,
+    points_in,
+)
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.images import read_image
-from multihead.labels import FLAT, HEADS
+from multihead.labels import AGE, FLAT, GENDER, HEADS, Head
+from multihead.masks import DrawnMask, choose, draw_mask
 from multihead.reading import read
 
 SMALL = FULL.resized(24, 20)
@@ -35,7 +48,8 @@ def folder(tmp_path):
 
 def batches_of(held, order, workers):
     return [
-        (b.rows.tolist(), {c: p.clone() for c, p in b.images.items()}) for b in loader(held, order, workers=workers)
+        (b.rows.tolist(), {c: p.clone() for c, p in b.images.items()}, b.drawn.tolist())
+        for b in loader(held, order, workers=workers)
     ]
 
 
@@ -61,10 +75,10 @@ def test_an_absent_crop_is_black_and_says_so():
 def test_items_are_the_crops_of_the_decoded_photo(folder):
     photos, crops = read(folder / "table.csv"), (FACE.resized(16), SMALL)
     held = PhotoSet(photos, HEADS, crops)
-    row, cuts, present = held[1, 2]
+    item = held[1, 2]
     image = read_image(folder / "2.png")
-    assert row == 2 and present == [True, True]
-    for crop, found in zip(crops, cuts):
+    assert isinstance(item, Item) and item.row == 2 and item.present == [True, True] and item.drawn == -1
+    for crop, found in zip(crops, item.cuts):
         assert np.array_equal(found, cut(image, locate(crop, (5, 6, 20, 24), image.shape), crop.size))
 
 
@@ -88,7 +102,7 @@ def test_a_batch_of_bad_photos_only_is_empty(folder):
 def test_a_box_outside_its_photo_is_named_with_the_file(folder):
     photos = read(folder / "table.csv").with_columns(x0=100.0, x1=120.0)
     held = PhotoSet(photos, HEADS, [FACE.resized(16)])
-    _, reason, _ = held[1, 0]
+    reason = held[1, 0].cuts
     assert "0.png" in reason and "no area inside a photo of 30 x 40" in reason
     assert [row for row, _ in held.fill()] == list(range(7))
 
@@ -116,17 +130,17 @@ def test_workers_change_no_pixel(folder, memory):
         order.epoch = 3
         found.append(batches_of(held, order, workers))
     for other in found[1:]:
-        assert [rows for rows, _ in other] == [rows for rows, _ in found[0]]
-        for (_, left), (_, right) in zip(found[0], other):
+        assert [rows for rows, _, _ in other] == [rows for rows, _, _ in found[0]]
+        for (_, left, _), (_, right, _) in zip(found[0], other):
             assert all(torch.equal(left[crop], right[crop]) for crop in left)
 
 
 def test_augmentation_follows_seed_epoch_and_row(folder):
     photos = read(folder / "table.csv").where(lambda table: table.name != "3.png")
     held = PhotoSet(photos, HEADS, [SMALL], augment=Flip(), seed=5)
-    drawn = {epoch: np.stack([held[epoch, row][1][0] for row in range(6)]) for epoch in (1, 2, 3)}
+    drawn = {epoch: np.stack([held[epoch, row].cuts[0] for row in range(6)]) for epoch in (1, 2, 3)}
     again = PhotoSet(photos, HEADS, [SMALL], augment=Flip(), seed=5)
-    assert all(np.array_equal(again[2, row][1][0], drawn[2][row]) for row in reversed(range(6)))
+    assert all(np.array_equal(again[2, row].cuts[0], drawn[2][row]) for row in reversed(range(6)))
     assert not np.array_equal(drawn[1], drawn[2]) or not np.array_equal(drawn[2], drawn[3])
 
 
@@ -135,8 +149,18 @@ def test_kept_crops_keep_what_is_present(folder):
     held = PhotoSet(photos, HEADS, [SMALL, BODY.resized(16)])
     first, kept = held[1, 0], held[1, 0]
     assert held.kept.get(0) is not None
-    assert first[2] == kept[2] == [True, False]
-    assert all(np.array_equal(left, right) for left, right in zip(first[1], kept[1]))
+    assert first.present == kept.present == [True, False]
+    assert all(np.array_equal(left, right) for left, right in zip(first.cuts, kept.cuts))
+
+
+def test_kept_crops_hold_their_regions(folder):
+    crops = [SMALL, FACE.resized(16), BODY.resized(16)]
+    photos = read(folder / "table.csv").with_columns(y0=24.0, y1=39.0)
+    held = PhotoSet(photos, HEADS, crops)
+    decoded, kept = held.pixels(2), held.pixels(2)
+    wanted = [locate(crop, (5, 24, 20, 39), (42, 30)) for crop in crops]
+    assert held.kept.get(2)[1] == kept[1] == decoded[1] == wanted
+    assert wanted[0] == (0, 0, 30, 42) and wanted[1] is not None
 
 
 def test_kept_crops_are_decoded_once_even_by_workers(folder):
@@ -159,7 +183,7 @@ def test_what_a_worker_decodes_is_kept_for_all(folder):
 
 def test_no_more_memory_is_taken_than_allowed(folder):
     photos = read(folder / "table.csv")
-    needed = 7 * (1 + 1 + 3 * 24 * 20)
+    needed = 7 * (1 + 16 + 3 * 24 * 20)  # a flag, a region and the pixels
     assert PhotoSet(photos, HEADS, [SMALL], memory=needed).kept is not None
     assert PhotoSet(photos, HEADS, [SMALL], memory=needed - 1).kept is None
 
@@ -168,7 +192,7 @@ def test_a_pickled_set_serves_as_well(folder):
     held = PhotoSet(read(folder / "table.csv"), HEADS, [SMALL, FACE.resized(16)])
     held.fill()
     copy = pickle.loads(pickle.dumps(held))
-    assert all(np.array_equal(a, b) for a, b in zip(copy[0, 2][1], held[0, 2][1]))
+    assert all(np.array_equal(a, b) for a, b in zip(copy[0, 2].cuts, held[0, 2].cuts))
 
 
 def test_shuffled_gives_every_row_once_and_follows_seed_and_epoch():
@@ -224,3 +248,219 @@ def test_drawing_batches_leaves_torchs_random_numbers_alone(folder, workers):
     before = torch.get_rng_state()
     list(loader(held, Shuffled(range(7), 2), workers=workers))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- changes that need more than pixels
+
+POINTS = np.array([[9.0, 12.0], [16.0, 12.0], [12.5, 16.0], [10.0, 20.0], [15.0, 20.0]])  # of the face of `folder`
+
+
+@pytest.fixture
+def good(folder):
+    """The photos of `folder` that can be read."""
+    return read(folder / "table.csv").where(lambda table: table.name != "3.png")
+
+
+def points_of(photos, rows):
+    found = np.full((len(photos), 5, 2), np.nan)
+    found[rows] = POINTS
+    return found
+
+
+def test_drawn_masks_change_the_rows_with_points_and_their_label(good):
+    crops, sizes = [SMALL, FACE.resized(32)], (24, 20)
+    drawing = DrawnMask(prob=0.7, incorrect=0.5)
+    held = PhotoSet(good, HEADS, crops, augment=(drawing, Plain()), points=points_of(good, [0, 2, 4]), seed=3)
+    plain, seen = PhotoSet(good, HEADS, crops), set()
+    for epoch in range(1, 9):
+        for row in range(6):
+            item, bare, seed = held[epoch, row], plain[epoch, row], photo_seed(3, epoch, row)
+            state = choose(drawing, seed) if row in (0, 2, 4) else None
+            assert item.drawn == {None: -1, "worn": 0, "nose": 1, "chin": 1}[state]
+            if state is None:
+                assert all(np.array_equal(left, right) for left, right in zip(item.cuts, bare.cuts))
+            else:
+                place = POINTS * (sizes[1] / 30, sizes[0] / (40 + int(good.table.name[row][0])))
+                assert np.array_equal(item.cuts[0], draw_mask(bare.cuts[0], place, state, seed))
+                assert not np.array_equal(item.cuts[1], bare.cuts[1])
+            seen.add(state)
+    assert seen == {None, "worn", "nose", "chin"}
+
+
+def test_drawn_masks_are_the_same_for_any_number_of_workers(good):
+    found = []
+    for workers in (0, 2):
+        chosen = (Flip(), DrawnMask(prob=1.0), BoxJitter())
+        held = PhotoSet(good, FLAT, [FACE.resized(24)], augment=chosen, points=points_of(good, [1, 5]), crop_drop=0.5)
+        order = Shuffled(range(6), 3, seed=5)
+        order.epoch = 2
+        found.append(batches_of(held, order, workers))
+    assert [(rows, drawn) for rows, _, drawn in found[0]] == [(rows, drawn) for rows, _, drawn in found[1]]
+    assert {row for rows, _, drawn in found[0] for row, new in zip(rows, drawn) if new >= 0} == {1, 5}
+    for (_, left, _), (_, right, _) in zip(*found):
+        assert all(torch.equal(left[crop], right[crop]) for crop in left)
+
+
+def test_kept_crops_stay_bare(good):
+    held = PhotoSet(good, HEADS, [SMALL], augment=DrawnMask(prob=1.0), points=points_of(good, range(6)))
+    first = held[1, 0]
+    assert np.array_equal(held.pixels(0)[0][0], PhotoSet(good, HEADS, [SMALL]).pixels(0)[0][0])
+    assert not np.array_equal(first.cuts[0], held.pixels(0)[0][0]) and np.array_equal(held[1, 0].cuts[0], first.cuts[0])
+
+
+def test_an_absent_crop_gets_no_mask(good):
+    tight = good.with_columns(x0=0.0, y0=0.0, x1=30.0, y1=40.0)
+    held = PhotoSet(
+        tight, HEADS, [SMALL, BODY.resized(16)], augment=DrawnMask(prob=1.0), points=points_of(good, range(6))
+    )
+    item = held[1, 0]
+    assert item.drawn >= 0 and item.present == [True, False] and not item.cuts[1].any()
+
+
+def test_a_face_too_small_in_a_crop_gets_no_mask(good):
+    tiny = FULL.resized(6, 4)  # eyes and mouth are a pixel apart
+    held = PhotoSet(
+        good, HEADS, [FACE.resized(32), tiny], augment=DrawnMask(prob=1.0), points=points_of(good, range(6))
+    )
+    plain = PhotoSet(good, HEADS, [FACE.resized(32), tiny])
+    assert held[1, 0].drawn == -1 and np.array_equal(held[1, 0].cuts[0], plain[1, 0].cuts[0])
+    alone = PhotoSet(good, HEADS, [FACE.resized(32)], augment=DrawnMask(prob=1.0), points=points_of(good, range(6)))
+    assert alone[1, 0].drawn >= 0
+
+
+def test_the_drawn_class_is_the_heads_own_number(good):
+    turned = (Head("mask", ("not_worn", "worn", "incorrect")), GENDER, AGE)
+    assert mask_classes(turned) == {"not_worn": 0, "worn": 1, "incorrect": 2}
+    assert mask_classes(FLAT) == mask_classes(HEADS) == {"worn": 0, "incorrect": 1, "not_worn": 2}
+
+
+@pytest.mark.parametrize("heads", [(GENDER, AGE), (Head("mask", ("yes", "no")), GENDER)])
+def test_drawn_masks_need_the_mask_head(good, heads):
+    with pytest.raises(ValueError, match=r"head 'mask' \(worn, incorrect, not_worn\); the model's heads are \['"):
+        mask_classes(heads)
+    if heads[0] is GENDER:
+        with pytest.raises(ValueError, match="leave DrawnMask out of augment"):
+            PhotoSet(good, heads, [SMALL], augment=(Flip(), DrawnMask()), points=points_of(good, [0]))
+
+
+def test_points_in_by_hand():
+    points = np.array([[10.0, 20.0], [30.0, 60.0], [20, 40], [10, 60], [0, 0]])
+    found = points_in(points, (10, 20, 30, 60), (20, 40, 3))  # twice as wide, half as high
+    np.testing.assert_allclose(found, [[0, 0], [40, 20], [20, 10], [0, 20], [-20, -10]])
+
+
+@pytest.mark.parametrize("place", [(12, 9), (17, 26)])
+def test_points_in_agrees_with_the_cut_itself(place):
+    image = np.zeros((60, 40, 3), np.uint8)
+    image[place[1] : place[1] + 2, place[0] : place[0] + 2] = 255
+    region = (8, 4, 28, 44)
+    found = cut(image, region, (80, 80))[:, :, 0].astype(float)
+    rows, columns = np.indices(found.shape) + 0.5
+    middle = [(columns * found).sum() / found.sum(), (rows * found).sum() / found.sum()]
+    wanted = points_in(np.tile(np.add(place, 1.0), (5, 1)), region, found.shape)
+    np.testing.assert_allclose(middle, wanted[0], atol=0.1)
+
+
+def test_cut_regions_by_hand():
+    image = np.full((40, 30, 3), 255, np.uint8)
+    cuts, regions = cut_regions(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
+    assert regions == [(0, 0, 30, 40), None] and not cuts[1].any()
+    assert cut_regions(image, [FACE.resized(8)], (1, 1, 2, 2), whole=True)[1] == [(0, 0, 30, 40)]
+
+
+def test_drop_crop_never_drops_the_only_present_crop_and_follows_the_seed():
+    cuts = [np.full((4, 4, 3), 9, np.uint8), np.full((2, 2, 3), 8, np.uint8), np.zeros((3, 3, 3), np.uint8)]
+    assert all(drop_crop(cuts, [True, False, False], 1.0, seed)[1] == [True, False, False] for seed in range(30))
+    gone = []
+    for seed in range(400):
+        pixels, present = drop_crop(cuts, [True, True, False], 0.3, seed)
+        assert present[0] or present[1]
+        assert [bool(cut.any()) for cut in pixels] == present
+        gone.append((not present[0], not present[1]))
+        assert drop_crop(cuts, [True, True, False], 0.3, seed)[1] == present
+    first, second = np.mean(gone, 0)
+    assert first == pytest.approx(0.15, abs=0.06) and second == pytest.approx(0.15, abs=0.06)
+    assert all((cut == level).all() for cut, level in zip(cuts, (9, 8, 0)))  # the given ones stay
+
+
+def test_crop_drop_makes_crops_of_a_set_absent(good):
+    held = PhotoSet(good, HEADS, [SMALL, FACE.resized(16)], crop_drop=1.0, seed=2)
+    items = [held[epoch, row] for epoch in (1, 2, 3) for row in range(6)]
+    assert {tuple(item.present) for item in items} == {(True, False), (False, True)}
+    assert all(bool(cut.any()) == seen for item in items for cut, seen in zip(item.cuts, item.present))
+    again = PhotoSet(good, HEADS, [SMALL, FACE.resized(16)], crop_drop=1.0, seed=2)
+    assert [again[epoch, row].present for epoch in (1, 2, 3) for row in range(6)] == [item.present for item in items]
+    (batch,) = loader(held, in_order(range(6), 6))
+    assert batch.present.sum(1).tolist() == [1] * 6
+
+
+def test_a_jittered_box_moves_the_crops_and_keeps_nothing(good):
+    face, setting = FACE.resized(16), BoxJitter(shift=0.3)
+    held = PhotoSet(good, HEADS, [face, SMALL], augment=setting, seed=4)
+    image = read_image(good.paths[0])
+    for epoch in (1, 2):
+        moved = jitter(setting, (5, 6, 20, 24), photo_seed(4, epoch, 0))
+        found = held[epoch, 0].cuts
+        assert np.array_equal(found[0], cut(image, locate(face, moved, image.shape), face.size))
+        assert np.array_equal(found[1], cut(image, (0, 0, 30, 40), SMALL.size))
+    still = PhotoSet(good, HEADS, [face]).pixels(0)[0][0]
+    assert held.fill() == [] and held.kept is None
+    assert np.array_equal(held[0, 0].cuts[0], still) and not np.array_equal(held[1, 0].cuts[0], still)
+
+
+def test_a_jittered_box_that_leaves_the_photo_stays_where_it_was(good):
+    corner = good.with_columns(x0=28.0, y0=38.0, x1=30.0, y1=40.0)
+    held = PhotoSet(corner, HEADS, [FACE.resized(8)], augment=BoxJitter(shift=1.0, scale=0.0))
+    assert all(isinstance(held[epoch, 0].cuts, list) for epoch in range(1, 60))
+    nowhere = good.with_columns(x0=np.nan, y0=np.nan, x1=np.nan, y1=np.nan)
+    held = PhotoSet(nowhere, HEADS, [FACE.resized(8)], augment=BoxJitter())
+    assert held.pixels(0, seed=1)[1] == [(0, 0, 30, 40)]  # no face is known: nothing to move
+
+
+def test_a_tight_face_is_jittered_as_a_whole(good):
+    photos = good.with_columns(whole=True)
+    held = PhotoSet(photos, HEADS, [FACE.resized(8)], augment=BoxJitter(), seed=1)
+    image, seed = read_image(good.paths[0]), photo_seed(1, 1, 0)
+    moved = jitter(BoxJitter(), (0, 0, 30, 40), seed)
+    assert held.pixels(0, seed)[1] == [locate(FACE.resized(8), moved, image.shape)]
+
+
+def test_what_one_set_decodes_another_need_not(good):
+    decoded = {}
+    first = PhotoSet(good, HEADS, [SMALL, FACE.resized(16)], decoded=decoded)
+    assert first.fill() == []
+    for path in good.paths:
+        open(path, "wb").close()  # nothing is left to decode
+    other = PhotoSet(good[[4, 1]], HEADS, [SMALL, FACE.resized(16)], augment=Flip(1.0), decoded=decoded)
+    assert other.fill() == []
+    for row, whole in enumerate((4, 1)):
+        assert other.pixels(row)[1] == first.pixels(whole)[1]
+        assert all(np.array_equal(a, b[:, ::-1]) for a, b in zip(other[1, row].cuts, first[1, whole].cuts))
+    assert len(PhotoSet(good, HEADS, [FACE.resized(20)], decoded=decoded).fill()) == 6  # other crops are other pixels
+    assert len(PhotoSet(good.with_columns(x0=1.0), HEADS, [SMALL, FACE.resized(16)], decoded=decoded).fill()) == 6
+
+
+# ---- weighted epochs
+
+
+def test_shuffled_with_weights_draws_rows_as_often_as_they_weigh():
+    order = Shuffled([3, 5, 8, 9], 5, seed=1, weights=np.array([0.5, 0.3, 0.2, 0.0]), count=20)
+    for epoch in (1, 2):
+        order.epoch = epoch
+        drawn = [row for batch in order for at, row in batch if at == epoch]
+        assert len(order) == 4 and np.bincount(drawn, minlength=10)[[3, 5, 8, 9]].tolist() == [10, 6, 4, 0]
+    assert list(order) != list(Shuffled([3, 5, 8, 9], 5, seed=1, weights=order.weights, count=20))  # epoch 1 again
+
+
+def test_shuffled_with_a_count_goes_round_the_rows():
+    drawn = [row for batch in Shuffled([3, 5, 8], 2, seed=1, count=8) for _, row in batch]
+    assert len(drawn) == 8 and sorted(drawn[:3]) == sorted(drawn[3:6]) == [3, 5, 8]
+    fewer = [row for batch in Shuffled(range(10), 2, seed=1, count=4) for _, row in batch]
+    assert len(set(fewer)) == 4
+
+
+def test_two_processes_share_a_weighted_epoch_too():
+    given = {"seed": 3, "weights": np.arange(1, 11) / 55, "count": 26}
+    one = list(Shuffled(range(10), 3, accumulate=2, **given))
+    two = [list(Shuffled(range(10), 3, rank=rank, world=2, **given)) for rank in (0, 1)]
+    assert [batch for pair in zip(*two) for batch in pair] == one

@@ -8,11 +8,16 @@ import yaml
 from hypothesis import given
 from test_recipe import recipes
 
-from multihead.augment import Diary, Gentle, Plain
-from multihead.flags import Parser, add_flags, build, dest, effective, flag, one_of, yaml_tokens
+from multihead.augment import BoxJitter, Diary, Flip, Gentle, Grey, Plain
+from multihead.balance import DWA
+from multihead.flags import Parser, add_flags, build, dest, effective, flag, near, one_of, read_yaml, yaml_tokens
+from multihead.losses import Focal, Ordinal, SoftF1, Sum
+from multihead.masks import DrawnMask
+from multihead.mixing import CutMix
 from multihead.optim import MADGRAD, SGD, AdamW
 from multihead.options import option, variants
 from multihead.recipe import EMA, Recipe
+from multihead.samplers import Weighted
 from multihead.schedules import Cosine, OneCycle, Step
 
 
@@ -45,7 +50,7 @@ def parse(line, kind=Recipe):
 def tokens(settings, tmp_path, made=None):
     path = tmp_path / "settings.yaml"
     path.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings), encoding="utf-8")
-    return yaml_tokens(path, made or parser())
+    return yaml_tokens(read_yaml(path), made or parser(), path)
 
 
 # ---- flags to settings
@@ -82,8 +87,12 @@ def test_an_optional_object():
 def test_every_field_has_a_flag():
     known = {name for action in parser()._actions for name in action.option_strings}
     assert {flag(item) for item in dataclasses.fields(Recipe)} <= known
-    for classes in variants(Recipe).values():
-        assert {flag(item) for kind in classes for item in dataclasses.fields(kind)} <= known
+    chosen = {item.name: item.metadata["flagged"] for item in dataclasses.fields(Recipe)}
+    for name, classes in variants(Recipe).items():
+        flagged = classes if chosen[name] is None else chosen[name]
+        assert {flag(item) for kind in flagged for item in dataclasses.fields(kind)} <= known
+    assert chosen["augment"] == (Flip, Diary, Gentle) and chosen["optim"] is None and chosen["losses"] == ()
+    assert not {"--gamma", "--prob", "--alpha", "--size", "--share", "--weights", "--temperature"} & known
     assert {"--opt", "--sched", "--aug", "--lr", "--smoothing", "--batch-size", "-b", "--seed"} <= known
 
 
@@ -96,14 +105,14 @@ def test_flag_and_dest():
 
 def test_help_names_defaults_and_choices():
     text = " ".join(parser().format_help().split())
-    assert "learning rate (default adamw 0.001, adam 0.001, sgd 0.05, madgrad 0.001)" in text
-    assert "optimiser: adamw, adam, sgd, madgrad (default adamw)" in text
+    assert "learning rate (default adamw 0.001, adam 0.001, sgd 0.05, madgrad 0.001, timm 0.001)" in text
+    assert "optimiser: adamw, adam, sgd, madgrad, timm (default adamw)" in text
     assert "probability of a mirrored photo (default 0.5)" in text and "channels_last (default on)" in text
     assert "a name, 100% free (default x)" in " ".join(parser(Tool).format_help().split())
 
 
 def test_a_flag_of_another_object_is_refused():
-    with pytest.raises(ValueError, match="--momentum has no meaning for --opt adamw; it belongs to sgd, madgrad"):
+    with pytest.raises(ValueError, match="--momentum has no meaning for --opt adamw; it belongs to sgd, madgrad, timm"):
         parse("--momentum 0.9")
     with pytest.raises(ValueError, match="--rotate has no meaning for --aug diary; it belongs to gentle"):
         parse("--aug diary --rotate 5")
@@ -114,7 +123,10 @@ def test_a_flag_of_another_object_is_refused():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--opt madgrat", "argument --opt: 'madgrat' is none of adamw, adam, sgd, madgrad; did you mean 'madgrad'?"),
+        (
+            "--opt madgrat",
+            "argument --opt: 'madgrat' is none of adamw, adam, sgd, madgrad, timm; did you mean 'madgrad'?",
+        ),
         ("--opt rprop", "'rprop' is none of"),
         ("--epochs ten", "argument --epochs: invalid int value: 'ten'"),
         ("--head-weights age", "'age'; expected NAME=VALUE"),
@@ -152,6 +164,94 @@ def test_one_of():
         one_of(["full", "face"])("fase")
 
 
+# ---- objects as text
+
+
+def test_objects_are_spelled():
+    recipe = parse(
+        "--opt sgd(0.1) --loss focal(gamma=3) --mix CutMix(shape=half) --balance dwa --sampler weighted(by=age)"
+    )
+    assert recipe.optim == SGD(0.1) and recipe.losses == Focal(3) and recipe.mix == CutMix(shape="half")
+    assert recipe.balance == DWA() and recipe.sampler == Weighted("age")
+    assert parse("--loss 0.4*softf1+0.6*focal").losses == Sum((SoftF1(), Focal()), (0.4, 0.6))
+    assert parse("--loss soft_f1").losses == SoftF1() and parse("--mix none --sampler none") == Recipe()
+
+
+def test_a_flag_beside_a_spelled_object():
+    assert parse("--opt sgd(momentum=0.5) --lr 0.3").optim == SGD(0.3, momentum=0.5)
+    assert parse("--opt sgd(lr=0.1) --lr 0.3").optim == SGD(0.1)  # the text is the nearer of the two
+    with pytest.raises(ValueError, match="--momentum has no meaning for --opt adamw"):
+        parse("--opt adamw(lr=0.1) --momentum 0.5")
+
+
+def test_a_loss_a_head():
+    losses = parse("--loss age=ordinal(loss=focal) mask=focal gender=0.5*softf1+focal").losses
+    gender = Sum((SoftF1(), Focal()), (0.5, 1.0))
+    assert losses == {"age": Ordinal(loss=Focal()), "mask": Focal(), "gender": gender}
+    assert parse("--loss age=ordinal").losses == {"age": Ordinal()}
+
+
+def test_several_changes_of_the_photos():
+    assert parse("--aug flip grey(0.2) boxjitter").augment == (Flip(), Grey(0.2), BoxJitter())
+    assert parse("--aug grey flip --hflip 0.1").augment == (Grey(), Flip(0.1))
+    assert parse("--aug gentle flip(hflip=0) --hflip 0.1 --rotate 3").augment == (Gentle(0.1, rotate=3.0), Flip(0.0))
+    assert parse("--aug flip gentle --hflip 0").augment == (Flip(0.0), Gentle())  # the first that has the flag
+    assert parse("--aug grey").augment == Grey() and parse("--aug drawnmask(1)").augment == DrawnMask(1)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--loss focal age=ordinal", "--loss: give one for all, or each as age=NAME"),
+        ("--loss focal softf1", "--loss takes one object, or one a head as age=NAME; got 2"),
+        ("--loss age=focal age=ordinal", "--loss: age age; expected each head once"),
+        ("--opt age=sgd", "--opt: age=... is not to be read"),
+        ("--aug age=flip", "--aug: age=... is not to be read; give names, in order"),
+        ("--aug flip grey --rotate 3", "--rotate has no meaning for --aug flip grey"),
+        ("--aug grey --hflip 0.1", "--hflip has no meaning for --aug grey; it belongs to flip, diary, gentle"),
+        ("--aug flip gentle", "which all mirror"),
+        ("--sampler shares", "shares: {}; expected {source: share"),
+        ("--drop-zones 59-57", "recipe: drop_zones is"),
+        ("--age-edges 58 30", "recipe: age_edges is"),
+    ],
+)
+def test_objects_that_do_not_fit(line, message):
+    with pytest.raises(ValueError, match=message):
+        parse(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--loss focl", "argument --loss: 'focl' is none of crossentropy, focal"),
+        ("--loss focl(gamma=3)", "'focl' is none of crossentropy, focal, softf1"),
+        ("--loss age=focl", "'focl' is none of crossentropy, focal"),
+        ("--loss focal(gama=3)", "focal has no 'gama'; did you mean 'gamma'?"),
+        ("--loss focal(gamma=-1)", "focal: gamma is -1; expected a number >= 0"),
+        ("--loss none", "'none' is none of"),
+        ("--mix __import__('os').system('x')", "cannot be read; expected a name as in cutmix(prob=...)"),
+        ("--mix=age=cutmix(off=1)", "cutmix has no 'off'"),
+        ("--drop-zones old", "'old'; expected years as 57-59"),
+        ("--gamma 3", "unrecognized arguments: --gamma 3"),  # losses are spelled, without flags of their own
+    ],
+)
+def test_wrong_objects_end_with_status_2_and_one_line(line, message, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(line.split())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and message in said and said.count("\n") == 2
+
+
+def test_ages_and_zones():
+    recipe = parse("--age-edges 30 58 --drop-zones 57-59 28.5-29 40 --soft-bands 2 --epoch-photos 100")
+    assert recipe.age_edges == (30, 58) and recipe.drop_zones == ((57, 59), (28.5, 29), (40, 40))
+    assert recipe.soft_bands == 2 and recipe.epoch_photos == 100
+
+
+def test_near():
+    assert near("focl", ["focal", "sum"]) == "; did you mean 'focal'?" and near("zzz", iter(["focal"])) == ""
+
+
 # ---- settings to flags and YAML
 
 
@@ -160,13 +260,30 @@ def test_effective_by_hand():
     assert plain["opt"] == "madgrad" and plain["lr"] == 0.1 and plain["momentum"] == 0.9 and plain["aug"] == "plain"
     assert plain["model_ema"] is True and plain["model_ema_decay"] == 0.999 and plain["head_weights"] == {"age": 2.0}
     assert "clip_grad" not in plain and "hflip" not in plain
+    plain = effective(Recipe, Recipe(losses={"age": Ordinal(0.3)}, augment=(Flip(), Grey(0.2)), mix=CutMix()))
+    assert plain["loss"] == {"age": "ordinal(share=0.3)"} and plain["aug"] == ["flip", "grey(prob=0.2)"]
+    assert plain["mix"] == "cutmix" and "hflip" not in plain and "sampler" not in plain and plain["balance"] == "fixed"
+    plain = effective(Recipe, Recipe(augment=Grey(), drop_zones=((57, 59), (28.1234567, 29)), age_edges=(30, 58)))
+    assert (
+        plain["aug"] == "grey" and plain["drop_zones"] == ["57-59", "28.1234567-29"] and plain["age_edges"] == [30, 58]
+    )
     assert effective(Tool, Tool(size=(1, 2))) == {"name": "x", "resize": [1, 2], "fast": True}
 
 
+def test_no_loss_of_any_head_is_the_default_loss(tmp_path):
+    found, _ = tokens(effective(Recipe, Recipe(losses={})), tmp_path)
+    assert build(Recipe, vars(parser().parse_args(found))) == Recipe()
+
+
+@pytest.fixture(scope="module")
+def folder_and_parser(tmp_path_factory):
+    return tmp_path_factory.mktemp("yaml"), parser()
+
+
 @given(recipes)
-def test_every_recipe_survives_yaml(tmp_path_factory, recipe):
-    made = parser()
-    found, positionals = tokens(effective(Recipe, recipe), tmp_path_factory.mktemp("yaml"), made)
+def test_every_recipe_survives_yaml(folder_and_parser, recipe):
+    folder, made = folder_and_parser
+    found, positionals = tokens(effective(Recipe, recipe), folder, made)
     assert build(Recipe, vars(made.parse_args(found))) == recipe and positionals == {}
 
 
@@ -185,7 +302,7 @@ def test_yaml_is_read_as_flags(tmp_path):
 
 def test_yaml_that_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no settings file"):
-        yaml_tokens(tmp_path / "none.yaml", parser())
+        read_yaml(tmp_path / "none.yaml")
     with pytest.raises(ValueError, match="is no YAML"):
         tokens("a: [", tmp_path)
     with pytest.raises(ValueError, match="holds list; expected lines such as 'epochs: 10'"):

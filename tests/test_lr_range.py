@@ -164,11 +164,19 @@ def test_steepest_and_lowest_by_numpy(losses):
     assert slopes[list(rates).index(found.steepest) - 1] == pytest.approx(slopes.min(), abs=1e-9)
 
 
-def test_the_table_and_the_picture(tmp_path):
+def test_the_table_and_the_picture(tmp_path, monkeypatch):
+    drawn, plain = {}, module.plots.lines
+
+    def lines(path, series, **options):
+        drawn.update({name: values for name, (_, values) in series.items()})
+        plain(path, series, **options)
+
+    monkeypatch.setattr(module.plots, "lines", lines)
     found = RangeTest((0.1, 1.0, 10.0), (3.0, 2.0, 9.0), (3.0, 2.5, 5.0), 1.0, 1.0)
     found.write(tmp_path / "deep" / "range.csv")
     table = pd.read_csv(tmp_path / "deep" / "range.csv")
     assert table.to_dict("list") == {"lr": [0.1, 1, 10], "loss": [3, 2, 9], "smoothed": [3, 2.5, 5]}
+    assert drawn == {"each step": [3, 2, 4.5], "smoothed": [3, 2.5, 4.5]}  # cut at half above the first, highest loss
     with Image.open(tmp_path / "deep" / "range.png") as picture:
         picture.load()
         assert picture.format == "PNG" and picture.width > 600

@@ -20,6 +20,7 @@ OPTIMS = [
     SGD(0.05, 0.1),
     SGD(0.05, 0.1, momentum=0.0),
     MADGRAD(0.01, 0.1),
+    MADGRAD(0.01, 0.1, momentum=0.5),
     Timm("lamb", 0.01, 0.1),
     Timm("SGDW", 0.05, 0.1, 0.5),
     Timm("lookahead_adamw", 0.01, 0.1),

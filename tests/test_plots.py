@@ -115,6 +115,12 @@ def test_nothing_is_cut_off(tmp_path, drawn, count):
         assert min(box.width for box in sizes) > 100 and min(box.height for box in sizes) > 25 * min(count, 6)
 
 
+def test_a_long_legend_has_its_room(tmp_path, drawn):
+    names = [f"{number} {LONG} {LONG} {LONG}" for number in range(40)]  # four lines each
+    plots.curves(tmp_path / "a.png", {name: [[0.1, 0.2]] for name in names}, title="t", ylabel="y")
+    assert is_whole(drawn[0], tmp_path / "a.png") and drawn[0].axes[0].get_window_extent().height > 200
+
+
 # ---- curves
 
 

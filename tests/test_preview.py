@@ -127,22 +127,22 @@ def test_it_shows_what_training_sees(photos, cells, monkeypatch, recipe, tmp_pat
         batch, own = half + place // count, place % count
         for crop, shown in zip((HIGH, WIDE), pixels, strict=True):
             assert np.array_equal(seen[batch][crop][own].permute(1, 2, 0).numpy(), shown)
-        assert lines == [module._line(head, rows[head.name][batch][own]) for head in TABLE]
+        assert lines == [line for head in TABLE for line in module._lines(head, rows[head.name][batch][own])]
 
 
 def test_target_lines():
-    assert module._line(MASK, torch.tensor([1.0, 0, 0])) == "mask worn 1.00"
-    assert module._line(MASK, torch.tensor([0.3, 0.7, 0])) == "mask incorrect .70 worn .30"
-    assert module._line(GENDER, torch.tensor([0.0, 0.25])) == "gender female .25"  # the rest is unknown
-    assert module._line(AGE, torch.zeros(3)) == "age ?"
-    assert module._line(AGE, torch.tensor([0.004, 0.1, 0.896])) == "age >=60 .90 30-59 .10"
+    lines = module._lines
+    assert lines(MASK, torch.tensor([1.0, 0, 0])) == ["mask worn 1.00"]
+    assert lines(MASK, torch.tensor([0.3, 0.7, 0])) == ["mask incorrect .70 worn .30"]
+    assert lines(GENDER, torch.tensor([0.0, 0.25])) == ["gender female .25"]  # the rest is unknown
+    assert lines(AGE, torch.zeros(3)) == ["age ?"]
+    assert lines(AGE, torch.tensor([0.004, 0.1, 0.896])) == ["age >=60 .90 30-59 .10"]
     both = flat([MASK, GENDER])[0]
-    assert (
-        module._line(both, torch.tensor([0.0, 0.2, 0.8, 0, 0, 0]))
-        == f"{both.name} {both.classes[2]} .80 {both.classes[1]} .20"
-    )
+    first, second = both.classes[2], both.classes[1]
+    assert lines(both, torch.tensor([0.0, 0.2, 0.8, 0, 0, 0])) == [f"{both.name} {first} .80 {second} .20"]
     many = Head("shade", tuple("abcdefgh"))
-    assert module._line(many, torch.tensor([0.1, 0.2, 0.3, 0.4, 0, 0, 0, 0])) == "d .40 c .30 b .20"
+    assert lines(many, torch.tensor([0.1, 0.2, 0.3, 0.4, 0, 0, 0, 0])) == ["d .40", "c .30", "b .20"]
+    assert lines(many, torch.zeros(8)) == ["shade ?"]
 
 
 def test_lines_of_known_unknown_and_flat(photos, cells, tmp_path):
@@ -166,7 +166,7 @@ def test_lines_of_known_unknown_and_flat(photos, cells, tmp_path):
 
 
 def test_a_drawn_mask_is_said(photos, cells, monkeypatch, tmp_path):
-    points = np.array([[40.0, 60], [60, 60], [50, 75], [42, 90], [58, 90]])
+    points = np.array([[100.0, 150], [200, 150], [150, 210], [110, 270], [190, 270]])
     bare = photos.labels()[:, 0] == MASK.classes.index("not_worn")
     found = np.where(bare[:, None, None], points, np.nan)
     monkeypatch.setattr("multihead.sides.locate_points", lambda photos, rows, **options: found)

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from multihead import ranks
 
@@ -41,6 +42,15 @@ wrapped = ranks.parallel(model)
 wrapped(torch.full((2, 2), float(ranks.rank())) * torch.tensor([[1.0], [3.0]])).sum().backward()
 grads = ranks.gather(model.weight.grad.tolist())
 assert grads[0] == grads[1]
+
+own = torch.nn.Parameter(torch.zeros(2))
+if ranks.first():  # the other process has no gradient: that counts as zero
+    own.grad = torch.tensor([3.0, -1.0])
+ranks.average_gradient(own)
+assert own.grad.tolist() == [1.5, -0.5]
+own.grad += ranks.rank()
+ranks.average_gradient(own)
+assert own.grad.tolist() == [2.0, 0.0]
 ranks.wait()
 (folder / f"ok{ranks.rank()}").touch()
 """
@@ -58,6 +68,15 @@ def test_one_process_needs_no_wrapper():
     model = object()
     assert ranks.parallel(model) is model
     ranks.share_buffers(model)
+
+
+def test_one_process_keeps_its_gradient():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    ranks.average_gradient(parameter)
+    assert parameter.grad is None
+    parameter.grad = torch.tensor([1.0, 2.0])
+    ranks.average_gradient(parameter)
+    assert parameter.grad.tolist() == [1.0, 2.0]
 
 
 @pytest.mark.slow

@@ -147,7 +147,7 @@ def test_plateau_is_torchs(history, patience, threshold, lowest):
         (Cyclic(1e-3, 1, 2, interval="epoch"), lambda epochs: cyclic(1, 2, "triangular2")),
         (Cyclic(1e-3, 1, 2, "exp_range", 0.9, "epoch"), lambda epochs: cyclic(1, 2, "exp_range", 0.9)),
     ],
-    ids=repr,
+    ids=["onecycle", "cosine", "restarts", "triangular2", "exp_range"],
 )
 def test_an_interval_of_epochs_is_torchs_stepped_once_an_epoch(schedule, make, epochs):
     wanted = followed(make(epochs), 7 * epochs, every=7)

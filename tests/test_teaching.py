@@ -8,12 +8,12 @@ from PIL import Image
 from torch import nn
 
 from multihead.crops import FACE, FULL
-from multihead.data import LeakError
+from multihead.data import LeakError, check_not_pseudo
 from multihead.evaluation import evaluate
 from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, marginals, space
 from multihead.prediction import predict
 from multihead.reading import read
-from multihead.teaching import check_not_pseudo, pseudo_label, soft_rows, soften
+from multihead.teaching import pseudo_label, soft_rows, soften
 
 SMALL = FULL.resized(8)
 COLUMNS = [f"joint:{index}" for index in range(18)]

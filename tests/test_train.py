@@ -16,18 +16,22 @@ from safetensors.torch import load_file
 
 from multihead import checkpoint
 from multihead.augment import Diary, Flip, Plain
+from multihead.balance import DWA, Uncertainty
 from multihead.batches import PhotoSet, Shuffled, loader
 from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
 from multihead.labels import GENDER, HEADS, MASK, flat
+from multihead.losses import CrossEntropy, Focal
+from multihead.mixing import CutMix
 from multihead.model import Model
 from multihead.optim import SGD, AdamW
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
-from multihead.schedules import Constant, OneCycle, rate
-from multihead.train import Run, epochs, fit, seeded
+from multihead.samplers import Weighted
+from multihead.schedules import Constant, OneCycle, Plateau, rate
+from multihead.train import Run, epochs, fit, seeded, selection_of
 
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(32, 24)
@@ -151,11 +155,21 @@ def test_accumulated_batches_are_one_large_batch(sides):
         torch.testing.assert_close(value, state_of(small)[key], rtol=0, atol=1e-6, msg=key)
 
 
+WITH_TWO = {
+    "plain": "--epochs 2 --smoothing 0.1 --model-ema --aug diary",
+    "mixed and weighed": "--epochs 2 --cutmix 1 --mixup-prob 0.7 --balance uncertainty --sampler weighted(by='mask') "
+    "--aug gentle drawnmask --loss mask=focal age=ordinal --layer-decay 0.8 --head-lr 3",
+    "dwa, frozen, mixup": "--epochs 3 --mixup 0.4 --mixup-prob 1 --balance dwa --freeze-epochs 1 "
+    "--loss 0.4*softf1+0.6*focal --sched plateau --soft-bands 2",
+}
+
+
 @pytest.mark.slow
-def test_two_processes_equal_one_with_twice_the_accumulation(people, tmp_path):
+@pytest.mark.parametrize("choice", WITH_TWO.values(), ids=WITH_TWO)
+def test_two_processes_equal_one_with_twice_the_accumulation(people, tmp_path, choice):
     flags = [
-        *["--model", "test_vit", "--resize", "32", "--epochs", "2", "-b", "8", "--opt", "sgd", "--lr", "0.02"],
-        *["--drop", "0.2", "--drop-path", "0.2", "--smoothing", "0.1", "--model-ema", "--aug", "diary", "-j", "1"],
+        *["--model", "test_vit", "--resize", "32", "-b", "8", "--opt", "sgd", "--lr", "0.02"],
+        *["--drop", "0.2", "--drop-path", "0.2", "-j", "1", *choice.split()],
     ]
     data = str(people / "train")
     one, two = tmp_path / "one", tmp_path / "two"
@@ -219,6 +233,22 @@ def test_patience_ends_a_run_that_gets_no_better(sides, monkeypatch):
     monkeypatch.setattr("multihead.metrics.Scores.selection", property(lambda self: (0.5, "macro_f1")))
     rows = fit(small_model(), *sides, replace(QUICK, epochs=9, patience=2), workers=0)
     assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_patience_waits_for_an_epoch_that_is_scored(sides, monkeypatch):
+    monkeypatch.setattr("multihead.metrics.Scores.selection", property(lambda self: (0.5, "macro_f1")))
+    recipe = replace(QUICK, epochs=9, patience=2, val_interval=3)
+    rows = fit(small_model(), *sides, recipe, workers=0)
+    assert [row["epoch"] for row in rows if "macro_f1" in row] == [3, 6] and len(rows) == 6
+    assert len(fit(small_model(), sides[0], None, replace(recipe, epochs=4), workers=0)) == 4  # nothing is scored
+
+
+def test_the_score_of_a_row():
+    scored = {"macro_f1": 0.5, "selected_by": "macro_f1", "mask_f1": 0.9}
+    heads = {"macro_f1": float("nan"), "selected_by": "mean_head_f1", "mask_f1": 0.9, "age_f1": 0.3}
+    assert selection_of(scored) == 0.5 and selection_of(heads) == pytest.approx(0.6)
+    assert selection_of(heads | {"age_f1": float("nan")}) == 0.9
+    assert np.isnan(selection_of({"epoch": 3})) and np.isnan(selection_of({"selected_by": "mean_head_f1"}))
 
 
 def test_without_validation_the_last_weights_are_kept(sides, tmp_path):
@@ -445,3 +475,175 @@ def test_leaving_the_generator_early_is_no_harm(sides, tmp_path):
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 2
     weights = hashlib.sha256((tmp_path / "checkpoints" / "last.pt").read_bytes()).hexdigest()
     assert weights and not (tmp_path / "model").exists()
+
+
+# ---- each choice of the recipe does what it says
+
+
+def trained(sides, model=None, **changes):
+    """A small model after training with these changes of QUICK, and its rows."""
+    model = model or small_model()
+    return model, fit(model, *sides, replace(QUICK, **changes), workers=0)
+
+
+def test_a_frozen_backbone_stands_still_with_its_statistics(sides):
+    start, model = state_of(small_model()), small_model()
+    states = []
+    for _ in epochs(model, *sides, replace(QUICK, epochs=3, freeze_epochs=2, select="last"), workers=0):
+        states.append(state_of(model))
+    for key, value in start.items():
+        still = key.startswith("backbone.")
+        assert torch.equal(states[1][key], value) == (still or key == "absent"), key
+    moved = [key for key in start if key.startswith("backbone.") and not torch.equal(states[2][key], start[key])]
+    assert any(key.endswith("weight") for key in moved) and any(key.endswith("running_mean") for key in moved)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_heads_learn_at_their_own_rate(sides):
+    """Without momentum or decay the first step of SGD is proportional to the rate."""
+    steps = {}
+    for factor in (1.0, 5.0):
+        model, start = small_model(), state_of(small_model())
+        train, _ = sides
+        recipe = Recipe(
+            epochs=1,
+            batch_size=16,
+            epoch_photos=16,
+            optim=SGD(0.01, 0.0, 0.0),
+            schedule=Constant(),
+            head_lr=factor,
+            select="last",
+            augment=Plain(),
+        )
+        fit(model, train, None, recipe, workers=0)
+        steps[factor] = {key: value - start[key] for key, value in state_of(model).items()}
+    for key in ("head.mask.weight", "head.age.bias"):
+        torch.testing.assert_close(steps[5.0][key], 5 * steps[1.0][key], rtol=1e-3, atol=1e-6)
+    backbone = next(key for key in steps[1.0] if key.endswith("conv1.weight"))
+    torch.testing.assert_close(steps[5.0][backbone], steps[1.0][backbone], rtol=1e-4, atol=1e-7)
+
+
+def test_losses_of_heads_are_the_named_ones(sides):
+    _, plain = trained(sides, epochs=1)
+    _, rows = trained(sides, epochs=1, losses={"mask": Focal(2.0)})
+    assert rows[0]["mask_loss"] < 0.8 * plain[0]["mask_loss"]  # (1 - p) ** 2 shrinks each term
+    assert rows[0]["age_loss"] == pytest.approx(plain[0]["age_loss"], rel=0.2)
+    with pytest.raises(ValueError, match=r"losses name \['msak'\]; the heads are .*; did you mean 'mask'"):
+        trained(sides, losses={"msak": Focal()})
+
+
+def test_class_weights_read_the_training_labels(sides, monkeypatch):
+    import multihead.train
+
+    seen = {}
+    plain = multihead.train.criterion
+
+    def watched(loss, head, counts):
+        seen[head.name] = counts
+        return plain(loss, head, counts)
+
+    monkeypatch.setattr(multihead.train, "criterion", watched)
+    trained(sides, epochs=1, losses=CrossEntropy(class_weights="inverse"))
+    for column, head in enumerate(HEADS):
+        assert (
+            seen[head.name].tolist()
+            == np.bincount(sides[0].labels(HEADS)[:, column], minlength=3)[: len(head.classes)].tolist()
+        )
+
+
+def test_uncertainty_learns_and_dwa_follows_the_losses(sides, monkeypatch):
+    import multihead.train
+
+    train, valid = sides
+    runs = []
+    plain = Run.__init__
+    monkeypatch.setattr(Run, "__init__", lambda run, *args: (plain(run, *args), runs.append(run))[0])
+    trained(sides, balance=Uncertainty())
+    assert runs[0].log_variance.shape == (3,) and not torch.equal(runs[0].log_variance, torch.full((3,), -0.5))
+    assert trained(sides)[1] and runs[1].log_variance is None
+    given = []
+    combine = multihead.train.combine
+
+    def watched(losses, known, weights, log_variance):
+        given.append(dict(weights))
+        return combine(losses, known, weights, log_variance)
+
+    monkeypatch.setattr(multihead.train, "combine", watched)
+    _, rows = trained(sides, epochs=3, balance=DWA(), head_weights={"age": 2.0})
+    first, last = given[0], given[-1]
+    assert first == {"mask": 1.0, "gender": 1.0, "age": 2.0}
+    ratios = {name: np.exp(rows[1][f"{name}_loss"] / rows[0][f"{name}_loss"] / 2.0) for name in first}
+    wanted = {name: 3 * ratio / sum(ratios.values()) for name, ratio in ratios.items()}
+    assert last == pytest.approx(wanted | {"age": 2 * wanted["age"]})
+
+
+def test_mixing_changes_the_run_until_its_last_epoch(sides):
+    plain, _ = trained(sides, select="last")
+    mixed, _ = trained(sides, select="last", mix=CutMix(prob=1.0))
+    never, _ = trained(sides, select="last", mix=CutMix(prob=1.0, off_epoch=1))
+    assert same(state_of(plain), state_of(never)) and not same(state_of(plain), state_of(mixed))
+
+
+def test_an_epoch_has_as_many_photos_as_asked(sides, monkeypatch):
+    seen = []
+    plain = Run._backward
+    monkeypatch.setattr(Run, "_backward", lambda run, batch, *more: (seen.extend(batch.rows), plain(run, batch, *more)))
+    trained(sides, epochs=1, epoch_photos=48)
+    assert len(seen) == 48 and len(set(map(int, seen))) == 48
+
+
+def test_a_weighted_sampler_evens_classes_out(sides, monkeypatch):
+    seen = []
+    plain = Run._backward
+    monkeypatch.setattr(
+        Run, "_backward", lambda run, batch, *more: (seen.append(batch.labels), plain(run, batch, *more))
+    )
+    trained(sides, epochs=1, sampler=Weighted("mask"))
+    counts = torch.bincount(torch.cat(seen)[:, 0], minlength=3)
+    assert counts.max() - counts.min() <= 2  # five of seven photos of a person show a worn mask
+
+
+def test_validation_every_so_many_epochs(sides):
+    _, rows = trained(sides, epochs=5, val_interval=2)
+    assert [row["epoch"] for row in rows if "macro_f1" in row] == [2, 4, 5]
+    _, rows = trained(sides, epochs=2, select="last", val_interval=1)
+    assert all("macro_f1" in row for row in rows)
+
+
+def test_plateau_lowers_the_rate_when_the_score_stands_still(sides, monkeypatch):
+    import multihead.train
+
+    monkeypatch.setattr(multihead.train, "selection_of", lambda row: 0.5)
+    _, rows = trained(sides, epochs=4, schedule=Plateau(patience_epochs=1, decay_rate=0.1))
+    assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
+    with pytest.raises(ValueError, match="Plateau follows the validation score"):
+        fit(small_model(), sides[0], None, replace(QUICK, schedule=Plateau()), workers=0)
+
+
+def test_a_teacher_pulls_the_model(sides):
+    train, valid = sides
+    probs = np.zeros((len(train), 18))
+    probs[:, 17] = 1  # a teacher who gives everybody one answer
+    taught = train.with_columns(
+        **{f"joint:{place}": [f"{value:g}" for value in probs[:, place]] for place in range(18)}
+    )
+    model, _ = trained((taught, valid), epochs=4, distill=1.0, select="last", optim=AdamW(5e-3))
+    found = evaluate(model, valid, workers=0)
+    assert (found.probs.argmax(1) == 17).all()
+    with pytest.raises(ValueError, match="distill needs photos with a teacher's answers"):
+        trained(sides, distill=0.5)
+
+
+def test_pseudo_labels_do_not_validate(sides):
+    train, valid = sides
+    with pytest.raises(LeakError, match="validation photos"):
+        trained((train, valid.with_columns(pseudo=["mask"] + [""] * (len(valid) - 1))))
+
+
+def test_age_settings_touch_training_only(sides):
+    plain, rows = trained(sides, epochs=1)
+    model, _ = trained(sides, epochs=1, age_edges=(20, 25), drop_zones=((57, 59),), soft_bands=2.0)
+    assert not same(state_of(plain), state_of(model))
+    assert np.array_equal(evaluate(model, sides[1], workers=0).labels, sides[1].labels(HEADS))
+    with pytest.raises(ValueError, match="need a head with edges"):
+        trained(sides, small_model([MASK]), soft_bands=1.0)

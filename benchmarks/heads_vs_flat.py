@@ -18,8 +18,10 @@ import torch
 from record import record
 
 import multihead as mh
-from multihead.losses import targets, total
+from multihead.balance import combine
+from multihead.losses import CrossEntropy, criterion
 from multihead.optim import create_optimizer
+from multihead.targets import targets
 
 
 def main(argv=None):
@@ -71,8 +73,11 @@ def _step(model):
     model.train()
     optimizer, images = create_optimizer(model, mh.AdamW(0.0)), _batch(model)
     rows = targets(torch.zeros(32, len(model.space), dtype=torch.int64), model.heads)
+    losses = {head.name: criterion(CrossEntropy(), head, torch.ones(len(head.classes))) for head in model.heads}
     started = time.perf_counter()
-    total(model(images), rows, {})[0].backward()
+    logits = model(images)
+    each = {name: losses[name](logits[name], rows[name]) for name in logits}
+    combine(each, dict.fromkeys(each, True), {}).backward()
     optimizer.step()
     return time.perf_counter() - started
 

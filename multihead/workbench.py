@@ -51,7 +51,7 @@ def compare(args: argparse.Namespace) -> int:
     """Train several ways on the same folds and seeds and tell how they differ, with intervals; goes on if repeated."""
     need_data(args)
     from multihead import ranks
-    from multihead.compare import compare as run
+    from multihead.comparison import compare as run
     from multihead.paired import table
 
     ranks.start()

@@ -154,7 +154,7 @@ def test_one_shared_flag_may_change_all_arms(file):
         ("arms: {a: {}, b: {cutmix: 1, mixup: 1}}", [], "arm 'b': --cutmix and --mixup: choose one"),
         ("arms: {a: {}, b: {rows: some}}", [], "arm 'b': training: rows is 'some'; expected one of all, full"),
         ("arms: {a: {}, b: {folds: 5}}", [], "arm 'b': unknown key 'folds'"),
-        ("arms: {a: {}, b: {seed: 5}}", [], "arm 'b': unknown key 'seed'"),
+        ("arms: {a: {}, b: {seed: 5}}", [], "arm 'b' sets a seed; all arms have the seeds of --seeds"),
         ("arms: {a: {}, b: {data: x}}", [], "arm 'b': unknown key 'data'"),
         ("arms: {a: {}, b: {output: x}}", [], "arm 'b': unknown key 'output'"),
         (None, ["lr"], "--vary 'lr'; expected a flag and its values, as in opt=adamw,adam,madgrad"),

@@ -15,7 +15,7 @@ LAYERS = (
     "data layouts reading boxes points batches checkpoint drawn",
     "evaluation prediction teaching tta sides",
     "train",
-    "ensemble demo compare lr_range preview",
+    "ensemble demo comparison lr_range preview",
     "flags settings arms workbench cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -323,7 +323,7 @@ def test_a_class_without_training_rows_weighs_nothing(word):
     )
     assert found.isfinite() and (logits.grad[3] == 0).all() and (logits.grad[1] != 0).all()
     assert loss_of(CrossEntropy(word), logits, hot(labels), counts=np.zeros(4)).item() == 0
-    tensor = torch.tensor(counts)
+    tensor = torch.tensor(counts, requires_grad=True)
     torch.testing.assert_close(
         loss_of(CrossEntropy(word), logits, hot(labels), counts=tensor),
         loss_of(CrossEntropy(word), logits, hot(labels), counts=counts),
@@ -422,6 +422,7 @@ def test_per_head():
         (lambda: Focal(class_weights="x"), "focal: class_weights is 'x'"),
         (lambda: SymmetricCrossEntropy(class_weights=(-1.0, 2.0)), "symmetriccrossentropy: class_weights is .-1.0, 2"),
         (lambda: CrossEntropy((float("nan"), 1.0)), "class_weights is .nan, 1.0.; expected a tuple of numbers >= 0"),
+        (lambda: CrossEntropy((float("inf"), 1.0)), "class_weights is .inf, 1.0.; expected a tuple of numbers >= 0"),
         (lambda: CrossEntropy((0.0, 0.0)), "class_weights is .0.0, 0.0.; .* not all 0"),
         (lambda: CrossEntropy(()), r"class_weights is \(\)"),
         (lambda: CrossEntropy([1.0, 2.0]), r"class_weights is \[1.0, 2.0\]; expected a tuple"),

@@ -66,7 +66,7 @@ def test_masks_are_chosen_as_often_as_asked():
         (DrawnMask(1.0, 1.0), {"nose", "chin"}),
         (DrawnMask(), {None, "worn", "nose", "chin"}),
     ],
-    ids=repr,
+    ids=["never", "worn", "incorrect", "by default"],
 )
 def test_shares_of_nothing_and_everything(setting, states):
     first = [choose(setting, seed) for seed in range(300)]

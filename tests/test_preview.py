@@ -109,8 +109,8 @@ def test_it_shows_what_training_sees(photos, cells, monkeypatch, recipe, tmp_pat
         lambda _, given: seen.append({crop: each.clone() for crop, each in given[0].items()})
     )
 
-    def watched(setting, head, mass, plain=importlib.import_module("multihead.train").criterion):
-        loss = plain(setting, head, mass)
+    def watched(setting, head, *more, plain=importlib.import_module("multihead.train").criterion):
+        loss = plain(setting, head, *more)
 
         def watching(logits, row):
             rows[head.name].append(row.clone())

@@ -25,10 +25,10 @@ def close(found, wanted):
     torch.testing.assert_close(found, torch.as_tensor(wanted, dtype=torch.float32))
 
 
-def made(labels, heads=PAIR, smoothing=0.0):
+def made(labels, heads=PAIR):
     labels = torch.tensor(labels)
     parts = heads[0].parts or heads
-    return Targets(heads, targets(labels, parts, smoothing), None, smoothing)
+    return Targets(heads, targets(labels, parts))
 
 
 # ---- rows of labels
@@ -132,28 +132,26 @@ def test_bands_need_as_many_edges_as_the_head_has():
 # ---- the rows of all photos
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
-def test_a_batch_is_its_photos_rows(smoothing):
+def test_a_batch_is_its_photos_rows():
     labels = random_labels(10, 0.3)
     picked = torch.tensor([7, 2, 2])
     for heads in (HEADS, FLAT):
-        table = Targets(heads, targets(labels, HEADS, smoothing), None, smoothing)
-        found, wanted = table.batch(picked), targets(labels[picked], heads, smoothing)
+        table = Targets(heads, targets(labels, HEADS))
+        found, wanted = table.batch(picked), targets(labels[picked], heads)
         assert list(found) == list(wanted)
         for name in found:
             close(found[name], wanted[name])
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("heads", [HEADS, FLAT], ids=["heads", "flat"])
-def test_a_drawn_mask_is_a_new_label(heads, smoothing):
+def test_a_drawn_mask_is_a_new_label(heads):
     labels = random_labels(10, 0.2)
-    table = Targets(heads, targets(labels, HEADS, smoothing), None, smoothing)
+    table = Targets(heads, targets(labels, HEADS))
     before = {name: rows.clone() for name, rows in table.rows.items()}
     picked, drawn = torch.tensor([7, 2, 0, 1]), torch.tensor([-1, 1, 0, -1])
     changed = labels[picked]
     changed[1, 0], changed[2, 0] = 1, 0
-    found, wanted = table.batch(picked, drawn), targets(changed, heads, smoothing)
+    found, wanted = table.batch(picked, drawn), targets(changed, heads)
     for name in wanted:
         close(found[name], wanted[name])
     assert all(torch.equal(table.rows[name], rows) for name, rows in before.items())
@@ -177,10 +175,10 @@ def test_mass_by_hand():
 
 
 def test_targets_move_whole():
-    table = teach(made([[0, 1]], FLAT_PAIR, 0.2), np.full((1, 6), 1 / 6), 0.5)
+    table = teach(made([[0, 1]], FLAT_PAIR), np.full((1, 6), 1 / 6), 0.5)
     moved = table.to(torch.device("meta"))
     assert moved.taught.is_meta and all(rows.is_meta for rows in moved.rows.values())
-    assert (moved.heads, moved.smoothing) == (table.heads, 0.2)
+    assert moved.heads == table.heads
     assert made([[0, 1]]).to(torch.device("cpu")).taught is None
 
 
@@ -198,11 +196,10 @@ def test_a_known_label_keeps_its_share_and_an_unknown_one_takes_the_teachers_row
 
 
 def test_a_photo_without_a_teacher_keeps_its_labels():
-    before = made([[0, -1], [1, 2]], smoothing=0.1)
+    before = made([[0, -1], [1, 2]])
     table = teach(before, np.full((2, 6), np.nan), 0.4)
     for name in ("a", "b"):
         assert torch.equal(table.rows[name], before.rows[name])
-    assert table.smoothing == 0.1
 
 
 def test_a_flat_head_mixes_known_rows_with_the_teachers_joint_and_multiplies_the_others():
@@ -214,12 +211,12 @@ def test_a_flat_head_mixes_known_rows_with_the_teachers_joint_and_multiplies_the
     close(found[2:], np.stack([np.eye(6)[5], np.zeros(6)]))
 
 
-@given(st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 0.5))
-def test_taught_rows_have_mass_one(seed, share, smoothing):
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_taught_rows_have_mass_one(seed, share):
     labels, rng = random_labels(8, 0.4, seed), np.random.default_rng(seed)
     probs = rng.dirichlet(np.ones(18), 8)
     for heads in (HEADS, FLAT):
-        table = teach(Targets(heads, targets(labels, HEADS, smoothing), None, smoothing), probs, share)
+        table = teach(Targets(heads, targets(labels, HEADS)), probs, share)
         for rows in table.batch(torch.arange(8)).values():
             close(rows.sum(1), torch.ones(8))
 

@@ -538,9 +538,9 @@ def test_class_weights_read_the_training_labels(sides, monkeypatch):
     seen = {}
     plain = multihead.train.criterion
 
-    def watched(loss, head, counts):
+    def watched(loss, head, counts, smoothing):
         seen[head.name] = counts
-        return plain(loss, head, counts)
+        return plain(loss, head, counts, smoothing)
 
     monkeypatch.setattr(multihead.train, "criterion", watched)
     trained(sides, epochs=1, losses=CrossEntropy(class_weights="inverse"))

@@ -93,14 +93,14 @@ class Reached(Exception):
 
 @pytest.fixture
 def begun(monkeypatch):
-    """What a verb gave to multihead.compare.compare, which is not run."""
+    """What a verb gave to multihead.comparison.compare, which is not run."""
     calls = []
 
     def stop(*args, **options):
         calls.append((args, options))
         raise Reached
 
-    monkeypatch.setattr("multihead.compare.compare", stop)
+    monkeypatch.setattr("multihead.comparison.compare", stop)
     return calls
 
 

@@ -19,7 +19,7 @@ from sklearn.metrics import f1_score
 from multihead import paired
 from multihead.batches import PhotoSet
 from multihead.cli import main
-from multihead.compare import Arm, Cell, compare
+from multihead.comparison import Arm, Cell, compare
 from multihead.crops import FULL
 from multihead.data import LeakError
 from multihead.evaluation import answers
@@ -31,7 +31,7 @@ from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.train import Run, fit
 
-module = importlib.import_module("multihead.compare")  # the package gives the function that name
+module = importlib.import_module("multihead.comparison")  # the package gives the function that name
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(32, 24)
 RECIPE = Recipe(epochs=2, batch_size=8, seed=9)

@@ -127,6 +127,11 @@ def test_arms_are_told_apart_by_their_network(file):
     assert found["a"].about["model"] == "test_resnet"
 
 
+def test_an_arm_without_changes_may_be_left_blank(file):
+    found = recipes("-c", file("lr: 0.5\narms:\n  plain:\n  adam: {opt: adam}\n"))
+    assert list(found) == ["plain", "adam"] and found["plain"].optim.lr == 0.5
+
+
 def test_one_shared_flag_may_change_all_arms(file):
     path = file("opt: sgd\nmomentum: 0.5\narms:\n  one: {}\n  two: {momentum: 0.8}\n")
     assert [one.optim for one in recipes("-c", path).values()] == [SGD(momentum=0.5), SGD(momentum=0.8)]

@@ -446,3 +446,19 @@ def test_jitter_uses_all_of_its_reach_each_way_by_itself():
 def test_jitter_refuses_a_box_without_area(box):
     with pytest.raises(ValueError, match="has no area; expected x0 < x1 and y0 < y1"):
         jitter(BoxJitter(), box, 0)
+
+
+@pytest.mark.parametrize(
+    "augment", [Diary(color_jitter_prob=1.0), RandAugment(num_ops=1)], ids=["diary", "randaugment"]
+)
+def test_the_mirror_does_not_choose_the_change(augment):
+    """Mirrored and unmirrored photos become darker as often: the two draw from streams of their own."""
+    photo = np.full((8, 8, 3), 100, np.uint8)
+    photo[:, :4, 0] = 160  # tells a mirrored photo
+    darker = {True: [], False: []}
+    for seed in range(400):
+        (pixels,) = apply(augment, [photo], seed)
+        mirrored = np.random.default_rng(seed).random() < 0.5
+        darker[mirrored].append(pixels.mean() < photo.mean() - 1)
+    shares = [np.mean(darker[key]) for key in (True, False)]
+    assert abs(shares[0] - shares[1]) < 0.12 and min(shares) > 0.02

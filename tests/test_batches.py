@@ -464,3 +464,14 @@ def test_two_processes_share_a_weighted_epoch_too():
     one = list(Shuffled(range(10), 3, accumulate=2, **given))
     two = [list(Shuffled(range(10), 3, rank=rank, world=2, **given)) for rank in (0, 1)]
     assert [batch for pair in zip(*two) for batch in pair] == one
+
+
+def test_a_dropped_crop_says_nothing_of_the_boxs_jitter():
+    """The two draw from streams of their own."""
+    black = [np.zeros((2, 2, 3), np.uint8)] * 2
+    moved = {True: [], False: []}
+    for seed in range(400):
+        _, present = drop_crop(black, [True, True], 0.4, seed)
+        moved[all(present)].append(jitter(BoxJitter(0.5, 0.0), (0.0, 0.0, 10.0, 10.0), seed)[0])
+    kept, dropped = (np.array(moved[key]) for key in (True, False))
+    assert abs(kept.mean() - dropped.mean()) < 1 and dropped.max() > 3 > -3 > dropped.min()

@@ -24,11 +24,13 @@ from multihead.crops import FULL
 from multihead.data import LeakError
 from multihead.evaluation import answers
 from multihead.labels import GENDER, HEADS, MASK, UNKNOWN, encode, flat
+from multihead.losses import Focal
 from multihead.mixing import CutMix
 from multihead.model import Model
-from multihead.optim import SGD, AdamW
+from multihead.optim import SGD, AdamW, Timm
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
+from multihead.samplers import Shares
 from multihead.train import Run, fit
 
 module = importlib.import_module("multihead.comparison")  # the package gives the function that name
@@ -441,3 +443,24 @@ def test_a_fold_without_a_readable_photo(photos, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=f"fold 0: none of {len(fold)} photos to score can be read"):
         compare({"plain": PLAIN}, photos.with_columns(path=paths), tmp_path / "out", folds=2)
     assert not list((tmp_path / "out").rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"losses": {"agee": Focal()}}, "arm 'b': losses name .'agee'.; .* did you mean 'age'"),
+        ({"optim": Timm("lambb")}, "arm 'b': .*lambb"),
+        ({"sampler": Shares({"nowhere": 0.5})}, "arm 'b': shares: no training photo is of source .'nowhere'."),
+        ({"distill": 0.5}, "arm 'b': recipe: distill needs photos with a teacher's answers"),
+        ({"head_weights": {"agee": 2.0}}, "arm 'b': head_weights names .'agee'."),
+        ({"missing": "skip"}, "arm 'b' leaves photos out"),
+    ],
+)
+def test_an_arm_that_cannot_be_run_is_refused_before_any_training(people, tmp_path, changes, message):
+    def made():
+        return Model("test_resnet", [head.on(FULL.resized(32)) for head in HEADS])
+
+    arms = {"a": Arm(made, Recipe(epochs=1)), "b": Arm(made, Recipe(epochs=1, **changes))}
+    with pytest.raises(ValueError, match=message):
+        compare(arms, read(people / "train"), tmp_path / "out", folds=2)
+    assert not (tmp_path / "out").exists()

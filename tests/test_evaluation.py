@@ -7,6 +7,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from multihead.batches import PhotoSet
 from multihead.crops import FACE, FULL, cut
+from multihead.data import LeakError
 from multihead.ensemble import Ensemble
 from multihead.evaluation import answers, evaluate, evaluating, scores
 from multihead.images import read_image
@@ -160,3 +161,8 @@ def test_photos_of_other_heads_are_refused(people):
     photos = read(people / "train", heads=[MASK])
     with pytest.raises(KeyError, match=r"photos were read for heads \['mask'\]"):
         evaluate(model_of(), photos, workers=0)
+
+
+def test_a_models_own_labels_do_not_score_it(photos):
+    with pytest.raises(LeakError, match="scored photos have labels that a model made"):
+        evaluate(model_of(), photos.with_columns(pseudo=["age"] + [""] * (len(photos) - 1)), workers=0)

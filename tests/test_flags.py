@@ -326,3 +326,10 @@ def test_flags_after_the_files_win(tmp_path):
     found, _ = tokens({"opt": "sgd", "epochs": 3, "sched": "step", "aug": "diary"}, tmp_path)
     recipe = build(Recipe, vars(parser().parse_args([*found, "--epochs", "5", "--opt", "adamw"])))
     assert recipe == Recipe(epochs=5, optim=AdamW(), schedule=Step(), augment=Diary())
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    path.write_text("epochs: 3\narms:\n  a: {opt: adam}\n  b: {}\n  a: {opt: sgd}\n")
+    with pytest.raises(ValueError, match="line 5 repeats the key 'a'"):
+        read_yaml(path)

@@ -462,3 +462,19 @@ def test_settings_load_no_heavy_package():
     code = "import sys, multihead.losses as l; l.Ordinal(0.1, l.Focal()); print({'torch', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("head", [MASK, FLAT[0]], ids=["head", "flat"])
+def test_smoothing_of_the_recipe_is_that_of_the_loss(head):
+    """Over class weights too: a photo that counts w times is w times the same smoothed row."""
+    generator = torch.Generator().manual_seed(0)
+    classes = len(head.classes)
+    logits = torch.randn(6, classes, generator=generator)
+    rows = torch.eye(classes)[torch.randint(0, classes, (6,), generator=generator)]
+    counts = np.arange(1.0, classes + 1)
+    outer = criterion(CrossEntropy(class_weights="inverse"), head, counts, 0.1)
+    inner = criterion(CrossEntropy(class_weights="inverse", smoothing=0.1), head, counts)
+    torch.testing.assert_close(outer(logits, rows), inner(logits, rows))
+    assert not torch.isclose(
+        outer(logits, rows), criterion(CrossEntropy(class_weights="inverse"), head, counts)(logits, rows)
+    )

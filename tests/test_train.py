@@ -532,6 +532,14 @@ def test_losses_of_heads_are_the_named_ones(sides):
         trained(sides, losses={"msak": Focal()})
 
 
+def test_smoothing_is_that_of_every_heads_loss(sides):
+    plain, one, other = (
+        trained(sides, epochs=1, select="last", **changes)[0]
+        for changes in ({}, {"smoothing": 0.3}, {"losses": CrossEntropy(smoothing=0.3)})
+    )
+    assert same(state_of(one), state_of(other)) and not same(state_of(one), state_of(plain))
+
+
 def test_class_weights_read_the_training_labels(sides, monkeypatch):
     import multihead.train
 
@@ -647,3 +655,18 @@ def test_age_settings_touch_training_only(sides):
     assert np.array_equal(evaluate(model, sides[1], workers=0).labels, sides[1].labels(HEADS))
     with pytest.raises(ValueError, match="need a head with edges"):
         trained(sides, small_model([MASK]), soft_bands=1.0)
+
+
+def test_every_batch_is_mixed_by_numbers_of_its_own(sides, monkeypatch):
+    import multihead.train
+
+    seeds = []
+    plain = multihead.train.mix
+
+    def watched(*given, seed, epoch):
+        seeds.append(seed)
+        return plain(*given, seed=seed, epoch=epoch)
+
+    monkeypatch.setattr(multihead.train, "mix", watched)
+    trained(sides, mix=CutMix())
+    assert len(seeds) > 10 and len(set(seeds)) == len(seeds)

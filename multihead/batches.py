@@ -107,7 +107,7 @@ class PhotoSet(Dataset[Any]):
         memory: int = MEMORY,
         decoded: MutableMapping[Any, Any] | None = None,
     ) -> None:
-        self.decoded = decoded
+        self.decoded, self.memory = decoded, memory
         self.paths, self.crops, self.augment, self.seed = photos.paths, tuple(crops), augment, seed
         self.labels = torch.from_numpy(photos.labels(heads))
         self.boxes = [box_of(box) for box in photos.boxes]
@@ -156,8 +156,15 @@ class PhotoSet(Dataset[Any]):
         if self.kept:
             self.kept.put(row, cuts, regions)
             if self.decoded is not None:
-                self.decoded[key] = cuts, regions
+                self._share(key, (cuts, regions))
         return cuts, regions
+
+    def _share(self, key: Any, found: tuple[list[np.ndarray], list[Region | None]]) -> None:
+        """Keep decoded crops for the sets that come, up to `memory` bytes of all sets together."""
+        assert self.decoded is not None and self.kept is not None
+        taken = self.decoded.get("bytes", 0) + self.kept.width
+        if taken <= self.memory:
+            self.decoded[key], self.decoded["bytes"] = found, taken
 
     def _mask(
         self, row: int, cuts: list[np.ndarray], regions: Sequence[Region | None], seed: int

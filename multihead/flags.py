@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from multihead.options import takes_many, variants
+from multihead.options import near, takes_many, variants
 from multihead.spelling import parse, spell
 
 
@@ -25,8 +24,8 @@ class Parser(argparse.ArgumentParser):
         """Complain about arguments that nothing took. Raises: SystemExit."""
         known = [flag for action in self._actions for flag in action.option_strings]
         for token in rest:
-            near = difflib.get_close_matches(token.split("=")[0], known, 1, 0.6) if token.startswith("-") else []
-            self.error(f"unknown argument {token!r}" + (f"; did you mean {near[0]}?" if near else ""))
+            hint = near(token.split("=")[0], known, 0.6) if token.startswith("-") else ""
+            self.error(f"unknown argument {token!r}{hint.replace(chr(39), '')}")
 
     def error(self, message: str) -> NoReturn:
         """Print one line and the way to the help. Raises: SystemExit with status 2."""
@@ -309,8 +308,7 @@ def yaml_tokens(
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in actions:
-            near = difflib.get_close_matches(name, actions, 1, 0.6)
-            raise ValueError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            raise ValueError(f"{path}: unknown key {key!r}{near(name, actions, 0.6)}")
         if not actions[name].option_strings:
             positionals[name] = [str(part) for part in (value if isinstance(value, list) else [value])]
         else:
@@ -339,17 +337,9 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     def name(text: str) -> str:
         if text.lower() in names:
             return text.lower()
-        near = difflib.get_close_matches(text.lower(), names, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{hint}")
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{near(text.lower(), names)}")
 
     return name
-
-
-def near(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean ...?" with the nearest known name, "" where none is near."""
-    found = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def flag(item: dataclasses.Field[Any]) -> str:

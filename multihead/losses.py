@@ -6,14 +6,13 @@ A head's loss is sum(mass * loss(row / mass)) / sum(mass), so an unknown row has
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
-from multihead.options import between, choice, option
+from multihead.options import between, choice, near, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,9 +133,7 @@ def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[s
     names = [head.name for head in heads]
     given = losses if isinstance(losses, Mapping) else dict.fromkeys(names, losses)
     if unknown := sorted(set(given) - set(names)):
-        near = difflib.get_close_matches(unknown[0], names, 1, 0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"losses name {unknown}; the heads are {names}{hint}")
+        raise ValueError(f"losses name {unknown}; the heads are {names}{near(unknown[0], names)}")
     _check_losses("losses", given.values())
     return {name: given.get(name, CrossEntropy()) for name in names}
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 
 
@@ -68,6 +69,12 @@ def between(
         sign = ">" if open_low else ">="
         text = f"{sign} {low:g}" + ("" if high == float("inf") else f" and <= {high:g}")
         raise ValueError(f"{owner}: {name} is {value!r}; expected a number {text}")
+
+
+def near(name: str, known: Iterable[str], likeness: float = 0.5) -> str:
+    """ "; did you mean ...?" with the nearest known name, "" where none is near (likeness: 0 to 1)."""
+    found = difflib.get_close_matches(name, list(known), 1, likeness)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def to_dict(settings: object) -> dict[str, object]:

@@ -24,7 +24,14 @@ TALLEST = 160  # pixels of a crop on the sheet
 
 
 def preview(
-    photos: Photos, heads: Sequence[Head], recipe: Recipe, path: str | Path, *, batches: int = 2, epoch: int = 1
+    photos: Photos,
+    heads: Sequence[Head],
+    recipe: Recipe,
+    path: str | Path,
+    *,
+    batches: int = 2,
+    epoch: int = 1,
+    workers: int = 2,
 ) -> int:
     """Write the first batches of an epoch as a PNG: each photo's crops, and under them its target rows; the number of
     photos shown. These are the pixels and rows that training with this recipe sees in that epoch.
@@ -33,7 +40,7 @@ def preview(
     """
     if batches < 1 or epoch < 1:
         raise ValueError(f"preview of {batches} batches of epoch {epoch}; expected one or more, epochs counted from 1")
-    side = Ready(heads, photos, recipe, training=True)
+    side = Ready(heads, photos, recipe, training=True, workers=workers)
     if not len(side.rows):
         raise ValueError(f"none of {len(photos)} photos can be read")
     targets, weights = target_rows(side.photos, heads, recipe), draw_weights(side, heads, recipe)

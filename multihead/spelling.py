@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import typing
 from collections.abc import Mapping, Sequence
 
-from multihead.options import dataclasses_in
+from multihead.options import dataclasses_in, near
 
 _PLAIN: dict[object, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
 
@@ -76,7 +75,7 @@ def _object(node: ast.expr, classes: Sequence[type], text: str) -> typing.Any:
         raise ValueError(f"{text!r}: {name.id} takes {len(fields)} values, got {len(call.args)}")
     for field, value in pairs:
         if field not in fields:
-            raise ValueError(f"{text!r}: {name.id} has no {field!r}{_near(field, fields)}; it has {', '.join(fields)}")
+            raise ValueError(f"{text!r}: {name.id} has no {field!r}{near(field, fields)}; it has {', '.join(fields)}")
         if field in given:
             raise ValueError(f"{text!r}: {name.id} is given {field!r} twice")
         given[field] = _value(value, hints[field], text)
@@ -129,13 +128,8 @@ def _class(name: str, classes: Sequence[type], text: str) -> type:
     known = {kind.__name__.lower(): kind for kind in classes}
     plain = name.lower().replace("_", "")
     if plain not in known:
-        raise ValueError(f"{text!r}: {name!r} is none of {', '.join(known)}{_near(plain, list(known))}")
+        raise ValueError(f"{text!r}: {name!r} is none of {', '.join(known)}{near(plain, list(known))}")
     return known[plain]
-
-
-def _near(name: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def _example(classes: Sequence[type]) -> str:

@@ -112,7 +112,8 @@ def preview(args: argparse.Namespace) -> int:
     if (photos.table.split == "train").any():
         photos = photos.part("train")
     heads, recipe = build_heads(flags.build(Network, values)), build_recipe(values)
-    shown = draw(photos, heads, recipe, args.output, batches=args.batches, epoch=args.epoch)
+    options = {"batches": args.batches, "epoch": args.epoch, "workers": args.workers}
+    shown = draw(photos, heads, recipe, args.output, **options)
     speaker(args)(f"wrote {args.output}: {shown} photos of epoch {args.epoch}")
     return 0
 
@@ -122,6 +123,7 @@ def preview_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="preview.png", help="picture to write (default preview.png)")
     parser.add_argument("--batches", type=int, default=1, help="batches to draw (default 1)")
     parser.add_argument("--epoch", type=int, default=1, help="of which epoch (default 1)")
+    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads (default 2)")
     add_training_flags(parser)
 
 

@@ -93,6 +93,7 @@ def test_a_cell_of_the_picture_made_by_hand(photos, tmp_path):
 
 SEEN = {
     "mixed": replace(RECIPE, mix=CutMix(1.0, shape="strip"), smoothing=0.1),
+    "no longer mixed": replace(RECIPE, mix=CutMix(1.0, off_epoch=2)),
     "accumulated": replace(RECIPE, batch_size=16, grad_accum_steps=4, mix=CutMix(0.5)),
     "drawn by weight": replace(RECIPE, sampler=Weighted(), epoch_photos=30, grad_accum_steps=2),
     "a crop less": replace(RECIPE, crop_drop=0.7, augment=Gentle()),

@@ -70,6 +70,7 @@ def test_switches_and_what_may_be_none():
         (3, True),
     ]
     assert [one.mix for one in recipes("--vary", "mix=none,cutmix").values()] == [None, CutMix()]
+    assert [one.amp for one in recipes("--vary", "amp=True,false").values()] == [True, False]
 
 
 @pytest.mark.parametrize(

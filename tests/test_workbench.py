@@ -146,7 +146,7 @@ def test_compare_takes_the_train_part_and_extra_photos(photos, begun, tmp_path, 
         (["compare", "--vary", "lr=1,2"], "DATA is missing: name a folder of photos or a table"),
         (["compare", "{table}"], "name the arms: either 'arms:' in the file of -c, or --vary"),
         (
-            ["compare", "{table}", "--vary", "lr=1,2", "--seed", "3"],
+            ["compare", "{table}", "--vary", "lr=1,2", *QUICK, "--seed", "3"],
             "--seed 3 has no meaning for compare; expected --seeds",
         ),
         (["compare", "{table}", "--vary", "lr=1,2", "--patience", "3"], "arm 'lr 1': arm: patience stops on the rows"),

@@ -211,10 +211,11 @@ class Photos:
         return pd.DataFrame(rows, columns=["head", "class", "photos", "people"])
 
     def fingerprint(self) -> str:
-        """Digest of everything that training reads: paths, labels, boxes."""
+        """Digest of everything that training reads: paths, labels, boxes, a teacher's answers."""
         import pandas as pd
 
-        read = self.table[["years", *BOX, "whole", *_names(self.heads)]]
+        taught = [column for column in self.extra if column.startswith("joint:")]
+        read = self.table[["years", *BOX, "whole", *_names(self.heads), *taught]]
         hashes = pd.util.hash_pandas_object(read.assign(path=[ascii(path) for path in self.paths]))  # not only UTF-8
         return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
 

@@ -312,9 +312,10 @@ def test_the_fingerprint_follows_what_training_reads(photos):
         photos.with_columns(years=50.0),
         photos.with_columns(x0=0.0),
         photos.with_columns(whole=True),
+        photos.with_columns(**{"joint:0": "0.5"}),
         photos.with_columns(path=[f"{path}2" for path in photos.paths]),
     ]
-    assert len({first, *(other.fingerprint() for other in changed)}) == 8
+    assert len({first, *(other.fingerprint() for other in changed)}) == 9
     assert photos.with_columns(race="z").fingerprint() == first
 
 

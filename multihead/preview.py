@@ -34,7 +34,8 @@ def preview(
     workers: int = 2,
 ) -> int:
     """Write the first batches of an epoch as a PNG: each photo's crops, and under them its target rows; the number of
-    photos shown. These are the pixels and rows that training with this recipe sees in that epoch.
+    photos shown. These are the pixels and rows that training with this recipe sees in that epoch; label smoothing,
+    which the losses do, is not shown.
 
     Raises: ValueError for no batch or epoch, or where no photo can be read.
     """

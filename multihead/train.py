@@ -57,20 +57,17 @@ def epochs(
     resume: bool = False,
     workers: int = 2,
     progress: bool = False,
-    decoded: MutableMapping[Any, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Train, yielding one row an epoch: epoch, loss, lr, photos_per_s, and the validation scores.
 
     When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one). out: a run
     folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume:
-    go on where the folder's last checkpoint stands. decoded: a dictionary in which several runs on the same photos
-    share decoded crops. Under torchrun every process calls this; the first one writes.
+    go on where the folder's last checkpoint stands. Under torchrun every process calls this; the first one writes.
 
     Raises: LeakError where a person or file is on both sides; ValueError where nothing can be trained on, the loss is
     no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run.
     """
-    options = {"out": out, "resume": resume, "workers": workers, "decoded": decoded}
-    yield from prepare(model, train, valid, recipe, **options).epochs(progress)  # type: ignore[arg-type]
+    yield from prepare(model, train, valid, recipe, out=out, resume=resume, workers=workers).epochs(progress)
 
 
 def prepare(
@@ -84,7 +81,10 @@ def prepare(
     workers: int = 2,
     decoded: MutableMapping[Any, Any] | None = None,
 ) -> Run:
-    """The run that `epochs` carries out: photos found, decoded and checked, nothing trained yet."""
+    """The run that `epochs` carries out: photos found, decoded and checked, nothing trained yet.
+
+    decoded: a dictionary in which several runs on the same photos share decoded crops.
+    """
     keep_memory()
     ranks.start()
     if valid is not None:

@@ -32,7 +32,8 @@ _NAMES = {
     "tta": ["TTA"],
     "teaching": ["pseudo_label", "soften"],
     "ensemble": ["Ensemble", "combine", "load"],
-    "comparison": ["Arm", "compare"],
+    "crossval": ["Arm"],
+    "comparison": ["compare"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
@@ -40,8 +41,9 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from multihead.augment import CLAHE, BoxJitter, Cutout, Diary, Flip, Gentle, Grey, Plain, RandAugment
     from multihead.balance import DWA, Fixed, Uncertainty
-    from multihead.comparison import Arm, compare
+    from multihead.comparison import compare
     from multihead.crops import BODY, FACE, FULL, Crop
+    from multihead.crossval import Arm
     from multihead.data import LeakError, Photos
     from multihead.ensemble import Ensemble, combine, load
     from multihead.evaluation import evaluate

@@ -17,7 +17,7 @@ from multihead.recipe import Recipe
 from multihead.settings import Network, Training, add_mix_flags, build_heads, build_model, build_recipe, device, silent
 
 if TYPE_CHECKING:
-    from multihead.comparison import Arm
+    from multihead.crossval import Arm
     from multihead.model import Model
 
 Changes = Mapping[str, Any]
@@ -103,7 +103,7 @@ def build_arms(named: Mapping[str, Changes], parse: Callable[[Sequence[str]], ar
 def _arms(
     named: Mapping[str, Changes], parse: Callable[[Sequence[str]], argparse.Namespace]
 ) -> Iterator[tuple[str, Arm]]:
-    from multihead.comparison import Arm
+    from multihead.crossval import Arm
 
     for name, change in named.items():
         tokens, _ = flags.yaml_tokens(change, _parser(), f"arm {name!r}")
@@ -112,7 +112,7 @@ def _arms(
             network, training = flags.build(Network, values), flags.build(Training, values)
             build_heads(network)  # complains of them now, not when the arm's turn comes
             model, about = functools.partial(_model, network, values["device"]), flags.effective(Network, network)
-            yield name, Arm(model, build_recipe(values), training.rows, about)
+            yield name, Arm(model, build_recipe(values), training.rows, about=about)
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from error
 

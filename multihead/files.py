@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -22,6 +23,23 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | Path) -> Iterator[bool]:
+    """Whether this process got the lock file `path`, at once; it is free again when the block, or the process, ends.
+
+    Between machines it holds where their shared file system keeps locks (NFS 4 does). Raises: OSError as `open`.
+    """
+    import fcntl
+
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def check_writable(path: str | Path) -> None:

@@ -16,11 +16,12 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from multihead import paired
+from multihead import crossval, paired
 from multihead.batches import PhotoSet
 from multihead.cli import main
-from multihead.comparison import Arm, Cell, compare
+from multihead.comparison import compare
 from multihead.crops import FULL
+from multihead.crossval import Arm, Cell
 from multihead.data import LeakError
 from multihead.evaluation import answers
 from multihead.labels import GENDER, HEADS, MASK, UNKNOWN, encode, flat
@@ -83,11 +84,11 @@ def sides(monkeypatch):
     """[(folder, training photos, photos to score)] of the runs that are begun from now on."""
     begun = []
 
-    def spy(model, train, valid, recipe, *, prepare=module.prepare, **options):
+    def spy(model, train, valid, recipe, *, prepare=crossval.prepare, **options):
         begun.append((options["out"].parent, train, valid))
         return prepare(model, train, valid, recipe, **options)
 
-    monkeypatch.setattr(module, "prepare", spy)
+    monkeypatch.setattr(crossval, "prepare", spy)
     return begun
 
 
@@ -121,7 +122,7 @@ def test_a_row_an_arm_seed_and_fold(done, photos):
 
 def test_the_files(done):
     per_run = {f"{run}/{name}" for run in runs(*ARMS) for name in ("answers.npz", "cell.json", "curve.csv")}
-    tables = {"results.csv", "times.csv", "summary.csv", "summary.md", "curves.png", "differences.png"}
+    tables = {"photos.csv", "results.csv", "times.csv", "summary.csv", "summary.md", "curves.png", "differences.png"}
     assert set(content(done.out)) == per_run | tables
     times = pd.read_csv(done.out / "times.csv")
     assert len(times) == 16 and (times.seconds > 0).all() and list(times) == ["arm", "fold", "seed", "seconds"]
@@ -208,7 +209,7 @@ def test_learning_curves_hold_every_epoch(done):
 
 def test_again_nothing_is_trained_and_nothing_changes(done, photos, monkeypatch, tmp_path):
     shutil.copytree(done.out, tmp_path / "out")
-    monkeypatch.setattr(module, "prepare", None)
+    monkeypatch.setattr(crossval, "prepare", None)
     frame = compare(ARMS, photos, tmp_path / "out", folds=FOLDS, seeds=SEEDS)
     assert frame.equals(done.frame)
     assert content(tmp_path / "out") == content(done.out)
@@ -245,14 +246,14 @@ CHANGED = {
 @pytest.mark.parametrize("what", CHANGED)
 def test_a_changed_arm_needs_another_name(done, photos, monkeypatch, what, tmp_path):
     shutil.copytree(done.out, tmp_path / "out")
-    monkeypatch.setattr(module, "prepare", None)
+    monkeypatch.setattr(crossval, "prepare", None)
     with pytest.raises(ValueError, match=rf"holds arm 'plain' with another {what}; name the arm or the output folder"):
         compare(ARMS | {"plain": CHANGED[what]}, photos, tmp_path / "out", folds=FOLDS, seeds=SEEDS)
     assert content(tmp_path / "out") == content(done.out)
 
 
 def test_other_photos_need_another_folder(done, photos, monkeypatch):
-    monkeypatch.setattr(module, "prepare", None)
+    monkeypatch.setattr(crossval, "prepare", None)
     with pytest.raises(ValueError, match="with another train, valid; name"):
         compare(ARMS, photos[:-3], done.out, folds=FOLDS, seeds=SEEDS)
     labels = np.where(np.arange(len(photos)) == 4, UNKNOWN, photos.table["mask"])
@@ -270,8 +271,8 @@ class Crash(Exception):
 MOMENTS = {
     "within an epoch": (Run, "_step", 9, False),
     "when the last epoch is done": (Run, "_finish", 3, False),
-    "before the answers are kept": (module, "_keep", 2, True),
-    "when the answers are kept": (module, "_keep", 2, False),
+    "before the answers are kept": (crossval, "_keep", 2, True),
+    "when the answers are kept": (crossval, "_keep", 2, False),
 }
 
 
@@ -394,8 +395,9 @@ def test_a_photo_that_cannot_be_read_is_named_and_left_out(photos, bare, capfd, 
 
 def test_a_photo_that_goes_away_stops_the_comparison(tmp_path):
     scores = SimpleNamespace(probs=np.zeros((3, 18)), errors=(("a.jpg", "'a.jpg': no such file"),))
+    run = SimpleNamespace(kept_scores=scores, valid=SimpleNamespace(rows=np.arange(4)))
     with pytest.raises(ValueError, match="'a.jpg': no such file; put the photo back and go on"):
-        module._keep(Cell("plain", 0, 0, tmp_path), scores, np.arange(4), [])
+        crossval._keep(Cell("plain", 0, 0, tmp_path), [run])
     assert not list(tmp_path.iterdir())
 
 
@@ -432,6 +434,10 @@ def test_arms_that_cannot_be():
         Arm(small, Recipe(patience=2))
     with pytest.raises(ValueError, match="arm: rows is 'some'; expected one of all, full"):
         Arm(small, RECIPE, "some")
+    with pytest.raises(ValueError, match="missing='skip' leaves photos out; every photo must be answered"):
+        Arm(small, replace(RECIPE, missing="skip"))
+    with pytest.raises(ValueError, match="arm: hidden is 2"):
+        Arm(small, RECIPE, hidden=2)
 
 
 def test_a_fold_without_a_readable_photo(photos, monkeypatch, tmp_path):
@@ -453,7 +459,6 @@ def test_a_fold_without_a_readable_photo(photos, monkeypatch, tmp_path):
         ({"sampler": Shares({"nowhere": 0.5})}, "arm 'b': shares: no training photo is of source .'nowhere'."),
         ({"distill": 0.5}, "arm 'b': recipe: distill needs photos with a teacher's answers"),
         ({"head_weights": {"agee": 2.0}}, "arm 'b': head_weights names .'agee'."),
-        ({"missing": "skip"}, "arm 'b' leaves photos out"),
     ],
 )
 def test_an_arm_that_cannot_be_run_is_refused_before_any_training(people, tmp_path, changes, message):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead.files import cache_folder, replace_file, write_text
+from multihead.files import cache_folder, locked, replace_file, write_text
 
 
 def test_a_file_is_replaced_and_folders_are_made(tmp_path):
@@ -55,3 +55,10 @@ def test_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == Path.home() / ".cache" / "multihead"
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     assert cache_folder() == Path.home() / ".cache" / "multihead"
+
+
+def test_a_lock_is_had_by_one_and_free_after(tmp_path):
+    with locked(tmp_path / "lock") as mine, locked(tmp_path / "lock") as others:
+        assert mine and not others
+    with locked(tmp_path / "lock") as again:
+        assert again

@@ -13,9 +13,9 @@ LAYERS = (
     "augment masks mixing losses balance optim schedules samplers",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired",
     "data layouts reading boxes points batches checkpoint drawn",
-    "evaluation prediction teaching tta sides",
+    "evaluation prediction teaching tta sides hiding",
     "train",
-    "ensemble demo comparison lr_range preview",
+    "crossval ensemble demo comparison lr_range preview",
     "flags settings arms workbench cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

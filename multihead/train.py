@@ -289,7 +289,7 @@ class Run:
             with autocast(self.device, self.recipe.amp):
                 logits = self.forward(images, batch.present)
             each = {name: self.criteria[name](logits[name], rows[name]) for name in logits}
-            known = {name: bool(rows[name].sum() > 0) for name in logits}
+            known = dict(zip(logits, torch.stack([rows[name].sum() > 0 for name in logits]).tolist()))
             loss = combine(each, known, weights, self.log_variance)
             if not bool(torch.isfinite(loss)):
                 raise Diverged(
@@ -297,7 +297,8 @@ class Run:
                     "lower lr, or set clip_grad"
                 )
             (loss / self.recipe.grad_accum_steps).backward()
-        self._count({"loss": loss.item()} | {f"{name}_loss": each[name].item() for name in each if known[name]})
+        numbers = torch.stack([loss, *each.values()]).tolist()  # one wait for the device
+        self._count({"loss": numbers[0]} | {f"{k}_loss": value for k, value in zip(each, numbers[1:]) if known[k]})
 
     def _count(self, losses: Mapping[str, float]) -> None:
         """Add a batch's losses to the epoch's sums; "n <name>" is how many batches went into a sum."""

@@ -63,7 +63,6 @@ def contenders(args, photos, hidden):
         "heads": [heads],
         "three models": [[head] for head in heads],
         "heads with crops": [crops],
-        "flat with crops": [mh.flat(crops)],
     }
     recipe = mh.Recipe(
         epochs=args.epochs,
@@ -72,11 +71,12 @@ def contenders(args, photos, hidden):
         augment=mh.Gentle(),
         ema=mh.EMA(args.ema) if args.ema else None,
         epoch_photos=args.epoch_photos,
+        val_interval=args.epochs,
     )
     if photos is not None and recipe.epoch_photos is None:  # of the largest training side, for all alike
         recipe = dataclasses.replace(recipe, epoch_photos=len(photos) - len(photos) // args.folds)
     made = {}
-    for name in args.contenders or tables:
+    for name in args.hidden_contenders if hidden else tables:
         rows = "full" if name.startswith("flat") else "all"
         about = {"tables": repr(tables[name]), "weights": Path(args.pretrained_path or "none").name}
         make = functools.partial(models, args, tables[name])
@@ -93,12 +93,13 @@ def models(args, tables):
 def _scores(share, photos, args):
     """One row a contender, metric and slice, with a share of the training labels hidden."""
     arms, out = contenders(args, photos, share), Path(args.output) / args.name / f"hidden{share:g}"
-    options = {"folds": args.folds, "seeds": args.seeds, "workers": args.workers}
+    seeds = args.hidden_seeds or args.seeds if share else args.seeds
+    options = {"folds": args.folds, "seeds": seeds, "workers": args.workers}
     found = [compare(arms, photos, out, **options, say=_say).assign(slice="all")]
     cells = [
         crossval.Cell(name, fold, seed, out / "runs" / name / f"fold{fold}-seed{seed}")
         for name in arms
-        for seed in args.seeds
+        for seed in seeds
         for fold in range(args.folds)
     ]
     answers = {
@@ -209,7 +210,9 @@ def _arguments(argv):
     parser.add_argument("--folds", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--hidden", type=float, nargs="+", default=[0.0, 0.5], help="shares of labels to hide")
-    parser.add_argument("--contenders", nargs="+", help="some of them, flat first (default: all)")
+    few = ["flat", "heads", "three models"]
+    parser.add_argument("--hidden-contenders", nargs="+", default=few, help="who is compared with hidden labels")
+    parser.add_argument("--hidden-seeds", type=int, nargs="+", help="seeds with hidden labels (default: --seeds)")
     parser.add_argument("--pairs", type=int, default=15, help="rounds of time measurement")
     parser.add_argument("-j", "--workers", type=int, default=0)
     parser.add_argument("--device", default="auto")

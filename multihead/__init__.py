@@ -31,6 +31,9 @@ _NAMES = {
     "prediction": ["predict", "submission"],
     "tta": ["TTA"],
     "teaching": ["pseudo_label", "soften"],
+    "calibrate": ["fit_temperatures"],
+    "voting": ["person_vote"],
+    "adjusted": ["Adjusted"],
     "ensemble": ["Ensemble", "combine", "load"],
     "crossval": ["Arm"],
     "comparison": ["compare"],
@@ -39,8 +42,10 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from multihead.adjusted import Adjusted
     from multihead.augment import CLAHE, BoxJitter, Cutout, Diary, Flip, Gentle, Grey, Plain, RandAugment
     from multihead.balance import DWA, Fixed, Uncertainty
+    from multihead.calibrate import fit_temperatures
     from multihead.comparison import compare
     from multihead.crops import BODY, FACE, FULL, Crop
     from multihead.crossval import Arm
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
     from multihead.teaching import pseudo_label, soften
     from multihead.train import epochs, fit
     from multihead.tta import TTA
+    from multihead.voting import person_vote
 
 
 def __getattr__(name: str) -> Any:

@@ -11,12 +11,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from multihead.adjusted import Adjusted
 from multihead.crops import Crop
-from multihead.files import write_text
+from multihead.folders import save_members
 from multihead.labels import Head, base
 from multihead.model import Model
 
-Member: TypeAlias = "Model | Ensemble | Combined"
+Member: TypeAlias = "Model | Ensemble | Combined | Adjusted"
 
 
 class Ensemble(nn.Module):
@@ -61,7 +62,7 @@ class Ensemble(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write the members as member0, member1, ... and the weights; `multihead.load` opens it."""
-        _save(self, folder, "ensemble", {"weights": list(self.weights)})
+        save_members(folder, "ensemble", self.members, {"weights": list(self.weights)})
 
 
 class Combined(nn.Module):
@@ -92,7 +93,7 @@ class Combined(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write the members as member0, member1, ...; `multihead.load` opens it."""
-        _save(self, folder, "combined", {})
+        save_members(folder, "combined", self.members, {})
 
 
 def combine(models: Sequence[Member]) -> Combined:
@@ -105,7 +106,7 @@ def combine(models: Sequence[Member]) -> Combined:
 
 
 def load(folder: str | Path) -> Member:
-    """The model, ensemble or combination of a folder, ready to answer; nothing in the folder is run.
+    """The model, ensemble, combination or adjusted model of a folder, ready to answer; nothing in the folder is run.
 
     Raises: FileNotFoundError or ValueError where it is no such folder.
     """
@@ -115,9 +116,11 @@ def load(folder: str | Path) -> Member:
         run = folder / "model"  # a run folder: its model
         return Model.from_pretrained(run if run.is_dir() and not (folder / "config.json").exists() else _own(folder))
     content = json.loads(listed.read_text())
-    if content.get("kind") not in ("ensemble", "combined") or not content.get("members"):
+    if content.get("kind") not in ("ensemble", "combined", "adjusted") or not content.get("members"):
         raise ValueError(f"{listed} is not of a multihead ensemble; expected what Ensemble.save wrote")
     members = [load(folder / name) for name in content["members"]]
+    if content["kind"] == "adjusted":
+        return Adjusted.from_dict(members[0], content).eval()
     made = Ensemble(members, content["weights"]) if content["kind"] == "ensemble" else Combined(members)
     return made.eval()
 
@@ -128,17 +131,6 @@ def _own(folder: Path) -> Path:
             f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"
         )
     return folder
-
-
-def _save(made: Ensemble | Combined, folder: str | Path, kind: str, more: Mapping[str, object]) -> None:
-    names = [f"member{number}" for number in range(len(made.members))]
-    for name, member in zip(names, made.members):
-        if isinstance(member, Model):
-            member.save_pretrained(Path(folder) / name)
-        else:
-            member.save(Path(folder) / name)  # type: ignore[operator]
-    content = {"kind": kind, "members": names, **more}
-    write_text(Path(folder) / "ensemble.json", json.dumps(content, indent=2))
 
 
 def _member_probs(

@@ -48,7 +48,7 @@ def compare(
         raise ValueError(f"compare needs resamples >= 1 and 0 < level < 1, got {resamples!r} and {level!r}")
     space, labels = base(heads), np.asarray(labels)
     answered = _answered(probs, (len(labels), size(space)))
-    people, labels = _people(groups, answered), labels[answered]
+    people, labels = number_people(groups, answered), labels[answered]
     truth = {"macro_f1": encode(labels, space)}
     truth |= {f"{head.name}_f1": labels[:, column] for column, head in enumerate(space)}
     answers = [_answers(np.asarray(each)[answered], space) for seeds in probs.values() for each in seeds]
@@ -137,6 +137,29 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
     return np.divide(f1.sum(-1), seen, out=np.full(seen.shape, math.nan), where=seen > 0)
 
 
+def number_people(groups: np.ndarray, answered: np.ndarray) -> np.ndarray:
+    """Person number (n,) of each answered row, from 0 without gaps; a row of unknown person is a person of its own.
+
+    groups: (N,) as of `Photos.groups`, -1 = unknown. answered: (N,) of bool.
+
+    Raises: ValueError for groups that are no person numbers.
+
+    >>> number_people(np.array([7, -1, 3, 7, -1]), np.array([True, True, False, True, True]))
+    array([0, 1, 0, 2])
+    """
+    groups = np.asarray(groups)
+    if groups.shape != answered.shape or groups.dtype.kind not in "iu":
+        raise ValueError(
+            f"groups must be integers ({len(answered)},), got {groups.dtype} {groups.shape}; "
+            "multihead.splits.groups numbers people by their names"
+        )
+    if groups.min() < UNKNOWN:
+        raise ValueError(f"groups hold {groups.min()}; expected person numbers from 0, or -1 where unknown")
+    numbers = np.unique(groups, return_inverse=True)[1]
+    numbers = np.where(groups == UNKNOWN, len(groups) + np.arange(len(groups)), numbers)
+    return np.unique(numbers[answered], return_inverse=True)[1]
+
+
 def _rescored(drawn: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Macro-F1 (r, A) of the people as drawn (r, G)."""
     added = drawn @ counts.reshape(len(counts), -1)  # (r, A * 2 * C)
@@ -208,21 +231,6 @@ def _rows_answered(probs: np.ndarray, shape: tuple[int, int], where: str) -> np.
     if wrong.any():
         raise ValueError(f"{where}: row {int(np.flatnonzero(wrong)[0])} of the probabilities is not finite")
     return answered
-
-
-def _people(groups: np.ndarray, answered: np.ndarray) -> np.ndarray:
-    """Person number of each answered row, from 0 without gaps; a row of unknown person is a person of its own."""
-    groups = np.asarray(groups)
-    if groups.shape != answered.shape or groups.dtype.kind not in "iu":
-        raise ValueError(
-            f"groups must be integers ({len(answered)},), got {groups.dtype} {groups.shape}; "
-            "multihead.splits.groups numbers people by their names"
-        )
-    if groups.min() < UNKNOWN:
-        raise ValueError(f"groups hold {groups.min()}; expected person numbers from 0, or -1 where unknown")
-    numbers = np.unique(groups, return_inverse=True)[1]
-    numbers = np.where(groups == UNKNOWN, len(groups) + np.arange(len(groups)), numbers)
-    return np.unique(numbers[answered], return_inverse=True)[1]
 
 
 def _frame(rows: list[dict[str, object]], arms: list[str]) -> pd.DataFrame:

@@ -1,4 +1,5 @@
-"""Pictures of numbers: lines, courses over epochs, and differences with their intervals; PNG, about 900 pixels wide.
+"""Pictures of numbers: lines, courses over epochs, differences with their intervals, and confidence against accuracy;
+PNG, about 900 pixels wide.
 
 Drawn by matplotlib without its pyplot, so nothing global changes and any thread may draw.
 """
@@ -100,6 +101,61 @@ def differences(path: str | Path, rows: Sequence[tuple[str, str, float, float, f
     panels[0].set_yticks(range(len(arms)), labels, fontsize=9)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)  # the first arm on top
     _save(figure, path)
+
+
+def reliability(
+    path: str | Path, bins: Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[int]]], *, title: str
+) -> None:
+    """Write a PNG of {name: (confidence, accuracy, rows) of each bin}: a panel for each name, four beside each other.
+
+    A dot is a bin, at the mean of its confidence and its accuracy; the stick from it to the diagonal is what the model
+    is too sure (below) or not sure enough (above). The bars beneath are the rows of each bin, the number in the title
+    the expected calibration error. `multihead.calibrate.reliabilities` counts the bins; one without rows has no dot.
+
+    Raises: ValueError where there is no name, or the three differ in number.
+    """
+    if not bins:
+        raise ValueError(f"nothing to draw for {title!r}; expected at least one series")
+    columns, rows = min(4, len(bins)), math.ceil(len(bins) / 4)
+    figure = _empty(max(WIDTH / 2, 2.25 * columns), 0.6 + 3.4 * rows)
+    figure.suptitle(_text(title, 22 * max(2, columns)), fontsize=12)
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[4, 1] * rows)
+    for number, (name, counted) in enumerate(bins.items()):
+        row, column = divmod(number, 4)
+        _reliability(panels[2 * row][column], panels[2 * row + 1][column], name, *counted)
+    for number in range(len(bins), rows * columns):
+        row, column = divmod(number, 4)
+        panels[2 * row][column].set_axis_off()
+        panels[2 * row + 1][column].set_axis_off()
+    _save(figure, path)
+
+
+def _reliability(
+    upper: Axes, lower: Axes, name: str, confidence: Sequence[float], accuracy: Sequence[float], rows: Sequence[int]
+) -> None:
+    """One panel of `reliability`, and its bars beneath."""
+    if not len(confidence) == len(accuracy) == len(rows):
+        raise ValueError(f"{name!r} has {len(confidence)} confidences, {len(accuracy)} accuracies, {len(rows)} counts")
+    dots = [(x, y, n) for x, y, n in zip(confidence, accuracy, rows, strict=True) if n]
+    total = sum(n for *_, n in dots)
+    error = f"{sum(n * abs(x - y) for x, y, n in dots) / total:.3f}" if total else "-"
+    upper.set_title(f"{_text(name, 24)}\nerror {error}", fontsize=10)
+    upper.plot([0, 1], [0, 1], color="#666666", linewidth=1)
+    for x, y, _ in dots:
+        upper.plot([x, x], [x, y], color=COLOURS[1], linewidth=2.5, solid_capstyle="butt")
+    upper.plot([x for x, *_ in dots], [y for _, y, _ in dots], color=COLOURS[0], marker="o", markersize=4, linewidth=0)
+    middles = [(place + 0.5) / len(rows) for place in range(len(rows))]
+    lower.bar(middles, rows, width=0.9 / len(rows), color=COLOURS[0])
+    lower.locator_params(axis="y", nbins=2)
+    upper.set_ylim(-0.02, 1.02)
+    upper.set_ylabel("accuracy", fontsize=9)
+    lower.set_ylabel("rows", fontsize=9)
+    lower.set_xlabel("confidence", fontsize=9)
+    for axes in (upper, lower):
+        axes.set_xlim(-0.02, 1.02)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
 
 
 def _band(values: Sequence[Sequence[float]]) -> tuple[list[int], list[float], list[float], list[float]]:

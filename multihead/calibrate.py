@@ -1,0 +1,200 @@
+"""Probabilities that mean what they say: a temperature for each head, and how far confidence is from accuracy.
+
+Everything is fitted on answers to rows that the model never saw: out-of-fold ones, or those of a validation part.
+
+    temperatures = fit_temperatures(oof, labels, heads)
+    honest = apply_temperatures(probs, temperatures, heads)
+
+What was fitted on some rows looks too good on them: `multihead.nested` says what it does for people it never saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from multihead.labels import UNKNOWN, Array, Head, base, encode, marginals, size
+from multihead.options import between, near
+
+COLDEST, HOTTEST = 0.05, 20.0  # bounds of a fitted temperature
+FLOOR = float(np.finfo(np.float32).tiny)  # below it a softmax in float32 says zero; no probability's logarithm is lower
+STEPS = 60  # halvings of the bounds: far below the precision of a float
+BINS = 15  # as in the paper
+
+Reliability = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def fit_temperatures(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> dict[str, float]:
+    """The temperature of each head that makes its known labels likeliest: above 1 where the answers are too sure.
+
+    probs: joint probabilities (N, K). labels: (N, heads), -1 = unknown. A head's temperature T minimises the mean
+    negative log-likelihood of its marginal m to the power 1/T, scaled to sum to one; it lies in 0.05..20. A head
+    without a known label, or whose likelihood T does not change, keeps 1. One whose labels are all answered right runs
+    to 0.05: it needs more rows, or none of this.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, 2017, section 4.2.
+
+    Raises: ValueError for shapes that disagree, a row that is no distribution, or a label outside its head's classes.
+
+    >>> smile = (Head("smile", ("no", "yes")),)
+    >>> sure, labels = np.tile([0.1, 0.9], (4, 1)), np.array([[1], [1], [1], [0]])  # right three times out of four
+    >>> round(fit_temperatures(sure, labels, smile)["smile"], 6)
+    2.0
+    """
+    probs, labels = checked(probs, labels, heads)
+    parts = questions(probs, labels, heads)
+    return {head.name: _temperature(*parts[head.name]) for head in base(heads)}
+
+
+def apply_temperatures(probs: Array, temperatures: Mapping[str, float], heads: Sequence[Head]) -> Array:
+    """Joint probabilities (N, K) at these temperatures {head: T}; a head that is not named keeps its own.
+
+    Of any joint distribution p with marginals m: q(k) is in proportion to p(k) times the product over the heads of
+    m(k's class) to the power 1/T - 1. For a product of heads that is softmax(logits / T) of each head; for a flat model
+    or an ensemble it is the same correction of each head, and what p knows of classes that go together stays.
+    A zero stays zero. numpy or torch, as given.
+
+    Raises: ValueError for a temperature that is not positive, or of an unknown head; or where K does not fit.
+    """
+    check_temperatures(temperatures, heads)
+    parts = marginals(probs, heads)
+    powers = {name: 1 / temperature - 1 for name, temperature in temperatures.items() if temperature != 1}
+    return rescale(probs, {name: parts[name].clip(min=FLOOR) ** power for name, power in powers.items()}, heads)
+
+
+def check_temperatures(temperatures: Mapping[str, float], heads: Sequence[Head]) -> None:
+    """Nothing where these are temperatures of some of the heads. Raises: ValueError that says which is not."""
+    names = [head.name for head in base(heads)]
+    for name, temperature in temperatures.items():
+        if name not in names:
+            raise ValueError(f"temperatures name {name!r}; expected some of the heads {names}{near(name, names)}")
+        between("temperatures", name, temperature, 0, open_low=True)
+
+
+def rescale(probs: Array, factors: Mapping[str, Array], heads: Sequence[Head]) -> Array:
+    """Joint probabilities (N, K) times a factor (N, C) for each class of some heads, each row scaled to sum to one.
+
+    Without factors the rows come back as they are.
+    """
+    before = 1
+    for head in base(heads):
+        count = len(head.classes)
+        if head.name in factors:
+            grid = probs.reshape(len(probs), before, count, -1)  # (N, heads before, C, heads after)
+            probs = (grid * factors[head.name][:, None, :, None]).reshape(len(probs), -1)
+            probs = probs / probs.sum(1)[:, None]  # each time, so that many heads do not overflow
+        before *= count
+    return probs
+
+
+def reliability(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Reliability:
+    """(mean confidence, accuracy, rows) of each bin (bins,): rows whose likeliest class has a probability in it.
+
+    probs: (N, C). labels: (N,), -1 = unknown and not counted. The bins are equally wide and hold their upper edge; an
+    empty one has NaN and 0. `multihead.plots.reliability` draws it.
+
+    Raises: ValueError for shapes that disagree, or bins < 1.
+    """
+    probs, labels = np.asarray(probs, float), np.asarray(labels)
+    if probs.ndim != 2 or labels.shape != probs.shape[:1]:
+        raise ValueError(f"probs have shape {probs.shape} and labels {labels.shape}; expected (N, C) and (N,)")
+    between("reliability", "bins", bins, 1)
+    probs, labels = probs[labels != UNKNOWN], labels[labels != UNKNOWN]
+    confidence, right = probs.max(1), probs.argmax(1) == labels
+    place = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), confidence) - 1, 0, bins - 1)  # lower < it <= upper
+    counts = np.bincount(place, minlength=bins)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        total = np.bincount(place, weights=values, minlength=bins)
+        return np.divide(total, counts, out=np.full(bins, math.nan), where=counts > 0)
+
+    return mean(confidence), mean(right.astype(float)), counts
+
+
+def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
+    """How far confidence is from accuracy, 0 to 1: the mean over the bins of `reliability`, weighed by their rows.
+
+    NaN without a known label. Few rows in many bins give an error above 0 by chance alone.
+
+    Source: Guo et al. 2017, eq. 3.
+
+    Raises: ValueError as `reliability` does.
+
+    >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
+    0.0
+    """
+    confidence, accuracy, counts = reliability(probs, labels, bins)
+    if not counts.any():
+        return math.nan
+    return float(np.nansum(counts * np.abs(accuracy - confidence)) / counts.sum())
+
+
+def reliabilities(
+    probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head], bins: int = BINS
+) -> dict[str, Reliability]:
+    """`reliability` of the joint answer, "joint", on rows with all heads known, and of each head on its known rows.
+
+    Raises: ValueError as `fit_temperatures` and `reliability` do.
+    """
+    parts = questions(*checked(probs, labels, heads), heads)
+    return {name: reliability(*part, bins) for name, part in parts.items()}
+
+
+def calibration_errors(
+    probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head], bins: int = BINS
+) -> dict[str, float]:
+    """`expected_calibration_error` of the joint answer, "joint", and of each head.
+
+    Raises: ValueError as `fit_temperatures` and `reliability` do.
+    """
+    parts = questions(*checked(probs, labels, heads), heads)
+    return {name: expected_calibration_error(*part, bins) for name, part in parts.items()}
+
+
+def questions(
+    probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{"joint" or a head: (its probabilities (N, C), its labels (N,), -1 = unknown)}."""
+    parts, columns = marginals(probs, heads), zip(base(heads), labels.T)
+    return {"joint": (probs, encode(labels, heads))} | {head.name: (parts[head.name], one) for head, one in columns}
+
+
+def checked(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> tuple[np.ndarray, np.ndarray]:
+    """(probs (N, K) as float64, labels (N, heads)), where they fit each other.
+
+    Raises: ValueError for shapes that disagree, a row that is no distribution, or a label outside its head's classes.
+    """
+    probs, labels = np.asarray(probs, float), np.asarray(labels)
+    encode(labels, heads)
+    if probs.shape != (len(labels), size(heads)):
+        raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(heads)}), one row a label")
+    wrong = ~((probs >= 0).all(1) & (np.abs(probs.sum(1) - 1) < 1e-2))  # true for NaN; bfloat16 sums to about one
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(f"row {row} of the probabilities is {probs[row].tolist()}; expected numbers that sum to one")
+    return probs, labels
+
+
+def _temperature(probs: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature (of 1/T the loss is convex) where the slope of the loss changes its sign."""
+    known = labels != UNKNOWN
+    logs, truth = np.log(probs[known].clip(min=FLOOR)), labels[known]  # (n, C), (n,)
+    told = logs[np.arange(len(truth)), truth]
+
+    def slope(temperature: float) -> float:
+        """Of the mean loss, by 1/T."""
+        shares = np.exp((logs - logs.max(1, keepdims=True)) / temperature)
+        return float(((shares / shares.sum(1, keepdims=True) * logs).sum(1) - told).mean())
+
+    if not len(truth) or abs(slope(1.0)) < 1e-12:
+        return 1.0
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        if slope(math.exp(middle)) > 0:  # too sure: 1/T must fall
+            low = middle
+        else:
+            high = middle
+    return math.exp((low + high) / 2)

@@ -1,0 +1,26 @@
+"""Models made of other models as folders: the members side by side, and one file that says what joins them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from multihead.files import write_text
+from multihead.model import Model
+
+
+def save_members(folder: str | Path, kind: str, members: Iterable[Any], more: Mapping[str, object]) -> None:
+    """Write the members as member0, member1, ..., and ensemble.json with the kind, their names and whatever is `more`;
+    `multihead.load` opens it.
+
+    members: models, or what is made of models and has a `save` of its own.
+    """
+    names = []
+    for number, member in enumerate(members):
+        names.append(f"member{number}")
+        save = member.save_pretrained if isinstance(member, Model) else member.save
+        save(Path(folder) / names[-1])
+    content = {"kind": kind, "members": names, **more}
+    write_text(Path(folder) / "ensemble.json", json.dumps(content, indent=2))

@@ -78,12 +78,13 @@ def rescale(probs: Array, factors: Mapping[str, Array], heads: Sequence[Head]) -
 
     Without factors the rows come back as they are.
     """
-    before = 1
+    before, after = 1, size(heads)
     for head in base(heads):
         count = len(head.classes)
+        after //= count
         if head.name in factors:
-            grid = probs.reshape(len(probs), before, count, -1)  # (N, heads before, C, heads after)
-            probs = (grid * factors[head.name][:, None, :, None]).reshape(len(probs), -1)
+            grid = probs.reshape(len(probs), before, count, after)
+            probs = (grid * factors[head.name][:, None, :, None]).reshape(len(probs), before * count * after)
             probs = probs / probs.sum(1)[:, None]  # each time, so that many heads do not overflow
         before *= count
     return probs

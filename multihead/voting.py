@@ -9,6 +9,7 @@ import numpy as np
 from multihead.calibrate import FLOOR, checked, rescale
 from multihead.labels import UNKNOWN, Head, base, decode, joint, marginals, size
 from multihead.options import near
+from multihead.paired import number_people
 
 ROUNDS, ENOUGH = 10_000, 1e-7  # of EM; how far from the best mean log-likelihood it may stop
 LEAST = 1e-12  # a weight is never zero, which an ensemble would refuse
@@ -75,14 +76,11 @@ def person_vote(
     for name in shared:
         if name not in names:
             raise ValueError(f"shared names {name!r}; expected some of the heads {names}{near(name, names)}")
-    groups = np.asarray(groups)
-    if groups.shape != (len(probs),) or groups.dtype.kind not in "iu":
-        raise ValueError(f"groups must be integers ({len(probs)},), got {groups.dtype} {groups.shape}")
     probs, _ = checked(probs, np.full((len(probs), len(names)), UNKNOWN), heads)
-    known = groups != UNKNOWN
-    voted = probs.copy()
-    voted[known] = _vote(probs[known], np.unique(groups[known], return_inverse=True)[1], heads, shared)
-    return voted
+    if not len(probs):
+        return probs
+    voted = _vote(probs, number_people(groups, np.ones(len(probs), bool)), heads, shared)
+    return np.where(np.asarray(groups)[:, None] == UNKNOWN, probs, voted)
 
 
 def _agreeing(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:

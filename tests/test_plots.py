@@ -171,6 +171,49 @@ def test_differences_by_hand(tmp_path, drawn):
         assert axes.get_xlim()[0] <= 0 <= axes.get_xlim()[1]
 
 
+# ---- reliability
+
+
+BINS = {"joint": ([NAN, 0.4, 0.9], [NAN, 0.6, 0.5], [0, 10, 30]), "age": ([0.2, NAN, 0.9], [0.2, NAN, 0.9], [1, 0, 1])}
+
+
+def test_reliability_by_hand(tmp_path, drawn):
+    plots.reliability(tmp_path / "a.png", BINS, title="Before")
+    joint, age, rows, _ = drawn[0].axes
+    assert joint.get_title() == "joint\nerror 0.350" and age.get_title() == "age\nerror 0.000"
+    diagonal, too_shy, too_sure, dots = (line.get_xydata().tolist() for line in joint.get_lines())
+    assert diagonal == [[0, 0], [1, 1]] and dots == [[0.4, 0.6], [0.9, 0.5]]
+    assert too_shy == [[0.4, 0.4], [0.4, 0.6]] and too_sure == [[0.9, 0.9], [0.9, 0.5]]
+    assert [bar.get_height() for bar in rows.patches] == [0, 10, 30]
+    np.testing.assert_allclose([bar.get_x() + bar.get_width() / 2 for bar in rows.patches], [1 / 6, 1 / 2, 5 / 6])
+    assert drawn[0].get_suptitle() == "Before"
+    assert (joint.get_ylabel(), rows.get_ylabel(), rows.get_xlabel()) == ("accuracy", "rows", "confidence")
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 8])
+def test_reliability_of_many(tmp_path, drawn, count):
+    names = [f"{number} {LONG[: 12 * number]}$" for number in range(count)]
+    plots.reliability(tmp_path / "a.png", dict.fromkeys(names, BINS["joint"]), title=f"{LONG} {LONG} $")
+    assert is_whole(drawn[0], tmp_path / "a.png")
+    shown = [axes for axes in drawn[0].axes if axes.axison]
+    assert len(shown) == 2 * count and min(axes.get_window_extent().height for axes in shown) > 25
+    titled = [axes for axes in shown if axes.get_title()]
+    assert [axes.get_title().replace("\n", " ")[:1] for axes in titled] == [name[0] for name in names]
+
+
+def test_no_rows_have_no_error(tmp_path, drawn):
+    plots.reliability(tmp_path / "a.png", {"age": ([NAN], [NAN], [0])}, title="t")
+    assert drawn[0].axes[0].get_title() == "age\nerror -"
+
+
+def test_reliability_refuses(tmp_path):
+    with pytest.raises(ValueError, match="nothing to draw for 't'; expected at least one series"):
+        plots.reliability(tmp_path / "a.png", {}, title="t")
+    with pytest.raises(ValueError, match="'age' has 2 confidences, 1 accuracies, 1 counts"):
+        plots.reliability(tmp_path / "a.png", {"age": ([0.5, 0.6], [0.5], [1])}, title="t")
+    assert not list(tmp_path.iterdir())
+
+
 # ---- files, threads, refusals
 
 

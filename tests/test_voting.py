@@ -1,0 +1,188 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from multihead import voting
+from multihead.labels import FLAT, HEADS, Head, decode, encode, joint, marginals, size
+from multihead.voting import fit_vote_weights, person_vote
+
+SMILE = (Head("smile", ("no", "yes")),)
+SEEDS = st.integers(0, 10**6)
+
+
+def any_joint(rows=30, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(18) / 3, rows)
+
+
+def members_of(skills, rows=300, unknown=0.0, seed=0):
+    """(probabilities of members who know the labels by so much, labels)"""
+    rng = np.random.default_rng(seed)
+    labels = decode(rng.integers(0, 18, rows), HEADS)
+    right = np.eye(18)[encode(labels, HEADS)]
+    found = [rng.dirichlet(np.ones(18) / 2, rows) + skill * rng.random((rows, 1)) * right for skill in skills]
+    labels[rng.random(labels.shape) < unknown] = -1
+    return [each / each.sum(1, keepdims=True) for each in found], labels
+
+
+def likelihood(members, weights, labels):
+    """The mean log-likelihood of the known labels under the weighted mean, in loops."""
+    logs = []
+    for row, known in enumerate(labels):
+        agreeing = [k for k in range(18) if all(w in (-1, c) for w, c in zip(known, decode(np.array([k]), HEADS)[0]))]
+        if (known >= 0).any():
+            logs.append(np.log(sum(w * each[row, agreeing].sum() for w, each in zip(weights, members))))
+    return np.mean(logs)
+
+
+# ---- weights of members
+
+
+@pytest.mark.parametrize("unknown", [0.0, 0.5])
+def test_weights_of_two_and_three_are_the_best_of_a_grid(unknown):
+    for skills in ((0.5, 0.4), (0.5, 0.3, 0.6)):
+        members, labels = members_of(skills, 60, unknown, seed=2)
+        steps = np.linspace(0, 1, 21)
+        grid = [(*each, 1 - sum(each)) for each in itertools.product(steps, repeat=len(skills) - 1) if sum(each) <= 1]
+        told = np.stack([voting._agreeing(each, labels, HEADS) for each in members], 1)[(labels >= 0).any(1)]
+        scores = [np.log(told @ np.maximum(each, 0)).mean() for each in grid]
+        found = fit_vote_weights(members, labels, HEADS)
+        best = grid[int(np.argmax(scores))]
+        assert likelihood(members, found, labels) >= max(scores) - 1e-7
+        assert likelihood(members, best, labels) == pytest.approx(max(scores))
+        assert sum(found) == pytest.approx(1) and np.abs(np.subtract(found, best)).max() < 0.1
+
+
+def test_the_likelihood_never_falls(monkeypatch):
+    members, labels = members_of((0.5, 0.2, 0.6), 80, 0.3)
+    scores = []
+    for rounds in range(12):
+        monkeypatch.setattr(voting, "ROUNDS", rounds)
+        scores.append(likelihood(members, fit_vote_weights(members, labels, HEADS), labels))
+    assert (np.diff(scores) >= -1e-12).all() and scores[-1] > scores[0] + 1e-3
+
+
+def test_a_useless_member_gets_nothing_and_equal_ones_share():
+    members, labels = members_of((3.0, 0.0, 3.0))
+    weights = fit_vote_weights(members, labels, HEADS)
+    assert 0 < weights[1] < 0.01 and min(weights[0], weights[2]) > 0.2
+    assert fit_vote_weights([members[0]] * 4, labels, HEADS) == pytest.approx((0.25,) * 4)
+    assert fit_vote_weights([members[0]], labels, HEADS) == (1,)
+    right = np.eye(18)[encode(labels, HEADS)]
+    alone = fit_vote_weights([right, np.roll(right, 1, 1), right], labels, HEADS)  # zeros at the labels
+    assert alone == pytest.approx((0.5, 0, 0.5), abs=1e-6) and alone[1] > 0
+
+
+@settings(max_examples=10)
+@given(SEEDS)
+def test_the_order_of_members_and_rows_does_not_count(seed):
+    members, labels = members_of((0.5, 0.3, 0.6), 60, 0.2, seed)
+    order = np.random.default_rng(seed).permutation(60)
+    found = fit_vote_weights(members, labels, HEADS)
+    again = fit_vote_weights([each[order] for each in members[::-1]], labels[order], FLAT)
+    assert found == pytest.approx(again[::-1], abs=1e-6)
+
+
+def test_what_is_known_of_a_row_is_what_counts():
+    """Only gender is known: a member that knows nothing else is as good as one that does."""
+    male, female = np.zeros(18), np.zeros(18)
+    male[decode(np.arange(18), HEADS)[:, 1] == 0], female[3] = 1 / 9, 1
+    labels = np.array([[-1, 0, -1], [-1, 1, -1], [-1, -1, -1]])
+    spread, sharp = np.stack([male, female, male]), np.stack([np.eye(18)[0], female, female])
+    assert fit_vote_weights([spread, sharp], labels, HEADS) == pytest.approx((0.5, 0.5))
+
+
+def test_vote_weights_refuse():
+    members, labels = members_of((1, 1), 5)
+    with pytest.raises(ValueError, match="fit_vote_weights needs the probabilities of at least one member"):
+        fit_vote_weights([], labels, HEADS)
+    with pytest.raises(ValueError, match="none of 5 rows has a known label; nothing tells the members apart"):
+        fit_vote_weights(members, np.full((5, 3), -1), HEADS)
+    with pytest.raises(ValueError, match=r"probs have shape \(4, 18\); expected \(5, 18\)"):
+        fit_vote_weights([members[0], members[1][:4]], labels, HEADS)
+
+
+# ---- one person's photos
+
+
+def voted_by_hand(probs, groups, shared):
+    found, parts = probs.copy(), marginals(probs, HEADS)
+    for row, group in enumerate(groups):
+        if group < 0:
+            continue
+        for k, classes in enumerate(decode(np.arange(18), HEADS)):
+            for head, index in zip(HEADS, classes):
+                if head.name in shared:
+                    mean = np.mean([parts[head.name][other, index] for other in range(len(groups)) if groups[other] == group])  # fmt: skip
+                    found[row, k] *= mean / parts[head.name][row, index]
+        found[row] /= found[row].sum()
+    return found
+
+
+@pytest.mark.parametrize("shared", [("gender", "age"), ("age",), (), ("mask", "gender", "age")])
+def test_the_vote_agrees_with_loops(shared):
+    probs, groups = any_joint(), np.random.default_rng(3).integers(-1, 6, 30) * 7
+    groups[groups < 0] = -1
+    found = person_vote(probs, groups, HEADS, shared)
+    np.testing.assert_allclose(found, voted_by_hand(probs, groups, shared), rtol=1e-6, atol=1e-9)
+    assert (found[groups == -1] == probs[groups == -1]).all()
+    np.testing.assert_allclose(person_vote(probs, groups, FLAT, shared), found)
+
+
+def test_heads_of_a_person_agree_and_the_mask_stays():
+    rng = np.random.default_rng(0)
+    parts = {head.name: rng.dirichlet(np.ones(len(head.classes)), 12) for head in HEADS}
+    groups = np.repeat([5, 2, 9], 4)
+    found = marginals(person_vote(joint(parts, HEADS), groups, HEADS), HEADS)
+    np.testing.assert_allclose(found["mask"], parts["mask"])
+    for name in ("gender", "age"):
+        np.testing.assert_allclose(found[name], np.repeat(parts[name].reshape(3, 4, -1).mean(1), 4, 0))
+
+
+def test_a_vote_mends_a_photo_that_is_surely_wrong():
+    """Zeros too: what a photo says cannot be, its person's others may say."""
+    right, wrong = np.eye(18)[encode(np.array([[0, 1, 2]]), HEADS)], np.eye(18)[encode(np.array([[1, 0, 2]]), HEADS)]
+    found = person_vote(np.concatenate([right, right, wrong]), np.zeros(3, int), HEADS)
+    assert found.argmax(1).tolist() == encode(np.array([[0, 1, 2], [0, 1, 2], [1, 1, 2]]), HEADS).tolist()
+    np.testing.assert_allclose(marginals(found, HEADS)["gender"], np.tile([[1 / 3, 2 / 3]], (3, 1)), atol=1e-9)
+
+
+@given(SEEDS)
+def test_votes_are_distributions_and_know_no_order(seed):
+    rng, probs = np.random.default_rng(seed), any_joint(20, seed)
+    groups, order = rng.integers(-1, 5, 20), rng.permutation(20)
+    found = person_vote(probs, groups, HEADS)
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert (found >= 0).all()
+    np.testing.assert_allclose(person_vote(probs[order], groups[order], HEADS), found[order])
+    renamed = np.where(groups < 0, -1, 40 - 3 * groups)
+    np.testing.assert_allclose(person_vote(probs, renamed, HEADS), found)
+    alone = person_vote(probs, np.arange(20), HEADS)
+    np.testing.assert_allclose(alone, probs, rtol=1e-6, atol=1e-9)
+
+
+def test_nobody_votes():
+    assert person_vote(np.zeros((0, 18)), np.zeros(0, int), HEADS).shape == (0, size(HEADS))
+    probs = any_joint(3)
+    assert (person_vote(probs, np.full(3, -1), HEADS) == probs).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "shared", "message"),
+    [
+        (np.zeros(3, int), ("gendre",), r"shared names 'gendre'; expected some of the heads .*; did you mean 'gender'"),
+        (np.zeros(2, int), ("age",), r"groups must be integers \(3,\), got int64 \(2,\)"),
+        (np.zeros(3), ("age",), r"groups must be integers \(3,\), got float64 \(3,\)"),
+        (np.array([0, -2, 1]), ("age",), "groups hold -2; expected person numbers from 0, or -1 where unknown"),
+    ],
+)
+def test_votes_refused(groups, shared, message):
+    with pytest.raises(ValueError, match=message):
+        person_vote(any_joint(3), groups, HEADS, shared)
+
+
+def test_votes_of_no_distribution_are_refused():
+    with pytest.raises(ValueError, match="row 0 of the probabilities is .*; expected numbers that sum to one"):
+        person_vote(np.zeros((2, 18)), np.zeros(2, int), HEADS)

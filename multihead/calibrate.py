@@ -154,9 +154,7 @@ def calibration_errors(
     return {name: expected_calibration_error(*part, bins) for name, part in parts.items()}
 
 
-def questions(
-    probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def questions(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{"joint" or a head: (its probabilities (N, C), its labels (N,), -1 = unknown)}."""
     parts, columns = marginals(probs, heads), zip(base(heads), labels.T)
     return {"joint": (probs, encode(labels, heads))} | {head.name: (parts[head.name], one) for head, one in columns}

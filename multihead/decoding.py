@@ -3,7 +3,7 @@
 Macro-F1 counts a rare class as much as a common one, the likeliest class does not. A decoder here is a vector of
 weights (K,) over the joint classes: the answer is the class k of the largest w(k) p(k).
 
-    weights = fit_weights(oof, labels, heads)            # or fit_joint_weights, prior_weights(labels, heads)
+    weights = fit_prior_weights(oof, labels, heads)      # or fit_weights, fit_joint_weights: more numbers to fit
     answers = reweight(probs, weights).argmax(1)
 
 Weights that were fitted on some rows look too good on them: `multihead.nested.nested_gain` is the honest number.
@@ -18,9 +18,11 @@ import numpy as np
 
 from multihead.calibrate import checked, questions
 from multihead.labels import UNKNOWN, Array, Head, base, encode, joint, size
+from multihead.metrics import score
 from multihead.options import between
 
 LIMIT = 1e3  # a fitted weight lies within 1/LIMIT..LIMIT of where it started
+STRENGTHS = tuple(step / 20 for step in range(31))
 SWEEPS = 20  # over all classes; a fit rarely needs more than five
 GAIN = 1e-9  # of macro-F1, below which a change is none
 
@@ -62,6 +64,19 @@ def prior_joint_weights(labels: np.ndarray, heads: Sequence[Head], strength: flo
     Raises: ValueError as `prior_weights` does.
     """
     return _prior(encode(np.asarray(labels), heads), size(heads), strength)
+
+
+def fit_prior_weights(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
+    """`prior_weights` of the strength 0, 0.05, ..., 1.5 whose answers have the largest macro-F1: one number is fitted.
+
+    Macro-F1 is the joint one, or the mean of the heads' where no row is fully known. Of equal strengths the least.
+
+    Raises: ValueError for shapes that disagree, a row that is no distribution, or a label outside its head's classes.
+    """
+    probs, labels = checked(probs, labels, heads)
+    tried = [prior_weights(labels, heads, strength) for strength in STRENGTHS]
+    scores = [score(reweight(probs, weights), labels, heads).selection[0] for weights in tried]
+    return tried[int(np.argmax(np.nan_to_num(scores)))]  # NaN: no label at all
 
 
 def fit_weights(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:

@@ -21,7 +21,7 @@ from multihead.calibrate import (
     questions,
 )
 from multihead.decoding import fit_weights, reweight
-from multihead.labels import UNKNOWN, Head, base
+from multihead.labels import UNKNOWN, Head
 from multihead.options import between
 from multihead.paired import compare, number_people
 from multihead.splits import deal
@@ -48,7 +48,7 @@ def nested_gain(
 
     probs: out-of-fold joint probabilities (N, K). labels: (N, heads), -1 = unknown. groups: (N,) person of each row,
     as of `Photos.groups`; -1 is one of its own. fit: makes weights (K,) of probs, labels and heads, as
-    `multihead.decoding.fit_weights`, `fit_joint_weights`, or `lambda probs, labels, heads: prior_weights(labels, heads)`.
+    `multihead.decoding.fit_weights`, `fit_prior_weights` or `fit_joint_weights`.
 
     The arms are "argmax" and "fitted"; the row of arm "fitted" and metric "macro_f1" has the gain as `difference`, and
     low and high, its interval over people.

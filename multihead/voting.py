@@ -16,9 +16,7 @@ LEAST = 1e-12  # a weight is never zero, which an ensemble would refuse
 BLUR = 1e-12  # a class of probability zero could not be raised by what the person's other photos show
 
 
-def fit_vote_weights(
-    members: Sequence[np.ndarray], labels: np.ndarray, heads: Sequence[Head]
-) -> tuple[float, ...]:
+def fit_vote_weights(members: Sequence[np.ndarray], labels: np.ndarray, heads: Sequence[Head]) -> tuple[float, ...]:
     """The weight of each member, summing to one, under which their weighted mean makes the labels likeliest.
 
     members: out-of-fold joint probabilities (N, K) of each, in the same row order: of whole recipes that answered all
@@ -40,7 +38,9 @@ def fit_vote_weights(
     if not len(members):
         raise ValueError("fit_vote_weights needs the probabilities of at least one member")
     labels = np.asarray(labels)
-    told = np.stack([_agreeing(checked(probs, labels, heads)[0], labels, heads) for probs in members], 1)  # (N, members)
+    told = np.stack(
+        [_agreeing(checked(probs, labels, heads)[0], labels, heads) for probs in members], 1
+    )  # (N, members)
     told = told[(labels != UNKNOWN).any(1)].clip(min=FLOOR)
     if not len(told):
         raise ValueError(f"none of {len(labels)} rows has a known label; nothing tells the members apart")

@@ -153,7 +153,11 @@ def test_the_temperature_is_scipys(seed, unknown):
 def test_a_head_that_cannot_be_fitted_keeps_one_and_the_sure_run_to_the_bounds():
     labels = np.array([[0, -1, 0], [1, -1, 1]])
     probs = np.full((2, 18), 1 / 18)
-    assert fit_temperatures(probs, labels, HEADS) == {"mask": 1, "gender": 1, "age": 1}  # even answers: any T is as good
+    assert fit_temperatures(probs, labels, HEADS) == {
+        "mask": 1,
+        "gender": 1,
+        "age": 1,
+    }  # even answers: any T is as good
     assert fit_temperatures(np.zeros((0, 18)), np.zeros((0, 3), int), HEADS) == {"mask": 1, "gender": 1, "age": 1}
     tilted = np.tile([[0.6, 0.4]], (2, 1))
     assert fit_temperatures(tilted, np.array([[0], [0]]), SMILE)["smile"] == pytest.approx(0.05)
@@ -233,7 +237,10 @@ def test_no_known_row_has_no_error():
 @pytest.mark.parametrize(
     ("temperatures", "message"),
     [
-        ({"aeg": 2.0}, r"temperatures name 'aeg'; expected some of the heads \['mask', 'gender', 'age'\]; did you mean"),
+        (
+            {"aeg": 2.0},
+            r"temperatures name 'aeg'; expected some of the heads \['mask', 'gender', 'age'\]; did you mean",
+        ),
         ({"age": 0.0}, "temperatures: age is 0.0; expected a number > 0"),
         ({"age": -1.0}, "temperatures: age is -1.0"),
         ({"age": math.inf}, "temperatures: age is inf"),

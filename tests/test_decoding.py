@@ -12,6 +12,7 @@ from multihead import decoding
 from multihead.decoding import (
     fit_head_weights,
     fit_joint_weights,
+    fit_prior_weights,
     fit_weights,
     prior_joint_weights,
     prior_weights,
@@ -31,7 +32,9 @@ def case(rows=200, seed=0, unknown=0.0, share=(0.7, 0.25, 0.05)):
     for head in HEADS:
         prior = np.asarray(share[: len(head.classes)]) / sum(share[: len(head.classes)])
         truth = rng.choice(len(prior), rows, p=prior)
-        logits = torch.from_numpy(np.log(prior) + 1.5 * np.eye(len(prior))[truth] + rng.normal(0, 1, (rows, len(prior))))
+        logits = torch.from_numpy(
+            np.log(prior) + 1.5 * np.eye(len(prior))[truth] + rng.normal(0, 1, (rows, len(prior)))
+        )
         parts[head.name] = logits.softmax(1).numpy()
         labels.append(truth)
     table = np.stack(labels, 1)
@@ -75,6 +78,25 @@ def test_prior_weights_take_the_prior_out():
     shares = np.array([60, 30, 10]) / 100
     answered = evidence * shares / (evidence @ shares)[:, None]
     np.testing.assert_allclose(reweight(answered, prior_weights(labels, GRADE)), evidence)
+
+
+@pytest.mark.parametrize("unknown", [0.0, 0.3, 1.0])
+def test_the_strength_is_the_best_of_those_tried(unknown):
+    probs, labels = case(150, 4)
+    labels[np.random.default_rng(0).random(150) < unknown, 1] = -1  # at 1 no row is fully known
+    found = fit_prior_weights(probs, labels, HEADS)
+    scores = []
+    for strength in np.arange(31) / 20:
+        weighted = reweight(probs, prior_weights(labels, HEADS, strength))
+        whole, parts = encode(labels, HEADS) >= 0, marginals(weighted, HEADS)
+        if whole.any():
+            scores.append(f1(encode(labels, HEADS)[whole], weighted[whole].argmax(1)))
+        else:
+            scores.append((f1(labels[:, 0], parts["mask"].argmax(1)) + f1(labels[:, 2], parts["age"].argmax(1))) / 2)
+    best = int(np.argmax(scores))
+    assert best > 0 and scores[best] > scores[0] + 0.02
+    np.testing.assert_allclose(found, prior_weights(labels, HEADS, best / 20))
+    assert (fit_prior_weights(probs, np.full((150, 3), -1), HEADS) == 1).all()
 
 
 # ---- fitted weights
@@ -197,6 +219,6 @@ def test_refusals():
         prior_joint_weights(labels, HEADS, float("nan"))
     with pytest.raises(ValueError, match=r"labels have shape \(4, 2\)"):
         prior_weights(labels[:, :2], HEADS)
-    for fit in (fit_weights, fit_head_weights, fit_joint_weights):
+    for fit in (fit_weights, fit_head_weights, fit_joint_weights, fit_prior_weights):
         with pytest.raises(ValueError, match=r"probs have shape \(3, 18\); expected \(4, 18\)"):
             fit(probs[:3], labels, HEADS)

@@ -11,8 +11,7 @@ import multihead
 LAYERS = (
     "files options labels crops images metrics splits logs speed canvas cells plots "
     "augment masks mixing losses balance optim schedules samplers calibrate",
-    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting "
-    "folders",
+    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders",
     "data layouts reading boxes points batches checkpoint drawn",
     "evaluation prediction teaching tta sides nested adjusted hiding",
     "train",

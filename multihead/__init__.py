@@ -34,7 +34,7 @@ _NAMES = {
     "calibrate": ["fit_temperatures"],
     "voting": ["person_vote"],
     "adjusted": ["Adjusted"],
-    "ensemble": ["Ensemble", "combine", "load"],
+    "joined": ["Ensemble", "combine", "load"],
     "crossval": ["Arm"],
     "comparison": ["compare"],
 }
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from multihead.crops import BODY, FACE, FULL, Crop
     from multihead.crossval import Arm
     from multihead.data import LeakError, Photos
-    from multihead.ensemble import Ensemble, combine, load
     from multihead.evaluation import evaluate
+    from multihead.joined import Ensemble, combine, load
     from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, decode, encode, flat, joint, marginals
     from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
     from multihead.masks import DrawnMask

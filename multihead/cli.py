@@ -270,7 +270,7 @@ def evaluate(args: argparse.Namespace) -> int:
     import json
 
     from multihead import evaluation
-    from multihead.ensemble import load
+    from multihead.joined import load
 
     model = load(args.model).to(device(args.device))
     photos = read_sources(args, heads=label_heads(model))
@@ -339,8 +339,8 @@ def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(args: argparse.Namespace) -> int:
     """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
     from multihead import prediction
-    from multihead.ensemble import load
     from multihead.files import check_writable, write_text
+    from multihead.joined import load
     from multihead.logs import bar
 
     model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)

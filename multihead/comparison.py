@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import paired, plots, ranks
-from multihead.crossval import Arm, Cell, carry_out, deal, fold_of, pooled, same_space, score_row, train_cell
+from multihead.crossval import Arm, Cell, carry_out, claim_parts, deal, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
 from multihead.files import write_text
 from multihead.logs import write_rows
@@ -50,8 +50,7 @@ def compare(
     _check(arms, seeds)
     out = Path(out)
     table = same_space(arms, photos if extra is None else photos + extra)
-    parts = deal(photos, folds)
-    at = fold_of(parts)
+    dealt = parts = deal(photos, folds)
     if sources:
         parts = [(train, valid.where(source=list(sources))) for train, valid in parts]
     for fold, (_, valid) in enumerate(parts):
@@ -66,7 +65,7 @@ def compare(
     ]
 
     def work(cell: Cell) -> None:
-        train_cell(arms[cell.arm], cell, *parts[cell.fold], extra, loading)
+        train_cell(arms[cell.arm], cell, parts[cell.fold], extra, loading)
 
     def told(cell: Cell) -> None:
         done = sorted((one for one in cells if one.done), key=_order(arms))
@@ -76,8 +75,7 @@ def compare(
         say(f"{len(done)}/{len(cells)} {cell.arm}, fold {cell.fold}, seed {cell.seed}: macro-F1 {row['macro_f1']:.4f}")
 
     ranks.start()
-    if ranks.first():
-        photos.with_columns(fold=at.astype(str)).write(out / "photos.csv")
+    claim_parts(photos, dealt, out)
     carry_out(cells, work, told)
     answers = {name: pooled([cell for cell in cells if cell.arm == name], len(photos), table) for name in arms}
     frame = paired.compare(answers, photos.labels(table), photos.groups(), table)

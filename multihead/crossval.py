@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,6 +148,23 @@ def fold_of(parts: Sequence[tuple[Photos, Photos]]) -> np.ndarray:
     return found
 
 
+def claim_parts(photos: Photos, parts: Sequence[tuple[Photos, Photos]], out: Path) -> None:
+    """Write out/photos.csv: the photos in their order, with the fold in which each validates.
+
+    Raises: ValueError where there is another one.
+    """
+    if not ranks.first():
+        return
+    path, fresh = out / "photos.csv", out / f".photos-{os.getpid()}.csv"
+    try:
+        photos.with_columns(fold=fold_of(parts).astype(str)).write(fresh)
+        if path.is_file() and path.read_bytes() != fresh.read_bytes():
+            raise ValueError(f"{out} holds runs on other photos or folds; name the output folder anew")
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
 def carry_out(cells: Sequence[Cell], work: Callable[[Cell], None], told: Callable[[Cell], None]) -> None:
     """Let `work` finish every cell that is not done, and tell of each as it is done.
 
@@ -187,14 +205,15 @@ def _try(cell: Cell, work: Callable[[Cell], None]) -> bool:
 
 
 def train_cell(
-    arm: Arm, cell: Cell, train: Photos, valid: Photos, extra: Photos | None, loading: Mapping[str, Any]
+    arm: Arm, cell: Cell, sides: tuple[Photos, Photos], extra: Photos | None, loading: Mapping[str, Any]
 ) -> None:
-    """Train and score one cell unless it is done: an arm on the photos of `deal`, with `extra` ones to train on.
+    """Train and score one cell unless it is done: an arm on a fold's sides of `deal`, with `extra` photos to train on.
 
     loading: how `train.prepare` reads the photos (workers, decoded).
 
     Raises: ValueError where the folder holds another run, or a photo to score cannot be read.
     """
+    train, valid = sides
     if extra is not None:
         train = train + extra.with_columns(at=UNKNOWN)
     train = hide_labels(train, arm.hidden, seed=cell.seed)

@@ -1,160 +1,238 @@
-"""Several models as one: a mean over equal joint spaces, and a product over disjoint heads."""
+"""Ensembles out of a cross-validation: a model a fold, every photo answered by the model that did not see its person.
+
+Folds never share a person, each starts from the same new weights, and the last epoch is kept, so the out-of-fold
+answers are honest: weights of votes, temperatures and decision weights may be fitted on them.
+"""
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import math
-from collections.abc import Mapping, Sequence
+import multiprocessing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from multihead.adjusted import Adjusted
-from multihead.crops import Crop
-from multihead.folders import save_members
-from multihead.labels import Head, base
-from multihead.model import Model
+from multihead import paired, ranks
+from multihead.crossval import (
+    Arm,
+    Cell,
+    carry_out,
+    claim_parts,
+    deal,
+    deal_by,
+    heads_of,
+    pooled,
+    score_row,
+    train_cell,
+)
+from multihead.data import Photos, check_not_pseudo
+from multihead.files import write_text
+from multihead.joined import combine, load
+from multihead.labels import UNKNOWN, Head, size
+from multihead.logs import write_rows
+from multihead.metrics import score
+from multihead.recipe import Recipe
 
-Member: TypeAlias = "Model | Ensemble | Combined | Adjusted"
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from multihead.model import Model
 
 
-class Ensemble(nn.Module):
-    """The weighted mean of the members' joint probabilities (soft voting); not the product of mean heads.
+def fit_folds(
+    model: Callable[[], Model | Sequence[Model]],
+    photos: Photos,
+    recipe: Recipe = Recipe(),
+    *,
+    out: str | Path,
+    folds: int = 5,
+    column: str | None = None,
+    only: Sequence[int] | None = None,
+    extra: Photos | None = None,
+    rows: str = "all",
+    about: dict[str, object] | None = None,
+    processes: int = 1,
+    workers: int = 0,
+    say: Callable[[str], None] = lambda text: None,
+) -> pd.DataFrame | None:
+    """Train a fresh model on each of `folds` person-disjoint parts and score all photos by the models that did not see
+    them: a row a fold and one of all together, with intervals over resampled people; None while folds are missing.
 
-    members: models of equal joint space (multi-head, flat, combined) of any backbone and crops. weights: one
-    positive number each, by default equal; they are scaled to sum to one.
+    model: makes the model, or several of unlike heads that answer together, anew for every fold, after seeding. The
+    folds are dealt by recipe.seed; column: a column of the photos that names each row's fold instead, which must keep
+    people whole. only: these folds now, the others elsewhere or later. extra: more training photos, never scored. rows:
+    training rows, "all" or "full" (all heads known). about: what else tells these folds from others. processes: folds
+    trained at a time; several machines that share `out` may also call it at the same time. Called again, it goes on at
+    the fold, epoch and step where it stood.
 
-    Raises: ValueError for no member, unequal spaces, or weights that do not fit.
+    Writes into `out`: photos.csv (with the fold in which each row validates), fold0, fold1, ... (run folders, each
+    with its model), and once all are there oof.csv (out-of-fold probabilities) and scores.csv.
+
+    Raises: ValueError for fewer than two folds or fewer people than folds, a fold that is none, photos to score that
+    cannot be read, a recipe with patience, or an `out` that holds other folds; LeakError for labels of a model, and for
+    a column of folds that share a person or file, naming them.
     """
-
-    space: tuple[Head, ...]
-    crops: tuple[Crop, ...]
-    prior: tuple[float, ...] | None
-
-    def __init__(self, members: Sequence[Member], weights: Sequence[float] | None = None) -> None:
-        super().__init__()
-        if not members:
-            raise ValueError("Ensemble needs at least one member")
-        self.members = nn.ModuleList(members)
-        self.space = members[0].space
-        for number, member in enumerate(members):
-            if member.space != self.space:
-                raise ValueError(
-                    f"member {number} answers {_describe(member.space)}, member 0 {_describe(self.space)}; "
-                    "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
-                )
-        given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
-        if len(given) != len(members) or not all(0 < weight < math.inf for weight in given):
-            raise ValueError(f"weights {weights} do not fit {len(members)} members; expected a positive number each")
-        self.weights = tuple(weight / sum(given) for weight in given)
-        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
-        self.prior = _mean_prior(members, self.weights)
-
-    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
-        """Joint probabilities (B, K); each member reads its own crops of the same photos."""
-        rows = [
-            weight * _member_probs(self, member, images, present)  # type: ignore[arg-type]
-            for member, weight in zip(self.members, self.weights)
-        ]
-        return torch.stack(rows).sum(0)
-
-    def save(self, folder: str | Path) -> None:
-        """Write the members as member0, member1, ... and the weights; `multihead.load` opens it."""
-        save_members(folder, "ensemble", self.members, {"weights": list(self.weights)})
-
-
-class Combined(nn.Module):
-    """Models of different heads as one model over all their heads; made by `combine`."""
-
-    space: tuple[Head, ...]
-    crops: tuple[Crop, ...]
-    prior: tuple[float, ...] | None
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        super().__init__()
-        if not members:
-            raise ValueError("combine() needs at least one model")
-        self.members = nn.ModuleList(members)
-        self.space = base([head for member in members for head in member.space])
-        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
-        priors = [member.prior for member in members if member.prior is not None]
-        self.prior = _product_prior(priors) if len(priors) == len(members) else None
-
-    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
-        """Joint probabilities (B, K): the product of the members' own, first member slowest."""
-        product: Tensor | None = None
-        for member in self.members:
-            part = _member_probs(self, member, images, present)  # type: ignore[arg-type]
-            product = part if product is None else (product[:, :, None] * part[:, None, :]).flatten(1)  # (B, K so far)
-        assert product is not None
-        return product
-
-    def save(self, folder: str | Path) -> None:
-        """Write the members as member0, member1, ...; `multihead.load` opens it."""
-        save_members(folder, "combined", self.members, {})
-
-
-def combine(models: Sequence[Member]) -> Combined:
-    """One model of several whose heads differ, for example three single-head models: its joint distribution is the
-    product of theirs, in the order given.
-
-    Raises: ValueError where two of them answer the same head.
-    """
-    return Combined(models)
-
-
-def load(folder: str | Path) -> Member:
-    """The model, ensemble, combination or adjusted model of a folder, ready to answer; nothing in the folder is run.
-
-    Raises: FileNotFoundError or ValueError where it is no such folder.
-    """
-    folder = Path(folder)
-    listed = folder / "ensemble.json"
-    if not listed.is_file():
-        run = folder / "model"  # a run folder: its model
-        return Model.from_pretrained(run if run.is_dir() and not (folder / "config.json").exists() else _own(folder))
-    content = json.loads(listed.read_text())
-    if content.get("kind") not in ("ensemble", "combined", "adjusted") or not content.get("members"):
-        raise ValueError(f"{listed} is not of a multihead ensemble; expected what Ensemble.save wrote")
-    members = [load(folder / name) for name in content["members"]]
-    if content["kind"] == "adjusted":
-        return Adjusted.from_dict(members[0], content).eval()
-    made = Ensemble(members, content["weights"]) if content["kind"] == "ensemble" else Combined(members)
-    return made.eval()
-
-
-def _own(folder: Path) -> Path:
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"
-        )
-    return folder
-
-
-def _member_probs(
-    whole: Ensemble | Combined, member: Member, images: Mapping[Crop, Tensor], present: Tensor | None
-) -> Tensor:
-    """A member's probabilities, with the columns of `present` that are its crops."""
-    if present is not None:
-        present = present[:, [whole.crops.index(crop) for crop in member.crops]]
-    return member.probs(images, present)
-
-
-def _mean_prior(members: Sequence[Member], weights: Sequence[float]) -> tuple[float, ...] | None:
-    priors = [member.prior for member in members]
-    if None in priors:
+    arm, out = Arm(model, recipe, rows, about=about or {}), Path(out)
+    check_not_pseudo(photos, "out-of-fold")
+    table = heads_of(arm, photos if extra is None else photos + extra)
+    parts = deal(photos, folds, recipe.seed) if column is None else deal_by(photos, column)
+    folds = len(parts)
+    chosen = _chosen(only, folds)
+    ranks.start()
+    claim_parts(photos, parts, out)
+    cells = [Cell("folds", fold, recipe.seed, out / f"fold{fold}", kept=True) for fold in range(folds)]
+    wanted = [cells[fold] for fold in chosen]
+    if processes > 1:
+        _in_processes(processes, wanted, (arm, parts, extra, workers), say, photos, table)
+    else:
+        _work(wanted, (arm, parts, extra, workers), _told(cells, say, photos, table))
+    if not all(cell.done for cell in cells):
+        left = [cell.fold for cell in cells if not cell.done]
+        say(f"folds {', '.join(map(str, left))} are not trained yet; the scores wait for them")
         return None
-    return tuple(sum(weight * share for weight, share in zip(weights, shares)) for shares in zip(*priors))  # type: ignore[call-overload, misc]
+    return _report(cells, photos, table, out)
 
 
-def _product_prior(priors: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    product = [1.0]
-    for prior in priors:
-        product = [left * right for left in product for right in prior]
-    return tuple(product)
+def open_folds(folder: str | Path) -> tuple[list[Path], pd.DataFrame]:
+    """(the folders of the folds, oof.csv) of what `fit_folds` left.
+
+    Raises: FileNotFoundError where the folder is none, or not all its folds are trained.
+    """
+    import pandas as pd
+
+    folder = Path(folder)
+    if not (folder / "photos.csv").is_file() or not (folder / "fold0").is_dir():
+        raise FileNotFoundError(f"{folder} is no folder of folds; expected what multihead folds (fit_folds) wrote")
+    if not (folder / "oof.csv").is_file():
+        raise FileNotFoundError(f"{folder} lacks oof.csv: not all its folds are trained; call multihead folds again")
+    answers = pd.read_csv(folder / "oof.csv", dtype={"path": str, "person": str}, encoding_errors="surrogateescape")
+    return [folder / f"fold{fold}" for fold in range(1 + max(answers.fold))], answers
 
 
-def _describe(space: Sequence[object]) -> str:
-    return str([(head.name, head.classes) for head in space])  # type: ignore[attr-defined]
+def oof_probs(answers: pd.DataFrame, heads: Sequence[Head]) -> np.ndarray:
+    """Joint probabilities (N, K) of an oof.csv. Raises: ValueError where it is of other heads."""
+    names = [name for name in answers.columns if name.startswith("joint:")]
+    if len(names) != size(heads):
+        raise ValueError(f"oof.csv has {len(names)} joint probabilities a row; the heads have {size(heads)} classes")
+    return answers[[f"joint:{number}" for number in range(len(names))]].to_numpy(float)
+
+
+def _chosen(only: Sequence[int] | None, folds: int) -> list[int]:
+    chosen = list(range(folds)) if only is None else list(only)
+    for fold in chosen:
+        if fold not in range(folds):
+            raise ValueError(f"fold {fold} is none of {folds}; expected 0 to {folds - 1}")
+    return chosen
+
+
+def _work(cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], None]) -> None:
+    arm, parts, extra, workers = job
+    loading: dict[str, Any] = {"workers": workers, "decoded": {}}
+
+    def train(cell: Cell) -> None:
+        train_cell(arm, cell, parts[cell.fold], extra, loading)
+        whole = cell.folder / "model"
+        if not whole.exists() and ranks.first():  # several models: they answer together
+            combine([load(part) for part in sorted(cell.folder.glob("part*"))]).save(whole)
+
+    carry_out(cells, train, told)
+
+
+def _told(
+    cells: Sequence[Cell], say: Callable[[str], None], photos: Photos, table: Sequence[Head]
+) -> Callable[[Cell], None]:
+    def told(cell: Cell) -> None:
+        row = score_row(cell, photos, table)
+        done = sum(one.done for one in cells)
+        say(f"fold {cell.fold}: macro-F1 {row['macro_f1']:.4f} on {row['n']} photos ({done} of {len(cells)} done)")
+
+    return told
+
+
+def _in_processes(
+    count: int, cells: Sequence[Cell], job: tuple[Any, ...], say: Callable[[str], None], photos: Photos, table: Any
+) -> None:
+    """The cells in several processes, each with its share of the threads."""
+    import torch
+
+    threads = max(1, torch.get_num_threads() // count)
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(count, context, _quieten, (threads,)) as pool:
+        working = {pool.submit(_work, [cell], job, _nothing): cell for cell in cells}
+        try:
+            for finished in concurrent.futures.as_completed(working):
+                finished.result()
+                _told(cells, say, photos, table)(working[finished])
+        except BaseException:  # an interruption, or a fold that cannot be trained: what waits is not begun
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _quieten(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _nothing(cell: Cell) -> None:
+    """Tell nothing: the first process does."""
+
+
+def _report(cells: Sequence[Cell], photos: Photos, table: Sequence[Head], out: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    _check_alike(cells)
+    (probs,) = pooled(cells, len(photos), table)
+    fold = np.full(len(photos), UNKNOWN)
+    for cell in cells:
+        fold[cell.answers()[0]] = cell.fold
+    found = [{"part": f"fold {cell.fold}", **_scored(probs, photos, table, fold == cell.fold)} for cell in cells] + [
+        {"part": "pooled", **_scored(probs, photos, table, fold != UNKNOWN)}
+    ]
+    if ranks.first():
+        write_text(out / "oof.csv", _oof(probs, fold, photos, table).to_csv(index=False))
+        write_rows(out / "scores.csv", found)
+    ranks.wait()
+    return pd.DataFrame(found)
+
+
+def _check_alike(cells: Sequence[Cell]) -> None:
+    """Nothing where all folds were trained alike. Raises: ValueError that names the fold that was not."""
+    marks = [json.loads((cell.folder / "cell.json").read_text()) for cell in cells]
+    for cell, mark in zip(cells, marks):
+        unlike = [key for key in mark if key not in ("train", "valid") and mark[key] != marks[0].get(key)]
+        if unlike:
+            raise ValueError(f"{cell.folder} was trained with another {', '.join(unlike)} than {cells[0].folder}")
+
+
+def _scored(probs: np.ndarray, photos: Photos, table: Sequence[Head], rows: np.ndarray) -> dict[str, object]:
+    """Scores of some rows, each with the interval over resampled people."""
+    part = photos[rows]
+    frame = paired.compare({"": [probs[rows]]}, part.labels(table), part.groups(), table).set_index("metric")
+    joint = frame.loc["macro_f1"]
+    row: dict[str, object] = {"photos": len(part), "n": int(joint["rows"]), "people": int(joint["people"])}
+    row["accuracy"] = score(probs[rows], part.labels(table), table).accuracy
+    for metric, numbers in frame.iterrows():
+        row |= {
+            str(metric): numbers["mean"],
+            f"{metric}_low": numbers["mean_low"],
+            f"{metric}_high": numbers["mean_high"],
+        }
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+
+
+def _oof(probs: np.ndarray, fold: np.ndarray, photos: Photos, table: Sequence[Head]) -> pd.DataFrame:
+    """One row a photo that was answered: path, person, fold, each head's class, joint probabilities."""
+    import pandas as pd
+
+    rows = np.flatnonzero(fold != UNKNOWN)
+    part = photos[rows]
+    frame = pd.DataFrame({"path": part.paths, "person": part.people, "fold": fold[rows]})
+    for head, label in zip(table, part.labels(table).T):
+        frame[head.name] = ["" if index == UNKNOWN else head.classes[index] for index in label]
+    columns = {f"joint:{number}": probs[rows, number] for number in range(probs.shape[1])}
+    return pd.concat([frame, pd.DataFrame(columns)], axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multihead.crops import Crop
+from multihead.folders import save_members
 from multihead.labels import Head
 from multihead.options import between
 
@@ -58,6 +60,7 @@ class TTA(nn.Module):
     ) -> None:
         super().__init__()
         self.views = views(flip, shifts, scales)
+        self.settings = {"flip": flip, "shifts": shifts, "scales": list(scales)}
         self.model = model
         self.space, self.crops, self.prior = model.space, model.crops, getattr(model, "prior", None)
         if hasattr(model, "heads"):
@@ -73,6 +76,10 @@ class TTA(nn.Module):
             total = answer if total is None else total + answer
         assert total is not None
         return total / len(self.views)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model as member0, and the views; `multihead.load` opens it."""
+        save_members(folder, "tta", [self.model], {"views": self.settings})
 
 
 def views(flip: bool = True, shifts: float = 0.0, scales: Sequence[float] = ()) -> tuple[View, ...]:

@@ -173,8 +173,8 @@ def lr_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 def label(args: argparse.Namespace) -> int:
     """Write photos with a model's answers to train on: sure answers as labels, or all of them as soft targets."""
-    from multihead.ensemble import load
     from multihead.files import check_writable
+    from multihead.joined import load
     from multihead.teaching import pseudo_label, soften
 
     check_writable(args.output)

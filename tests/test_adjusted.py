@@ -10,8 +10,8 @@ from multihead.adjusted import Adjusted
 from multihead.calibrate import apply_temperatures
 from multihead.crops import FACE, FULL
 from multihead.decoding import reweight
-from multihead.ensemble import Ensemble, combine, load
 from multihead.evaluation import evaluate
+from multihead.joined import Ensemble, combine, load
 from multihead.labels import AGE, GENDER, HEADS, MASK, flat, joint
 from multihead.model import Model
 from multihead.prediction import predict

@@ -17,7 +17,7 @@ from PIL import Image
 from multihead import flags
 from multihead.cli import main
 from multihead.crops import FULL
-from multihead.ensemble import Ensemble, load
+from multihead.joined import Ensemble, load
 from multihead.labels import HEADS
 from multihead.model import Model
 from multihead.settings import Network, build_heads

@@ -254,10 +254,10 @@ def test_a_changed_arm_needs_another_name(done, photos, monkeypatch, what, tmp_p
 
 def test_other_photos_need_another_folder(done, photos, monkeypatch):
     monkeypatch.setattr(crossval, "prepare", None)
-    with pytest.raises(ValueError, match="with another train, valid; name"):
+    with pytest.raises(ValueError, match="holds runs on other photos or folds; name the output folder anew"):
         compare(ARMS, photos[:-3], done.out, folds=FOLDS, seeds=SEEDS)
     labels = np.where(np.arange(len(photos)) == 4, UNKNOWN, photos.table["mask"])
-    with pytest.raises(ValueError, match="with another (train|valid); name"):
+    with pytest.raises(ValueError, match="holds runs on other photos or folds"):
         compare(ARMS, photos.with_columns(mask=labels), done.out, folds=FOLDS, seeds=SEEDS)
 
 

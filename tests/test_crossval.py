@@ -11,9 +11,9 @@ from multihead import crossval
 from multihead.comparison import compare
 from multihead.crops import FULL
 from multihead.crossval import Arm, Cell, carry_out, deal, fold_of
-from multihead.ensemble import combine
 from multihead.evaluation import evaluate
 from multihead.hiding import hide_labels
+from multihead.joined import combine
 from multihead.labels import HEADS, UNKNOWN, encode
 from multihead.model import Model
 from multihead.reading import read

@@ -1,167 +1,241 @@
+import functools
 import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-import torch
+from sklearn.metrics import accuracy_score, f1_score
 
-from multihead.crops import BODY, FACE, FULL
-from multihead.ensemble import Combined, Ensemble, combine, load
-from multihead.labels import AGE, GENDER, HEADS, MASK, decode, flat, marginals, space
+from multihead import crossval
+from multihead.crops import FULL
+from multihead.data import LeakError
+from multihead.ensemble import fit_folds, oof_probs, open_folds
+from multihead.evaluation import evaluate
+from multihead.joined import load
+from multihead.labels import HEADS, UNKNOWN, encode
 from multihead.model import Model
-from multihead.prediction import predict
+from multihead.reading import read
+from multihead.recipe import Recipe
 
-SMALL, FACES, BODIES = FULL.resized(32, 24), FACE.resized(32), BODY.resized(48, 32)
-
-
-def model_of(heads, *crops, seed=0, make=lambda heads: heads):
-    torch.manual_seed(seed)
-    model = Model("test_resnet", make([head.on(*(crops or (SMALL,))) for head in heads]))
-    for head in model.head.values():
-        torch.nn.init.normal_(head.weight, std=2)
-    model.prior = tuple(np.random.default_rng(seed).dirichlet(np.ones(int(np.prod([len(h.classes) for h in heads])))))
-    return model.eval()
+SMALL = FULL.resized(32, 24)
+RECIPE = Recipe(epochs=2, batch_size=8, seed=1)
+ROOT = Path(__file__).parents[1]
 
 
-def images_of(model, count=4):
-    rng = np.random.default_rng(1)
-    return {c: torch.from_numpy(rng.integers(0, 256, (count, 3, *c.size), np.uint8)) for c in model.crops}
+def small():
+    return Model("test_resnet", [head.on(SMALL) for head in HEADS])
 
 
-@pytest.fixture
-def singles():
-    """Three separate models, as in the diary: mask from the face, gender from the body, age from both."""
-    crops = [(FACES,), (BODIES,), (FACES, BODIES)]
-    return [model_of([head], *on, seed=n) for n, (head, on) in enumerate(zip(HEADS, crops))]
+def three():
+    return [Model("test_resnet", [head.on(SMALL)]) for head in HEADS]
 
 
-@torch.no_grad()
-def test_three_single_heads_combined_are_their_product(singles):
-    whole = combine(singles)
-    images = images_of(whole)
-    found = whole.probs(images).numpy()
-    parts = [model.probs({crop: images[crop] for crop in model.crops}).numpy() for model in singles]
-    for joint, row in enumerate(decode(np.arange(18), HEADS)):
-        np.testing.assert_allclose(found[:, joint], np.prod([part[:, i] for part, i in zip(parts, row)], axis=0))
-    np.testing.assert_allclose(found.sum(1), 1)
-    assert whole.space == space(HEADS) and whole.crops == (FACES, BODIES)
-    for head, part in zip(HEADS, parts):
-        np.testing.assert_allclose(marginals(found, HEADS)[head.name], part)
+@pytest.fixture(scope="module")
+def photos(people):
+    return read(people / "train")[::2]
 
 
-@torch.no_grad()
-def test_flat_and_heads_and_combined_in_one_mean(singles):
-    members = [model_of(HEADS, seed=4), model_of(HEADS, FACES, seed=5, make=flat), combine(singles)]
-    assert len({member.space for member in members}) == 1
-    whole = Ensemble(members, weights=[1, 2, 5])
-    images = images_of(whole)
-    each = [member.probs({crop: images[crop] for crop in member.crops}).numpy() for member in members]
-    np.testing.assert_allclose(whole.probs(images).numpy(), (each[0] + 2 * each[1] + 5 * each[2]) / 8)
-    assert whole.crops == (SMALL, FACES, BODIES) and whole.weights == (1 / 8, 2 / 8, 5 / 8)
-    equal = Ensemble(members)
-    np.testing.assert_allclose(equal.probs(images).numpy(), np.mean(each, axis=0))
+@pytest.fixture(scope="module")
+def done(photos, tmp_path_factory):
+    out, said = tmp_path_factory.mktemp("folds") / "out", []
+    frame = fit_folds(small, photos, RECIPE, out=out, folds=3, say=said.append)
+    return out, frame, said
 
 
-@torch.no_grad()
-def test_the_mean_is_of_joint_probabilities_not_of_heads():
-    """Two members that are sure of opposite corners: the mean knows that the corners go together."""
-    members = [model_of(HEADS, seed=n) for n in (0, 1)]
-    for member, index in zip(members, (0, 1)):
-        for head in member.head.values():
-            torch.nn.init.zeros_(head.weight)
-            head.bias.copy_(20.0 * torch.eye(len(head.bias))[index])
-    found = Ensemble(members).probs(images_of(members[0], 1))[0].numpy()
-    assert found[[0, 10]] == pytest.approx([0.5, 0.5], abs=1e-6)  # 10 = 1 * 6 + 1 * 3 + 1
+def test_every_photo_is_answered_by_the_model_that_did_not_see_it(done, photos):
+    out, _, _ = done
+    folders, answers = open_folds(out)
+    assert [folder.name for folder in folders] == ["fold0", "fold1", "fold2"]
+    assert answers.path.tolist() == photos.paths and answers.person.tolist() == photos.people
+    listed = read(out / "photos.csv")
+    assert sorted(listed.table.fold.astype(int)) == sorted(answers.fold)
+    probs = oof_probs(answers, HEADS)
+    for fold, folder in enumerate(folders):
+        part = photos[(answers.fold == fold).to_numpy()]
+        seen = read(folder / "splits.csv")
+        assert set(part.people) & set(seen.part("train").people) == set()
+        assert set(seen.part("val").paths) == set(part.paths)
+        by_hand = evaluate(load(folder), part, workers=0).probs
+        np.testing.assert_allclose(probs[answers.fold == fold], by_hand, atol=1e-6)
+    for head, label in zip(HEADS, photos.labels().T):
+        assert answers[head.name].tolist() == [head.classes[index] for index in label]
 
 
-@torch.no_grad()
-def test_absent_crops_reach_the_members_that_read_them(singles):
-    members = [combine(singles), model_of(HEADS, BODIES, seed=7)]
-    whole = Ensemble(members)
-    images = images_of(whole)
-    present = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
-    assert whole.crops == (FACES, BODIES)
-    body = members[1].probs({BODIES: images[BODIES]}, present[:, [1]])
-    torch.testing.assert_close(whole.probs(images, present), (members[0].probs(images, present) + body) / 2)
-    black = {crop: pixels.clone() for crop, pixels in images.items()}
-    black[BODIES][1] = 0
-    torch.testing.assert_close(whole.probs(black, present), whole.probs(images, present))
+def test_scores_are_scikit_learns_with_intervals(done, photos):
+    out, frame, said = done
+    answers = open_folds(out)[1]
+    probs, truth = oof_probs(answers, HEADS), encode(photos.labels(), HEADS)
+    rows = frame.set_index("part")
+    assert list(rows.index) == ["fold 0", "fold 1", "fold 2", "pooled"]
+    for name, row in rows.iterrows():
+        of = np.ones(len(answers), bool) if name == "pooled" else (answers.fold == int(name[-1])).to_numpy()
+        assert row.macro_f1 == pytest.approx(f1_score(truth[of], probs[of].argmax(1), average="macro"))
+        assert row.accuracy == pytest.approx(accuracy_score(truth[of], probs[of].argmax(1)))
+        assert row.photos == of.sum() and row.people == len(set(answers.person[of]))
+        assert row.macro_f1_low <= row.macro_f1 + 0.05 and row.age_f1_low <= row.age_f1_high
+    written = pd.read_csv(out / "scores.csv")
+    assert written.part.tolist() == frame.part.tolist()
+    np.testing.assert_allclose(written.mask_f1, frame.mask_f1.astype(float))
+    assert [text.split(":")[0] for text in said] == ["fold 0", "fold 1", "fold 2"]
 
 
-def test_priors_are_averaged_and_multiplied(singles):
-    whole = combine(singles)
-    wanted = [np.prod([m.prior[i] for m, i in zip(singles, row)]) for row in decode(np.arange(18), HEADS)]
-    np.testing.assert_allclose(whole.prior, wanted)
-    other = model_of(HEADS, seed=9)
-    np.testing.assert_allclose(
-        Ensemble([whole, other], [3, 1]).prior, 0.75 * np.array(whole.prior) + 0.25 * np.array(other.prior)
-    )
-    other.prior = None
-    assert Ensemble([whole, other]).prior is None
-    singles[0].prior = None
-    assert combine(singles).prior is None
+def test_every_fold_starts_from_the_same_weights(photos, tmp_path, monkeypatch):
+    starts = []
+
+    def spy(model, *args, plain=crossval.prepare, **options):
+        starts.append({name: value.clone() for name, value in model.state_dict().items()})
+        return plain(model, *args, **options)
+
+    monkeypatch.setattr(crossval, "prepare", spy)
+    fit_folds(small, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
+    assert len(starts) == 2 and all((starts[0][name] == starts[1][name]).all() for name in starts[0])
 
 
-@torch.no_grad()
-def test_saved_and_opened_again(singles, tmp_path):
-    inner = Ensemble([combine(singles), model_of(HEADS, seed=3)], [1, 3])
-    whole = Ensemble([inner, model_of(HEADS, FACES, seed=5, make=flat)])
-    whole.save(tmp_path / "whole")
-    back = load(tmp_path / "whole")
-    images = images_of(whole)
-    assert isinstance(back, Ensemble) and isinstance(back.members[0].members[0], Combined)
-    assert not back.training and not any(module.training for module in back.modules())
-    assert torch.equal(back.probs(images), whole.probs(images))
-    assert (back.space, back.crops, back.weights) == (whole.space, whole.crops, whole.weights)
-    assert back.prior == pytest.approx(whole.prior)
-    assert json.loads((tmp_path / "whole" / "ensemble.json").read_text()) == {
-        "kind": "ensemble", "members": ["member0", "member1"], "weights": [0.5, 0.5],
-    }  # fmt: skip
+def test_single_folds_anywhere_make_the_same(done, photos, tmp_path):
+    out, said = tmp_path / "out", []
+    assert fit_folds(small, photos, RECIPE, out=out, folds=3, only=[2], say=said.append) is None
+    assert said[-1] == "folds 0, 1 are not trained yet; the scores wait for them"
+    with pytest.raises(FileNotFoundError, match="is no folder of folds"):
+        open_folds(out)
+    assert fit_folds(small, photos, RECIPE, out=out, folds=3, only=[0]) is None
+    with pytest.raises(FileNotFoundError, match="lacks oof.csv: not all its folds are trained"):
+        open_folds(out)
+    fit_folds(small, photos, RECIPE, out=out, folds=3, only=[1])
+    assert (out / "oof.csv").read_bytes() == (done[0] / "oof.csv").read_bytes()
+    assert (out / "scores.csv").read_bytes() == (done[0] / "scores.csv").read_bytes()
 
 
-def test_load_opens_models_and_run_folders(tmp_path):
-    model = model_of(HEADS)
-    model.save_pretrained(tmp_path / "run" / "model")
-    for folder in (tmp_path / "run", tmp_path / "run" / "model", str(tmp_path / "run")):
-        assert isinstance(load(folder), Model)
+def test_again_nothing_is_trained(done, photos, monkeypatch):
+    monkeypatch.setattr(crossval, "prepare", None)
+    frame = fit_folds(small, photos, RECIPE, out=done[0], folds=3)
+    assert frame.equals(done[1])
 
 
-def test_load_says_what_is_no_model(tmp_path):
-    with pytest.raises(FileNotFoundError, match="is no model folder; expected config.json"):
-        load(tmp_path)
-    with pytest.raises(FileNotFoundError, match="nothing is no model folder"):
-        load(tmp_path / "nothing")
-    (tmp_path / "ensemble.json").write_text("{}")
-    with pytest.raises(ValueError, match="ensemble.json is not of a multihead ensemble"):
-        load(tmp_path)
-    (tmp_path / "ensemble.json").write_text("{")
-    with pytest.raises(ValueError):
-        load(tmp_path)
+@pytest.mark.slow
+def test_folds_in_processes_make_the_same(done, photos, tmp_path):
+    frame = fit_folds(small, photos, RECIPE, out=tmp_path, folds=3, processes=2)
+    assert (tmp_path / "oof.csv").read_bytes() == (done[0] / "oof.csv").read_bytes()
+    assert frame.equals(done[1])
 
 
-def test_members_must_answer_the_same():
-    with pytest.raises(ValueError, match="member 1 answers .*gender.*, member 0 .*multihead.combine joins"):
-        Ensemble([model_of([MASK]), model_of([GENDER])])
-    with pytest.raises(ValueError, match="member 1 answers"):  # order counts
-        Ensemble([model_of([MASK, AGE]), model_of([AGE, MASK])])
-    with pytest.raises(ValueError, match="at least one member"):
-        Ensemble([])
+@pytest.mark.slow
+def test_killed_within_a_fold_it_goes_on(people, tmp_path):
+    flags = ["--model", "test_resnet", "--resize", "32", "--epochs", "6", "-b", "4", "--recovery-interval", "2"]
+
+    def command(out):
+        return [sys.executable, "-m", "multihead", "folds", str(people / "train"), *flags, "--folds", "2", "-o", out]
+
+    def halfway():
+        rows = tmp_path / "cut" / "fold1" / "metrics.csv"
+        return rows.is_file() and len(rows.read_text().splitlines()) > 2
+
+    subprocess.run(command(str(tmp_path / "whole")), cwd=ROOT, check=True, capture_output=True)
+    process = subprocess.Popen(command(str(tmp_path / "cut")), cwd=ROOT, stdout=subprocess.DEVNULL)
+    started = time.monotonic()
+    while not halfway():
+        assert process.poll() is None and time.monotonic() - started < 120
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "oof.csv").exists()
+    subprocess.run(command(str(tmp_path / "cut")), cwd=ROOT, check=True, capture_output=True)
+    for name in ("oof.csv", "scores.csv", "fold1/model/model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, 2, 3], [1, float("nan")]])
-def test_weights_must_fit(weights):
-    with pytest.raises(ValueError, match="do not fit 2 members; expected a positive number each"):
-        Ensemble([model_of([MASK]), model_of([MASK], seed=1)], weights)
+def test_three_models_a_fold(photos, tmp_path):
+    fit_folds(three, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
+    folders, answers = open_folds(tmp_path)
+    part = photos[(answers.fold == 1).to_numpy()]
+    by_hand = evaluate(load(folders[1]), part, workers=0).probs
+    np.testing.assert_allclose(oof_probs(answers, HEADS)[answers.fold == 1], by_hand, atol=1e-6)
 
 
-def test_heads_of_a_combination_must_differ():
-    with pytest.raises(ValueError, match="repeat a name"):
-        combine([model_of([MASK, AGE]), model_of([AGE], seed=1)])
-    with pytest.raises(ValueError, match="at least one model"):
-        combine([])
+def test_more_photos_train_and_are_not_scored(photos, tmp_path):
+    first = set(photos.people[:7])
+    other = photos.where(lambda table: table.person.isin(first))
+    mine = photos.where(lambda table: ~table.person.isin(first))
+    fit_folds(small, mine, replace(RECIPE, epochs=1), out=tmp_path, folds=2, extra=other)
+    folders, answers = open_folds(tmp_path)
+    assert set(answers.path) == set(mine.paths)
+    assert all(first <= set(read(folder / "splits.csv").part("train").people) for folder in folders)
 
 
-def test_an_ensemble_predicts_like_a_model(singles, people):
-    whole = Ensemble([combine(singles), model_of(HEADS, seed=3)])
-    photos = sorted((people / "eval" / "images").iterdir())[:3]
-    found = predict(whole, photos)
-    assert len(found) == 3 and (found.error == "").all() and found.label.notna().all()
+def test_unreadable_photos_are_left_out_and_the_rest_is_scored(photos, tmp_path):
+    (tmp_path / "torn.jpg").write_bytes(b"")
+    paths = [str(tmp_path / "torn.jpg") if row == 5 else path for row, path in enumerate(photos.paths)]
+    frame = fit_folds(small, photos.with_columns(path=paths), replace(RECIPE, epochs=1), out=tmp_path / "o", folds=2)
+    assert frame.photos.tolist()[-1] == len(photos) - 1
+    assert str(tmp_path / "torn.jpg") not in set(open_folds(tmp_path / "o")[1].path)
+
+
+# ---- folds that a table names
+
+
+def test_folds_of_a_column(photos, tmp_path):
+    names = sorted(set(photos.people))
+    column = [str(10 if names.index(person) % 2 else 2) for person in photos.people]
+    fit_folds(small, photos.with_columns(mine=column), replace(RECIPE, epochs=1), out=tmp_path, column="mine")
+    answers = open_folds(tmp_path)[1]
+    assert answers.fold.tolist() == [int(value == "10") for value in column]
+
+
+def test_folds_of_images_are_refused_and_the_people_named(photos, tmp_path):
+    column = [str(row % 3) for row in range(len(photos))]
+    with pytest.raises(LeakError, match=rf"{len(set(photos.people))} people are on both sides: .*{photos.people[0]}"):
+        fit_folds(small, photos.with_columns(mine=column), RECIPE, out=tmp_path / "out", column="mine")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "options", "error", "told"),
+    [
+        (None, {"column": "mine"}, KeyError, "photos have no column 'mine' of folds; there are"),
+        ("a", {"column": "mine"}, ValueError, r"names only the fold \['a'\]; expected two or more"),
+        ("", {"column": "mine"}, ValueError, "column 'mine' is blank for .*; name every row's fold"),
+        (None, {"folds": 1}, ValueError, r"folds\(1\) is no cross-validation"),
+        (None, {"folds": 2, "only": [2]}, ValueError, "fold 2 is none of 2; expected 0 to 1"),
+    ],
+)
+def test_what_is_no_fold(photos, tmp_path, column, options, error, told):
+    with_column = photos if column is None else photos.with_columns(mine=column)
+    with pytest.raises(error, match=told):
+        fit_folds(small, with_column, RECIPE, out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_of_a_model_are_not_scored(photos, tmp_path):
+    with pytest.raises(LeakError, match="out-of-fold photos have labels that a model made"):
+        fit_folds(small, photos.with_columns(pseudo="age"), RECIPE, out=tmp_path / "out")
+
+
+def test_other_folds_in_the_folder_are_refused(done, photos, monkeypatch):
+    monkeypatch.setattr(crossval, "prepare", None)
+    with pytest.raises(ValueError, match="fold0 holds arm 'folds' with another recipe; name the arm or the output"):
+        fit_folds(small, photos, replace(RECIPE, epochs=3), out=done[0], folds=3)
+
+
+def test_a_fold_that_was_trained_otherwise_is_named(photos, tmp_path):
+    fit_folds(small, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2, only=[0])
+    fit = functools.partial(fit_folds, small, photos, out=tmp_path, folds=2, only=[1])
+    with pytest.raises(ValueError, match="fold1 was trained with another recipe than .*fold0"):
+        fit(recipe=replace(RECIPE, epochs=2))
+    assert json.loads((tmp_path / "fold1" / "cell.json").read_text())["recipe"]["epochs"] == 2
+    assert not (tmp_path / "oof.csv").exists()
+
+
+def test_unknown_labels_are_blank(photos, tmp_path):
+    ages = photos.table.age.to_numpy().copy()
+    years = photos.table.years.to_numpy(float).copy()
+    ages[::2], years[::2] = UNKNOWN, np.nan
+    known = photos.with_columns(age=ages, years=years)
+    frame = fit_folds(small, known, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
+    answers = pd.read_csv(tmp_path / "oof.csv", keep_default_na=False)
+    assert (answers.age[::2] == "").all() and (answers.age[1::2] != "").all()
+    assert frame.n.tolist()[-1] == len(photos) // 2

@@ -8,9 +8,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from multihead.batches import PhotoSet
 from multihead.crops import FACE, FULL, cut
 from multihead.data import LeakError
-from multihead.ensemble import Ensemble
 from multihead.evaluation import answers, evaluate, evaluating, scores
 from multihead.images import read_image
+from multihead.joined import Ensemble
 from multihead.labels import HEADS, MASK, flat, joint
 from multihead.model import Model
 from multihead.reading import read

@@ -15,7 +15,7 @@ LAYERS = (
     "data layouts reading boxes points batches checkpoint drawn",
     "evaluation prediction teaching tta sides nested adjusted hiding",
     "train",
-    "crossval ensemble demo comparison lr_range preview",
+    "joined crossval ensemble demo comparison lr_range preview",
     "flags settings arms workbench cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from multihead.crops import BODY, FACE, FULL, cut, locate
-from multihead.ensemble import combine
 from multihead.faces import Face
 from multihead.images import read_image
+from multihead.joined import combine
 from multihead.labels import AGE, GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
 from multihead.prediction import Item, answers, box_text, items, predict, submission, table

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from multihead.crops import BODY, FACE, FULL
-from multihead.ensemble import Ensemble, combine
 from multihead.evaluation import evaluate
+from multihead.joined import Ensemble, combine
 from multihead.labels import AGE, GENDER, HEADS, MASK, Head, flat, space
 from multihead.model import Model
 from multihead.prediction import predict

@@ -11,8 +11,8 @@ from PIL import Image
 from multihead.cli import main
 from multihead.crops import FULL
 from multihead.data import Photos
-from multihead.ensemble import load
 from multihead.evaluation import evaluate
+from multihead.joined import load
 from multihead.labels import HEADS, MASK, UNKNOWN
 from multihead.mixing import CutMix, MixUp
 from multihead.model import Model

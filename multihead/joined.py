@@ -1,0 +1,177 @@
+"""Several models as one: a mean over equal joint spaces, and a product over disjoint heads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from multihead.adjusted import Adjusted
+from multihead.crops import Crop
+from multihead.folders import save_members
+from multihead.labels import Head, base
+from multihead.model import Model
+from multihead.options import choice
+from multihead.tta import TTA
+
+Member: TypeAlias = "Model | Ensemble | Combined | Adjusted | TTA"
+
+
+TIE = 1e-6  # shares of votes that differ by less are tied
+
+
+class Ensemble(nn.Module):
+    """The members' vote over one joint space: soft, the weighted mean of their joint probabilities (not the product of
+    mean heads), or hard, the weighted share of members whose likeliest joint class it is.
+
+    members: models of equal joint space (multi-head, flat, combined, adjusted) of any backbone, crops and sizes; each
+    distinct crop is read once. weights: one positive number each, by default equal; they are scaled to sum to one.
+    voting: "soft" or "hard". A tie of a hard vote goes to the class of the higher weighted mean probability.
+
+    Raises: ValueError for no member, unequal spaces, weights that do not fit, or another voting.
+    """
+
+    space: tuple[Head, ...]
+    crops: tuple[Crop, ...]
+    prior: tuple[float, ...] | None
+
+    def __init__(
+        self, members: Sequence[Member], weights: Sequence[float] | None = None, *, voting: str = "soft"
+    ) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("Ensemble needs at least one member")
+        choice("ensemble", "voting", voting, ("soft", "hard"))
+        self.voting = voting
+        self.members = nn.ModuleList(members)
+        self.space = members[0].space
+        for number, member in enumerate(members):
+            if member.space != self.space:
+                raise ValueError(
+                    f"member {number} answers {_describe(member.space)}, member 0 {_describe(self.space)}; "
+                    "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
+                )
+        given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
+        if len(given) != len(members) or not all(0 < weight < math.inf for weight in given):
+            raise ValueError(f"weights {weights} do not fit {len(members)} members; expected a positive number each")
+        self.weights = tuple(weight / sum(given) for weight in given)
+        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
+        self.prior = _mean_prior(members, self.weights)
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K), of a hard vote the shares of votes; each member reads its own crops."""
+        mean = votes = torch.zeros(())
+        for member, weight in zip(self.members, self.weights):
+            row = _member_probs(self, member, images, present)  # type: ignore[arg-type]
+            mean = mean.to(row) + weight * row
+            votes = votes.to(row) + weight * nn.functional.one_hot(row.argmax(1), row.shape[1])
+        return mean if self.voting == "soft" else (votes + TIE * mean) / (1 + TIE)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the members as member0, member1, ..., the weights and the voting; `multihead.load` opens it."""
+        save_members(folder, "ensemble", self.members, {"weights": list(self.weights), "voting": self.voting})
+
+
+class Combined(nn.Module):
+    """Models of different heads as one model over all their heads; made by `combine`."""
+
+    space: tuple[Head, ...]
+    crops: tuple[Crop, ...]
+    prior: tuple[float, ...] | None
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        super().__init__()
+        if not members:
+            raise ValueError("combine() needs at least one model")
+        self.members = nn.ModuleList(members)
+        self.space = base([head for member in members for head in member.space])
+        self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
+        priors = [member.prior for member in members if member.prior is not None]
+        self.prior = _product_prior(priors) if len(priors) == len(members) else None
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K): the product of the members' own, first member slowest."""
+        product: Tensor | None = None
+        for member in self.members:
+            part = _member_probs(self, member, images, present)  # type: ignore[arg-type]
+            product = part if product is None else (product[:, :, None] * part[:, None, :]).flatten(1)  # (B, K so far)
+        assert product is not None
+        return product
+
+    def save(self, folder: str | Path) -> None:
+        """Write the members as member0, member1, ...; `multihead.load` opens it."""
+        save_members(folder, "combined", self.members, {})
+
+
+def combine(models: Sequence[Member]) -> Combined:
+    """One model of several whose heads differ, for example three single-head models: its joint distribution is the
+    product of theirs, in the order given.
+
+    Raises: ValueError where two of them answer the same head.
+    """
+    return Combined(models)
+
+
+def load(folder: str | Path) -> Member:
+    """The model, ensemble, combination or adjusted model of a folder, ready to answer; nothing in the folder is run.
+
+    Raises: FileNotFoundError or ValueError where it is no such folder.
+    """
+    folder = Path(folder)
+    listed = folder / "ensemble.json"
+    if not listed.is_file():
+        run = folder / "model"  # a run folder: its model
+        if run.is_dir() and not (folder / "config.json").exists():
+            return load(run)
+        return Model.from_pretrained(_own(folder))
+    content = json.loads(listed.read_text())
+    makers: dict[str, Callable[[list[Any]], Any]] = {
+        "ensemble": lambda members: Ensemble(members, content["weights"], voting=content.get("voting", "soft")),
+        "combined": Combined,
+        "adjusted": lambda members: Adjusted.from_dict(members[0], content),
+        "tta": lambda members: TTA(members[0], **content["views"]),
+    }
+    if content.get("kind") not in makers or not content.get("members"):
+        raise ValueError(f"{listed} is not of a multihead ensemble; expected what Ensemble.save wrote")
+    made: Member = makers[content["kind"]]([load(folder / name) for name in content["members"]])
+    return made.eval()
+
+
+def _own(folder: Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"
+        )
+    return folder
+
+
+def _member_probs(
+    whole: Ensemble | Combined, member: Member, images: Mapping[Crop, Tensor], present: Tensor | None
+) -> Tensor:
+    """A member's probabilities, with the columns of `present` that are its crops."""
+    if present is not None:
+        present = present[:, [whole.crops.index(crop) for crop in member.crops]]
+    return member.probs(images, present)
+
+
+def _mean_prior(members: Sequence[Member], weights: Sequence[float]) -> tuple[float, ...] | None:
+    priors = [member.prior for member in members]
+    if None in priors:
+        return None
+    return tuple(sum(weight * share for weight, share in zip(weights, shares)) for shares in zip(*priors))  # type: ignore[call-overload, misc]
+
+
+def _product_prior(priors: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    product = [1.0]
+    for prior in priors:
+        product = [left * right for left in product for right in prior]
+    return tuple(product)
+
+
+def _describe(space: Sequence[object]) -> str:
+    return str([(head.name, head.classes) for head in space])  # type: ignore[attr-defined]

@@ -1,0 +1,167 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from multihead.crops import BODY, FACE, FULL
+from multihead.joined import Combined, Ensemble, combine, load
+from multihead.labels import AGE, GENDER, HEADS, MASK, decode, flat, marginals, space
+from multihead.model import Model
+from multihead.prediction import predict
+
+SMALL, FACES, BODIES = FULL.resized(32, 24), FACE.resized(32), BODY.resized(48, 32)
+
+
+def model_of(heads, *crops, seed=0, make=lambda heads: heads):
+    torch.manual_seed(seed)
+    model = Model("test_resnet", make([head.on(*(crops or (SMALL,))) for head in heads]))
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=2)
+    model.prior = tuple(np.random.default_rng(seed).dirichlet(np.ones(int(np.prod([len(h.classes) for h in heads])))))
+    return model.eval()
+
+
+def images_of(model, count=4):
+    rng = np.random.default_rng(1)
+    return {c: torch.from_numpy(rng.integers(0, 256, (count, 3, *c.size), np.uint8)) for c in model.crops}
+
+
+@pytest.fixture
+def singles():
+    """Three separate models, as in the diary: mask from the face, gender from the body, age from both."""
+    crops = [(FACES,), (BODIES,), (FACES, BODIES)]
+    return [model_of([head], *on, seed=n) for n, (head, on) in enumerate(zip(HEADS, crops))]
+
+
+@torch.no_grad()
+def test_three_single_heads_combined_are_their_product(singles):
+    whole = combine(singles)
+    images = images_of(whole)
+    found = whole.probs(images).numpy()
+    parts = [model.probs({crop: images[crop] for crop in model.crops}).numpy() for model in singles]
+    for joint, row in enumerate(decode(np.arange(18), HEADS)):
+        np.testing.assert_allclose(found[:, joint], np.prod([part[:, i] for part, i in zip(parts, row)], axis=0))
+    np.testing.assert_allclose(found.sum(1), 1)
+    assert whole.space == space(HEADS) and whole.crops == (FACES, BODIES)
+    for head, part in zip(HEADS, parts):
+        np.testing.assert_allclose(marginals(found, HEADS)[head.name], part)
+
+
+@torch.no_grad()
+def test_flat_and_heads_and_combined_in_one_mean(singles):
+    members = [model_of(HEADS, seed=4), model_of(HEADS, FACES, seed=5, make=flat), combine(singles)]
+    assert len({member.space for member in members}) == 1
+    whole = Ensemble(members, weights=[1, 2, 5])
+    images = images_of(whole)
+    each = [member.probs({crop: images[crop] for crop in member.crops}).numpy() for member in members]
+    np.testing.assert_allclose(whole.probs(images).numpy(), (each[0] + 2 * each[1] + 5 * each[2]) / 8)
+    assert whole.crops == (SMALL, FACES, BODIES) and whole.weights == (1 / 8, 2 / 8, 5 / 8)
+    equal = Ensemble(members)
+    np.testing.assert_allclose(equal.probs(images).numpy(), np.mean(each, axis=0))
+
+
+@torch.no_grad()
+def test_the_mean_is_of_joint_probabilities_not_of_heads():
+    """Two members that are sure of opposite corners: the mean knows that the corners go together."""
+    members = [model_of(HEADS, seed=n) for n in (0, 1)]
+    for member, index in zip(members, (0, 1)):
+        for head in member.head.values():
+            torch.nn.init.zeros_(head.weight)
+            head.bias.copy_(20.0 * torch.eye(len(head.bias))[index])
+    found = Ensemble(members).probs(images_of(members[0], 1))[0].numpy()
+    assert found[[0, 10]] == pytest.approx([0.5, 0.5], abs=1e-6)  # 10 = 1 * 6 + 1 * 3 + 1
+
+
+@torch.no_grad()
+def test_absent_crops_reach_the_members_that_read_them(singles):
+    members = [combine(singles), model_of(HEADS, BODIES, seed=7)]
+    whole = Ensemble(members)
+    images = images_of(whole)
+    present = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    assert whole.crops == (FACES, BODIES)
+    body = members[1].probs({BODIES: images[BODIES]}, present[:, [1]])
+    torch.testing.assert_close(whole.probs(images, present), (members[0].probs(images, present) + body) / 2)
+    black = {crop: pixels.clone() for crop, pixels in images.items()}
+    black[BODIES][1] = 0
+    torch.testing.assert_close(whole.probs(black, present), whole.probs(images, present))
+
+
+def test_priors_are_averaged_and_multiplied(singles):
+    whole = combine(singles)
+    wanted = [np.prod([m.prior[i] for m, i in zip(singles, row)]) for row in decode(np.arange(18), HEADS)]
+    np.testing.assert_allclose(whole.prior, wanted)
+    other = model_of(HEADS, seed=9)
+    np.testing.assert_allclose(
+        Ensemble([whole, other], [3, 1]).prior, 0.75 * np.array(whole.prior) + 0.25 * np.array(other.prior)
+    )
+    other.prior = None
+    assert Ensemble([whole, other]).prior is None
+    singles[0].prior = None
+    assert combine(singles).prior is None
+
+
+@torch.no_grad()
+def test_saved_and_opened_again(singles, tmp_path):
+    inner = Ensemble([combine(singles), model_of(HEADS, seed=3)], [1, 3])
+    whole = Ensemble([inner, model_of(HEADS, FACES, seed=5, make=flat)])
+    whole.save(tmp_path / "whole")
+    back = load(tmp_path / "whole")
+    images = images_of(whole)
+    assert isinstance(back, Ensemble) and isinstance(back.members[0].members[0], Combined)
+    assert not back.training and not any(module.training for module in back.modules())
+    assert torch.equal(back.probs(images), whole.probs(images))
+    assert (back.space, back.crops, back.weights) == (whole.space, whole.crops, whole.weights)
+    assert back.prior == pytest.approx(whole.prior)
+    assert json.loads((tmp_path / "whole" / "ensemble.json").read_text()) == {
+        "kind": "ensemble", "members": ["member0", "member1"], "weights": [0.5, 0.5], "voting": "soft",
+    }  # fmt: skip
+
+
+def test_load_opens_models_and_run_folders(tmp_path):
+    model = model_of(HEADS)
+    model.save_pretrained(tmp_path / "run" / "model")
+    for folder in (tmp_path / "run", tmp_path / "run" / "model", str(tmp_path / "run")):
+        assert isinstance(load(folder), Model)
+
+
+def test_load_says_what_is_no_model(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is no model folder; expected config.json"):
+        load(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nothing is no model folder"):
+        load(tmp_path / "nothing")
+    (tmp_path / "ensemble.json").write_text("{}")
+    with pytest.raises(ValueError, match="ensemble.json is not of a multihead ensemble"):
+        load(tmp_path)
+    (tmp_path / "ensemble.json").write_text("{")
+    with pytest.raises(ValueError):
+        load(tmp_path)
+
+
+def test_members_must_answer_the_same():
+    with pytest.raises(ValueError, match="member 1 answers .*gender.*, member 0 .*multihead.combine joins"):
+        Ensemble([model_of([MASK]), model_of([GENDER])])
+    with pytest.raises(ValueError, match="member 1 answers"):  # order counts
+        Ensemble([model_of([MASK, AGE]), model_of([AGE, MASK])])
+    with pytest.raises(ValueError, match="at least one member"):
+        Ensemble([])
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 0], [1, -1], [1, 2, 3], [1, float("nan")]])
+def test_weights_must_fit(weights):
+    with pytest.raises(ValueError, match="do not fit 2 members; expected a positive number each"):
+        Ensemble([model_of([MASK]), model_of([MASK], seed=1)], weights)
+
+
+def test_heads_of_a_combination_must_differ():
+    with pytest.raises(ValueError, match="repeat a name"):
+        combine([model_of([MASK, AGE]), model_of([AGE], seed=1)])
+    with pytest.raises(ValueError, match="at least one model"):
+        combine([])
+
+
+def test_an_ensemble_predicts_like_a_model(singles, people):
+    whole = Ensemble([combine(singles), model_of(HEADS, seed=3)])
+    photos = sorted((people / "eval" / "images").iterdir())[:3]
+    found = predict(whole, photos)
+    assert len(found) == 3 and (found.error == "").all() and found.label.notna().all()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags, workbench
+from multihead import flags, records, workbench
 from multihead.recipe import Recipe
 from multihead.settings import (
     Network,
@@ -451,4 +451,5 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "preview": (workbench.preview, workbench.preview_arguments),
     "lr-range": (workbench.lr_range, workbench.lr_range_arguments),
     "label": (workbench.label, workbench.label_arguments),
+    "logs": (records.logs, records.logs_arguments),
 }

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ def load(name):
 
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
-    tested |= {"compare_arms", "distil", "schedules"}
+    tested |= {"compare_arms", "distil", "schedules", "logs_to_table"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -83,3 +84,12 @@ def test_distil(people, capsys):
 def test_schedules(capsys, tmp_path):
     load("schedules").main(tmp_path / "schedules.png")
     assert (tmp_path / "schedules.png").read_bytes()[:4] == b"\x89PNG" and "OneCycle" in capsys.readouterr().out
+
+
+def test_logs_to_table(people, capsys, tmp_path):
+    best = load("logs_to_table").main(people / "train", out=tmp_path / "runs", epochs=2, **TINY)
+    assert list(best.run) == ["lr0.0004", "lr0.004"] and (tmp_path / "runs" / "macro_f1.png").is_file()
+    for row in best.itertuples():
+        rows = pd.read_csv(tmp_path / "runs" / row.run / "metrics.csv")
+        assert rows.macro_f1.max() == pytest.approx(row.value) and rows.macro_f1[row.step - 1] == rows.macro_f1.max()
+    assert "lr0.004: best epoch " in capsys.readouterr().out

@@ -1,0 +1,87 @@
+"""The verb that reads what runs have left: logs."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multihead import flags
+from multihead.settings import speaker
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def logs(args: argparse.Namespace) -> int:
+    """Put logs of runs, TensorBoard event files and metrics.csv, into one table; draws learning curves."""
+    from multihead import event_logs
+    from multihead.files import check_writable
+
+    if args.output:
+        _check_ending(Path(args.output))
+        check_writable(args.output)
+    with warnings.catch_warnings(record=True) as noticed:
+        warnings.simplefilter("always")
+        table = event_logs.read_logs(args.paths, source=args.source)
+    for notice in noticed:  # with --quiet too: something was not read
+        print(f"note: {notice.message}", file=sys.stderr)
+    if table.empty:
+        print(f"no numbers in the logs of {', '.join(args.paths)}: nothing to write", file=sys.stderr)
+        return 1
+    table = event_logs.chosen(table, args.tags) if args.tags else table
+    _write(event_logs.wide(table) if args.wide else table, args.output)
+    drawn = event_logs.draw_all(table, args.plot) if args.plot else []
+    say = speaker(args) if args.output else functools.partial(_aside, args)  # a printed table stays a table
+    say(f"{table.run.nunique()} runs, {table.tag.nunique()} tags, {len(table)} values")
+    if args.output:
+        say(f"wrote {args.output}")
+    if args.plot:
+        say(f"{len(drawn)} pictures in {args.plot}")
+    return 0
+
+
+def logs_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `multihead logs`."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="runs, folders of runs, event files, metrics.csv")
+    parser.add_argument("-o", "--output", metavar="FILE", help="table to write, .csv or .parquet (default: printed)")
+    parser.add_argument("--tags", nargs="+", default=[], metavar="TAG", help="only these, as macro_f1 loss '*_f1'")
+    parser.add_argument("--plot", metavar="DIR", help="folder for learning curves, a picture a tag")
+    parser.add_argument("--wide", action="store_true", help="a row a run and step, a column a tag; no times")
+    parser.add_argument(
+        "--source",
+        default="auto",
+        type=flags.one_of(["auto", "events", "metrics"]),
+        help="events, metrics (metrics.csv), or auto: metrics only where there are no events",
+    )
+
+
+def _aside(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, file=sys.stderr)
+
+
+def _check_ending(path: Path) -> None:
+    """Nothing where the table can be written in the format of this name's ending. Raises: ValueError, ImportError."""
+    import importlib.util
+
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".parquet"):
+        raise ValueError(f"--output {path} ends in {ending!r}; expected .csv or .parquet")
+    if ending == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise ImportError(f"{path} needs pyarrow: pip install 'multihead[parquet]', or write a .csv")
+
+
+def _write(table: pd.DataFrame, path: str | None) -> None:
+    """Print a table as CSV, or write it in the format of the path's ending."""
+    from multihead.files import replace_file, write_text
+
+    if path is None:
+        print(table.to_csv(index=False), end="")
+    elif Path(path).suffix.lower() == ".csv":
+        write_text(path, table.to_csv(index=False))
+    else:
+        replace_file(path, lambda fresh: table.to_parquet(fresh, engine="pyarrow", index=False))

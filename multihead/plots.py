@@ -37,11 +37,14 @@ def lines(
 ) -> None:
     """Write a PNG of several lines, {name: (places on x, values)}, with a legend below; not finite points are skipped.
 
-    log_x: a logarithmic x axis. mark: a place on x that a vertical line shows.
+    log_x: a logarithmic x axis. mark: a place on x that a vertical line shows. Places that are all of type int, such
+    as epochs, get whole numbers on the axis.
 
     Raises: ValueError where there is no series, where places and values differ in number, and for a place <= 0 on a
     logarithmic axis.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure(series, title, xlabel, ylabel)
     for number, (name, (places, values)) in enumerate(series.items()):
         if len(places) != len(values):
@@ -52,6 +55,8 @@ def lines(
         _line(axes, number, [x for x, _ in points], [y for _, y in points])
     if log_x:
         axes.set_xscale("log")
+    elif all(isinstance(place, int) for places, _ in series.values() for place in places):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if mark is not None:
         axes.axvline(mark, color="#666666", linewidth=1)
     _legend(figure, axes, [*series] if mark is None else [*series, f"{xlabel} {mark:.4g}"])

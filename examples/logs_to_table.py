@@ -20,7 +20,9 @@ def main(root, out="runs/logs_to_table", epochs=4, backbone="resnet10t", size=64
     scores = table[table.tag == "macro_f1"]
     best = scores.loc[scores.groupby("run", sort=False).value.idxmax()]
     for row in best.itertuples():
-        print(f"{row.run}: best epoch {row.step} of {epochs}, macro-F1 {row.value:.4f}; see {out}/{row.run}/metrics.csv")
+        print(
+            f"{row.run}: best epoch {row.step} of {epochs}, macro-F1 {row.value:.4f}; see {out}/{row.run}/metrics.csv"
+        )
     draw(table, "macro_f1", Path(out) / "macro_f1.png")
     return best
 

@@ -78,7 +78,12 @@ def test_scalars_and_restarts_as_they_were_written(file, notes):
     second = summary_pb2.Summary.Value(tag="f1", simple_value=0.25)
     write(file, version(), of_values(1, 3.5, first, second), start(2), number("loss", 2, 4.5, math.inf))
     found = list(events(file, notes.append))
-    assert found == [Scalar("loss", 1, 3.5, 0.5), Scalar("f1", 1, 3.5, 0.25), Restart(2), Scalar("loss", 2, 4.5, math.inf)]
+    assert found == [
+        Scalar("loss", 1, 3.5, 0.5),
+        Scalar("f1", 1, 3.5, 0.25),
+        Restart(2),
+        Scalar("loss", 2, 4.5, math.inf),
+    ]
     assert notes == []
 
 
@@ -156,7 +161,7 @@ def test_a_damaged_payload_costs_its_record_only(file, notes):
         notes.clear()
         found = list(events(file, notes.append))
         assert found == [Scalar("loss", 2, 2.0, 0.25)], place
-    assert notes == [f"{file}: 1 damaged records are left out"]
+        assert notes == [f"{file}: 1 damaged records are left out"], place
 
 
 def test_a_damaged_restart_is_none(file, notes):
@@ -185,7 +190,8 @@ def test_a_length_of_exabytes_takes_no_memory(file, notes):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [(b"", "empty file"), (b"no event file at all", "is no event file; not read"), (b"abc", "ends within")]
+    ("content", "told"),
+    [(b"", "empty file"), (b"no event file at all", "is no event file; not read"), (b"abc", "ends within")],
 )
 def test_a_file_that_is_none(file, notes, content, told):
     file.write_bytes(content)

@@ -248,7 +248,8 @@ def _interval(panel: Axes, place: int, arm: str, numbers: Sequence[float]) -> No
 
 def _text(text: str, width: int) -> str:
     """Text as it stands, in lines of at most so many characters: a dollar sign starts no formula."""
-    return textwrap.fill(text, width).replace("$", r"\$")
+    drawable = text.encode(errors="replace").decode()  # of a file's name that is not UTF-8, as ?
+    return textwrap.fill(drawable, width).replace("$", r"\$")
 
 
 def _save(figure: Figure, path: str | Path) -> None:

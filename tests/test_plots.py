@@ -47,6 +47,20 @@ def is_whole(figure, path):
 SERIES = {"loss": ([1e-4, 1e-3, 1e-2], [2.0, NAN, 3.0]), "smooth": ([1e-4, 1e-3, 1e-2], [2.0, 1.0, math.inf])}
 
 
+@pytest.mark.parametrize(("places", "whole"), [([1, 2], True), ([3], True), ([1.0, 2.0], False)])
+def test_places_of_type_int_get_whole_numbers(tmp_path, drawn, places, whole):
+    series = {"a": (places, [0.5] * len(places)), "b": ([2], [1.0])}
+    plots.lines(tmp_path / "a.png", series, title="Loss", xlabel="step", ylabel="loss")
+    ticks = drawn[0].axes[0].get_xticks()
+    assert all(float(tick).is_integer() for tick in ticks) == whole
+
+
+def test_a_name_that_is_not_utf8_is_drawn(tmp_path, drawn):
+    series = {b"r\xff$".decode(errors="surrogateescape"): ([1, 2], [1.0, 2.0])}
+    plots.lines(tmp_path / "a.png", series, title="Loss", xlabel="step", ylabel="loss")
+    assert legend(drawn[0]) == ["r?\\$"]
+
+
 def test_lines_by_hand(tmp_path, drawn):
     plots.lines(tmp_path / "new" / "a.png", SERIES, title="Range", xlabel="rate", ylabel="loss", log_x=True, mark=2e-3)
     axes = drawn[0].axes[0]

@@ -152,11 +152,12 @@ def test_a_file_cut_off_at_any_byte_of_its_last_record(file, notes):
         assert notes == (cut if end > last else [])
 
 
-def test_a_damaged_payload_costs_its_record_only(file, notes):
+@pytest.mark.parametrize("flip", [0x55, 0x40])  # the second makes fields unknown, so that nothing but the sum tells
+def test_a_damaged_payload_costs_its_record_only(file, notes, flip):
     parts = [record(event) for event in (version(), number("loss", 1, 1.0, 0.5), number("loss", 2, 2.0, 0.25))]
     for place in range(12, len(parts[1])):
         bad = bytearray(parts[1])
-        bad[place] ^= 0x55
+        bad[place] ^= flip
         file.write_bytes(parts[0] + bytes(bad) + parts[2])
         notes.clear()
         found = list(events(file, notes.append))

@@ -198,10 +198,8 @@ def _values(folder: _Folder, name: str) -> Values:
 
     values = read(in_order(folder.events), events)
     if folder.events and not values:
-        _warn(
-            f"run {name!r}: no scalar in its event files"
-            + (f"; {folder.tables[0].name} is read" if folder.tables else "")
-        )
+        instead = f"; {folder.tables[0].name} is read" if folder.tables else ""
+        _warn(f"run {name!r}: no scalar in its event files{instead}")
     return values or read(folder.tables, _metrics)
 
 
@@ -226,7 +224,11 @@ def _metrics(path: Path, note: Callable[[str], None]) -> Iterator[Scalar]:
     """The numbers of a table with a row an epoch."""
     with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         reader = csv.DictReader(stream)
-        rows, names = list(reader), list(reader.fieldnames or [])
+        try:
+            rows, names = list(reader), list(reader.fieldnames or [])
+        except csv.Error as error:
+            note(f"{path}: is no CSV ({error}); not read")
+            return
     if "epoch" not in names:
         note(f"{path}: no column 'epoch' among {names}; not read")
         return

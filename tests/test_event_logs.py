@@ -203,6 +203,7 @@ ODD = {
     "cut off": ("epoch,loss,f1\n1,2,3\n2,3", 3, None),
     "a word": ("epoch,loss\n1,2\n2,two\n", 1, "1 cells of column 'loss' are no numbers, for example 'two'; left out"),
     "text": ("epoch,loss,by\n1,2,f1\n", 1, None),
+    "no table": ("epoch,loss\n1," + "2" * 200_000, 0, "metrics.csv: is no CSV (field larger than field limit"),
     "twice": ("epoch,loss\n1,2\n1,3\n", 1, "1 values were written again"),
     "byte order mark": ("\ufeffepoch,loss\n1,2\n", 1, None),
 }

@@ -11,6 +11,7 @@ import json
 import math
 import multiprocessing
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +32,11 @@ from multihead.crossval import (
 )
 from multihead.data import Photos, check_not_pseudo
 from multihead.files import write_text
-from multihead.joined import combine, load
-from multihead.labels import UNKNOWN, Head, size
+from multihead.joined import Member, combine, load
+from multihead.labels import HEADS, UNKNOWN, Head, size
 from multihead.logs import write_rows
 from multihead.metrics import score
+from multihead.reading import read
 from multihead.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -97,28 +99,66 @@ def fit_folds(
     return _report(cells, photos, table, out)
 
 
-def open_folds(folder: str | Path) -> tuple[list[Path], pd.DataFrame]:
-    """(the folders of the folds, oof.csv) of what `fit_folds` left.
+@dataclass(frozen=True)
+class Folds:
+    """What `fit_folds` left: the folds' run folders, the photos that were answered, the fold (N,) in which each was
+    held out, its out-of-fold joint probabilities (N, K), and its row (N,) in photos.csv."""
 
-    Raises: FileNotFoundError where the folder is none, or not all its folds are trained.
+    folders: tuple[Path, ...]
+    photos: Photos
+    fold: np.ndarray
+    probs: np.ndarray
+    rows: np.ndarray
+
+    def models(self) -> list[Member]:
+        """The folds' models."""
+        return [load(folder) for folder in self.folders]
+
+
+def open_folds(folder: str | Path, heads: Sequence[Head] = HEADS) -> Folds:
+    """The folds in a folder of `fit_folds`; heads: those of its models, for the labels.
+
+    Raises: FileNotFoundError where the folder is none, or not all its folds are trained; ValueError for other heads.
     """
     import pandas as pd
 
     folder = Path(folder)
-    if not (folder / "photos.csv").is_file() or not (folder / "fold0").is_dir():
+    if not is_folds(folder):
         raise FileNotFoundError(f"{folder} is no folder of folds; expected what multihead folds (fit_folds) wrote")
     if not (folder / "oof.csv").is_file():
         raise FileNotFoundError(f"{folder} lacks oof.csv: not all its folds are trained; call multihead folds again")
-    answers = pd.read_csv(folder / "oof.csv", dtype={"path": str, "person": str}, encoding_errors="surrogateescape")
-    return [folder / f"fold{fold}" for fold in range(1 + max(answers.fold))], answers
+    answers = pd.read_csv(folder / "oof.csv", keep_default_na=False, encoding_errors="surrogateescape")
+    names = [f"joint:{number}" for number in range(size(heads))]
+    given = [name for name in answers.columns if name.startswith("joint:")]
+    if set(names) != set(given):
+        raise ValueError(f"{folder / 'oof.csv'} holds {len(given)} joint classes; the heads have {len(names)}")
+    rows, fold = answers["row"].to_numpy(int), answers["fold"].to_numpy(int)
+    photos = read(folder / "photos.csv", heads=heads)[rows]
+    folders = tuple(folder / f"fold{number}" for number in sorted(set(fold.tolist())))
+    return Folds(folders, photos, fold, answers[names].to_numpy(float), rows)
 
 
-def oof_probs(answers: pd.DataFrame, heads: Sequence[Head]) -> np.ndarray:
-    """Joint probabilities (N, K) of an oof.csv. Raises: ValueError where it is of other heads."""
-    names = [name for name in answers.columns if name.startswith("joint:")]
-    if len(names) != size(heads):
-        raise ValueError(f"oof.csv has {len(names)} joint probabilities a row; the heads have {size(heads)} classes")
-    return answers[[f"joint:{number}" for number in range(len(names))]].to_numpy(float)
+def is_folds(folder: str | Path) -> bool:
+    """True where a folder looks like one of `fit_folds`."""
+    return (Path(folder) / "photos.csv").is_file() and (Path(folder) / "fold0").is_dir()
+
+
+def common_rows(folds: Sequence[Folds]) -> list[np.ndarray]:
+    """For each, which of its rows (n,) all of them answered, in the same order of photos.
+
+    Raises: ValueError where they are of different photos, or no photo was answered by all.
+    """
+    keys = [
+        dict(zip(zip(each.photos.paths, map(tuple, each.photos.boxes.tolist())), range(len(each.rows))))
+        for each in folds
+    ]
+    shared = [key for key in keys[0] if all(key in other for other in keys)]
+    if len(shared) < len(keys[0]) / 2:
+        raise ValueError(
+            f"{folds[0].folders[0].parent} and the other folds answered {len(shared)} photos in common, of "
+            f"{len(keys[0])}; out-of-fold answers can be weighed on the same photos"
+        )
+    return [np.array([key[one] for one in shared]) for key in keys]
 
 
 def _chosen(only: Sequence[int] | None, folds: int) -> list[int]:
@@ -226,12 +266,12 @@ def _scored(probs: np.ndarray, photos: Photos, table: Sequence[Head], rows: np.n
 
 
 def _oof(probs: np.ndarray, fold: np.ndarray, photos: Photos, table: Sequence[Head]) -> pd.DataFrame:
-    """One row a photo that was answered: path, person, fold, each head's class, joint probabilities."""
+    """A row a photo that was answered: its row in photos.csv, path, person, fold, classes, joint probabilities."""
     import pandas as pd
 
     rows = np.flatnonzero(fold != UNKNOWN)
     part = photos[rows]
-    frame = pd.DataFrame({"path": part.paths, "person": part.people, "fold": fold[rows]})
+    frame = pd.DataFrame({"row": rows, "path": part.paths, "person": part.people, "fold": fold[rows]})
     for head, label in zip(table, part.labels(table).T):
         frame[head.name] = ["" if index == UNKNOWN else head.classes[index] for index in label]
     columns = {f"joint:{number}": probs[rows, number] for number in range(probs.shape[1])}

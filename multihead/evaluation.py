@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from multihead.batches import Batch, PhotoSet, in_order, loader
 from multihead.boxes import locate_faces
 from multihead.crops import Crop
 from multihead.data import Photos, check_not_pseudo
-from multihead.labels import Head, size
+from multihead.labels import HEADS, Head, base, size
 from multihead.metrics import Scores, score
 from multihead.speed import keep_memory
 
@@ -65,6 +65,13 @@ def evaluate(
         raise ValueError(f"none of {len(photos)} photos could be scored{first}")
     heads = getattr(model, "heads", model.space)  # a model's own edges; an ensemble has none, the photos' count
     return replace(scores(photos, heads, found, probs, unreadable), faceless=located.faceless)
+
+
+def label_heads(model: Any) -> tuple[Head, ...]:
+    """The heads that labels are read for to score a model: its own, with the edges of ours where it has none."""
+    ours = {(head.name, head.classes): head for head in HEADS}
+    own = base(getattr(model, "heads", model.space))
+    return tuple(head if head.edges else ours.get((head.name, head.classes), head) for head in own)
 
 
 def scores(

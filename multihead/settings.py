@@ -156,15 +156,6 @@ def build_recipe(values: Mapping[str, Any]) -> Any:
     return dataclasses.replace(recipe, mix=dataclasses.replace(mix, **given) if given else mix)
 
 
-def label_heads(model: Any) -> tuple[Head, ...]:
-    """The heads that labels are read for to score a model: its own, with the edges of ours where it has none."""
-    from multihead.labels import HEADS, base
-
-    ours = {(head.name, head.classes): head for head in HEADS}
-    own = base(getattr(model, "heads", model.space))
-    return tuple(head if head.edges else ours.get((head.name, head.classes), head) for head in own)
-
-
 def build_model(network: Network, say: Callable[[str], None]) -> Any:
     """The model of the flags, with its weights; says what an initial checkpoint gave."""
     from multihead.model import Model

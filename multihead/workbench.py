@@ -21,7 +21,6 @@ from multihead.settings import (
     build_recipe,
     chosen_rows,
     device,
-    label_heads,
     parts,
     read_sources,
     silent,
@@ -173,6 +172,7 @@ def lr_range_arguments(parser: argparse.ArgumentParser) -> None:
 
 def label(args: argparse.Namespace) -> int:
     """Write photos with a model's answers to train on: sure answers as labels, or all of them as soft targets."""
+    from multihead.evaluation import label_heads
     from multihead.files import check_writable
     from multihead.joined import load
     from multihead.teaching import pseudo_label, soften

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from multihead import crossval
 from multihead.crops import FULL
 from multihead.data import LeakError
-from multihead.ensemble import fit_folds, oof_probs, open_folds
+from multihead.ensemble import common_rows, fit_folds, is_folds, open_folds
 from multihead.evaluation import evaluate
 from multihead.joined import load
 from multihead.labels import HEADS, UNKNOWN, encode
@@ -50,34 +50,35 @@ def done(photos, tmp_path_factory):
 
 def test_every_photo_is_answered_by_the_model_that_did_not_see_it(done, photos):
     out, _, _ = done
-    folders, answers = open_folds(out)
-    assert [folder.name for folder in folders] == ["fold0", "fold1", "fold2"]
-    assert answers.path.tolist() == photos.paths and answers.person.tolist() == photos.people
-    listed = read(out / "photos.csv")
-    assert sorted(listed.table.fold.astype(int)) == sorted(answers.fold)
-    probs = oof_probs(answers, HEADS)
-    for fold, folder in enumerate(folders):
-        part = photos[(answers.fold == fold).to_numpy()]
-        seen = read(folder / "splits.csv")
+    found = open_folds(out)
+    assert [folder.name for folder in found.folders] == ["fold0", "fold1", "fold2"] and is_folds(out)
+    assert found.photos.paths == photos.paths and found.photos.people == photos.people
+    assert found.photos.labels().tolist() == photos.labels().tolist()
+    assert found.photos.table.fold.astype(int).tolist() == found.fold.tolist()
+    for fold, model in enumerate(found.models()):
+        part = photos[found.fold == fold]
+        seen = read(found.folders[fold] / "splits.csv")
         assert set(part.people) & set(seen.part("train").people) == set()
         assert set(seen.part("val").paths) == set(part.paths)
-        by_hand = evaluate(load(folder), part, workers=0).probs
-        np.testing.assert_allclose(probs[answers.fold == fold], by_hand, atol=1e-6)
+        by_hand = evaluate(model, part, workers=0).probs
+        np.testing.assert_allclose(found.probs[found.fold == fold], by_hand, atol=1e-6)
+    answers = pd.read_csv(out / "oof.csv", dtype={"person": str})
+    assert answers.path.tolist() == photos.paths and answers.person.tolist() == photos.people
     for head, label in zip(HEADS, photos.labels().T):
         assert answers[head.name].tolist() == [head.classes[index] for index in label]
 
 
 def test_scores_are_scikit_learns_with_intervals(done, photos):
     out, frame, said = done
-    answers = open_folds(out)[1]
-    probs, truth = oof_probs(answers, HEADS), encode(photos.labels(), HEADS)
+    answers = open_folds(out)
+    probs, truth, people = answers.probs, encode(photos.labels(), HEADS), np.array(answers.photos.people)
     rows = frame.set_index("part")
     assert list(rows.index) == ["fold 0", "fold 1", "fold 2", "pooled"]
     for name, row in rows.iterrows():
-        of = np.ones(len(answers), bool) if name == "pooled" else (answers.fold == int(name[-1])).to_numpy()
+        of = np.ones(len(probs), bool) if name == "pooled" else answers.fold == int(name[-1])
         assert row.macro_f1 == pytest.approx(f1_score(truth[of], probs[of].argmax(1), average="macro"))
         assert row.accuracy == pytest.approx(accuracy_score(truth[of], probs[of].argmax(1)))
-        assert row.photos == of.sum() and row.people == len(set(answers.person[of]))
+        assert row.photos == of.sum() and row.people == len(set(people[of]))
         assert row.macro_f1_low <= row.macro_f1 + 0.05 and row.age_f1_low <= row.age_f1_high
     written = pd.read_csv(out / "scores.csv")
     assert written.part.tolist() == frame.part.tolist()
@@ -151,10 +152,9 @@ def test_killed_within_a_fold_it_goes_on(people, tmp_path):
 
 def test_three_models_a_fold(photos, tmp_path):
     fit_folds(three, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
-    folders, answers = open_folds(tmp_path)
-    part = photos[(answers.fold == 1).to_numpy()]
-    by_hand = evaluate(load(folders[1]), part, workers=0).probs
-    np.testing.assert_allclose(oof_probs(answers, HEADS)[answers.fold == 1], by_hand, atol=1e-6)
+    found = open_folds(tmp_path)
+    by_hand = evaluate(load(found.folders[1]), photos[found.fold == 1], workers=0).probs
+    np.testing.assert_allclose(found.probs[found.fold == 1], by_hand, atol=1e-6)
 
 
 def test_more_photos_train_and_are_not_scored(photos, tmp_path):
@@ -162,9 +162,9 @@ def test_more_photos_train_and_are_not_scored(photos, tmp_path):
     other = photos.where(lambda table: table.person.isin(first))
     mine = photos.where(lambda table: ~table.person.isin(first))
     fit_folds(small, mine, replace(RECIPE, epochs=1), out=tmp_path, folds=2, extra=other)
-    folders, answers = open_folds(tmp_path)
-    assert set(answers.path) == set(mine.paths)
-    assert all(first <= set(read(folder / "splits.csv").part("train").people) for folder in folders)
+    found = open_folds(tmp_path)
+    assert found.photos.paths == mine.paths
+    assert all(first <= set(read(folder / "splits.csv").part("train").people) for folder in found.folders)
 
 
 def test_unreadable_photos_are_left_out_and_the_rest_is_scored(photos, tmp_path):
@@ -172,7 +172,8 @@ def test_unreadable_photos_are_left_out_and_the_rest_is_scored(photos, tmp_path)
     paths = [str(tmp_path / "torn.jpg") if row == 5 else path for row, path in enumerate(photos.paths)]
     frame = fit_folds(small, photos.with_columns(path=paths), replace(RECIPE, epochs=1), out=tmp_path / "o", folds=2)
     assert frame.photos.tolist()[-1] == len(photos) - 1
-    assert str(tmp_path / "torn.jpg") not in set(open_folds(tmp_path / "o")[1].path)
+    found = open_folds(tmp_path / "o")
+    assert found.photos.paths == paths[:5] + paths[6:] and found.rows.tolist() == [*range(5), *range(6, len(paths))]
 
 
 # ---- folds that a table names
@@ -182,8 +183,7 @@ def test_folds_of_a_column(photos, tmp_path):
     names = sorted(set(photos.people))
     column = [str(10 if names.index(person) % 2 else 2) for person in photos.people]
     fit_folds(small, photos.with_columns(mine=column), replace(RECIPE, epochs=1), out=tmp_path, column="mine")
-    answers = open_folds(tmp_path)[1]
-    assert answers.fold.tolist() == [int(value == "10") for value in column]
+    assert open_folds(tmp_path).fold.tolist() == [int(value == "10") for value in column]
 
 
 def test_folds_of_images_are_refused_and_the_people_named(photos, tmp_path):
@@ -239,3 +239,20 @@ def test_unknown_labels_are_blank(photos, tmp_path):
     answers = pd.read_csv(tmp_path / "oof.csv", keep_default_na=False)
     assert (answers.age[::2] == "").all() and (answers.age[1::2] != "").all()
     assert frame.n.tolist()[-1] == len(photos) // 2
+
+
+def test_rows_that_all_answered(done, photos):
+    found = open_folds(done[0])
+    some = np.array([9, 3, 4, *range(10, len(photos))])
+    other = replace(found, photos=found.photos[some], fold=found.fold[some], probs=found.probs[some], rows=some)
+    mine, others = common_rows([found, other])
+    assert [found.photos.paths[row] for row in mine] == [other.photos.paths[row] for row in others]
+    assert sorted(mine.tolist()) == sorted(some.tolist())
+    few = replace(other, photos=other.photos[:3])
+    with pytest.raises(ValueError, match="answered 3 photos in common, of 42"):
+        common_rows([found, few])
+
+
+def test_folds_of_other_heads(done):
+    with pytest.raises(ValueError, match="oof.csv holds 18 joint classes; the heads have 6"):
+        open_folds(done[0], HEADS[:2])

@@ -1,0 +1,188 @@
+"""The verbs that answer with a model: evaluate on labelled photos, predict on any."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multihead import flags
+from multihead.settings import Sources, device, read_sources, speaker, with_tta
+
+if TYPE_CHECKING:
+    from multihead.data import Photos
+
+
+# ---- evaluate
+
+
+def evaluate(args: argparse.Namespace) -> int:
+    """Score a model on labelled photos: macro-F1 and accuracy over the joint classes and per head."""
+    import json
+
+    from multihead import evaluation
+    from multihead.joined import load
+
+    model = load(args.model).to(device(args.device))
+    photos = read_sources(args, heads=evaluation.label_heads(model))
+    model = with_tta(model, args.tta)
+    present = set(photos.table.split)
+    part = args.part or next((name for name in ("val", "test") if name in present), "all")
+    if part != "all":
+        photos = photos.part(part)
+    if not args.quiet and not args.part and part != "all":
+        print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
+    _warn_of_trained(Path(args.model), photos)
+    found = evaluation.evaluate(model, photos, batch_size=args.batch_size, workers=args.workers, missing=args.missing)
+    for _, reason in found.errors:
+        print(f"not counted: {reason}", file=sys.stderr)
+    if found.faceless and not args.quiet:
+        done = {"full": "read whole", "skip": "left out"}[args.missing]
+        names = ", ".join(found.faceless[:5])
+        print(f"{len(found.faceless)} photos have no face and were {done}, for example {names}", file=sys.stderr)
+    if not any(head.n for head in found.heads.values()):
+        print("none of the photos has a label: nothing is scored; see the table's column names", file=sys.stderr)
+    if args.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print(found)
+        for name, head in found.heads.items():
+            print(f"\n{name}\n{head.table().to_string(float_format='%.3f')}")
+        for name in args.by:
+            for level, scores in found.by(name).items():
+                print(f"\n{name} = {level}\n{scores}")
+    return 0
+
+
+def _warn_of_trained(model: Path, photos: Photos) -> None:
+    """Say on standard error how many of the photos the model's own run was trained on."""
+    run = model if (model / "splits.csv").is_file() else model.parent
+    if not (run / "splits.csv").is_file():
+        return
+    import pandas as pd
+
+    table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    trained = set(table.path[table.split == "train"])
+    both = sum(path in trained for path in photos.paths)
+    if both:
+        print(
+            f"{both} of these {len(photos)} photos trained this model, so the scores flatter it; "
+            f"{run / 'splits.csv'} holds the people that did not",
+            file=sys.stderr,
+        )
+
+
+def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `multihead evaluate`."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
+    parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--part", type=flags.one_of(["train", "val", "test", "all"]), help="which rows of a split column (default val)"
+    )
+    parser.add_argument("--by", nargs="+", default=[], help="also score slices, by a head or a column: mask source")
+    parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
+    _answer_arguments(parser)
+
+
+# ---- predict
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
+    from multihead import prediction
+    from multihead.files import check_writable, write_text
+    from multihead.joined import load
+    from multihead.logs import bar
+
+    model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)
+    if args.submission:
+        return _submission(args, model, say)
+    if args.draw:
+        Path(args.draw).mkdir(parents=True, exist_ok=True)
+    if args.output:
+        check_writable(args.output)
+    source: Any = list(args.source)
+    if args.boxes or args.columns:
+        source = read_sources(args, args.source, heads=())
+    options = {"faces": args.faces, "batch_size": args.batch_size, "missing": args.missing, "workers": args.workers}
+    rows: list[Any] = []
+    try:
+        with bar(0, "predict", not args.quiet) as shown:
+            for row in prediction.answers(model, source, **options, draw=args.draw):
+                rows.append(row)
+                shown.update()
+    finally:  # what was answered before an interruption is kept
+        table = prediction.table(rows, model.space)
+        text = table.to_csv(index=False)
+        if args.output and rows:
+            write_text(args.output, text)
+    if not rows:
+        print(f"no photos in {', '.join(args.source)}: nothing to answer", file=sys.stderr)
+        return 1
+    if not args.output:
+        print(text, end="")
+    failed = [row for row in rows if row.probs is None]
+    for row in failed:
+        print(f"no answer: {row.error}", file=sys.stderr)
+    faceless = sum(row.probs is not None and row.box is None for row in rows)
+    if failed:
+        print(f"{len(failed)} of {len(rows)} rows have no answer", file=sys.stderr)
+    if faceless and any(crop.needs_box for crop in model.crops):
+        names = [row.item.name for row in rows if row.probs is not None and row.box is None and not row.item.whole]
+        print(
+            f"{faceless} photos have no face and were read whole, for example {', '.join(names[:5])}", file=sys.stderr
+        )
+    said = [f"wrote {args.output}"] if args.output else []
+    said += [f"pictures in {args.draw}"] if args.draw else []
+    if said:
+        say(f"{len(rows)} rows; " + "; ".join(said))
+    return 1 if len(failed) == len(rows) or (args.strict and failed) else 0
+
+
+def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:
+    from multihead.files import check_writable, write_text
+    from multihead.prediction import submission
+
+    if len(args.source) != 1:
+        raise ValueError(f"--submission reads one info.csv; got {len(args.source)} sources")
+    if idle := [name for name in ("faces", "draw", "output") if getattr(args, name)]:
+        raise ValueError(f"--{idle[0]} has no meaning for --submission")
+    check_writable(args.submission)
+    filled, unread = submission(model, args.source[0], args.images, workers=args.workers)
+    for name, reason in unread:
+        print(f"answered by the training prior: {name}: {reason}", file=sys.stderr)
+    write_text(args.submission, filled.to_csv(index=False))
+    say(f"{len(filled)} rows, {len(unread)} by the training prior; wrote {args.submission}")
+    return 1 if len(unread) == len(filled) or (args.strict and unread) else 0
+
+
+def predict_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `multihead predict`."""
+    parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
+    parser.add_argument("source", nargs="+", metavar="SOURCE", help="photos, folders, glob patterns, tables")
+    parser.add_argument("-o", "--output", help="table to write (default: printed)")
+    parser.add_argument("--faces", type=flags.one_of(["largest", "central", "all"]), help="all: a row a face")
+    parser.add_argument("--draw", metavar="DIR", help="folder for pictures with boxes and answers")
+    parser.add_argument("--submission", metavar="FILE", help="write a submission for SOURCE, an info.csv, instead")
+    parser.add_argument("--images", metavar="DIR", help="photos of --submission (default images/ beside it)")
+    parser.add_argument("--strict", action="store_true", help="exit status 1 if any photo has no answer")
+    parser.add_argument("-b", "--batch-size", type=int, default=32, help="photos a batch (default 32)")
+    _answer_arguments(parser)
+
+
+def _answer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--missing",
+        default="full",
+        type=flags.one_of(["full", "skip", "error"]),
+        help="a photo without a face: full, skip or error",
+    )
+    parser.add_argument(
+        "--tta", nargs="+", default=[], metavar="VIEW", help="mean over views: flip shift=0.05 scale=0.9,1.1"
+    )
+    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    flags.add_flags(parser, Sources, "photos")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from multihead.calibrate import apply_temperatures, check_temperatures
@@ -45,7 +44,6 @@ class Adjusted(nn.Module):
     crops: tuple[Crop, ...]
     prior: tuple[float, ...] | None
     heads: tuple[Head, ...]  # only where the model has its own: an ensemble has none
-    _weights: Tensor
 
     def __init__(
         self,
@@ -63,15 +61,13 @@ class Adjusted(nn.Module):
         self.weights = tuple(map(float, [1.0] * size(self.space) if weights is None else weights))
         if len(self.weights) != size(self.space) or not all(0 < weight < math.inf for weight in self.weights):
             raise ValueError(f"weights {self.weights} do not fit; expected {size(self.space)} positive numbers")
-        where = next(iter(model.parameters())).device  # type: ignore[call-overload]
-        own = torch.tensor(self.weights, dtype=torch.float64, device=where)
-        self.register_buffer("_weights", own, persistent=False)  # moves with the model
         self.training = model.training
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K) in float64; images and present as the model takes them."""
         answer = self.model.probs(images, present).double()
-        return reweight(apply_temperatures(answer, self.temperatures, self.space), self._weights.double())
+        tempered = apply_temperatures(answer, self.temperatures, self.space)
+        return reweight(tempered, answer.new_tensor(self.weights))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain data: temperatures {head: T} and weights (K,)."""

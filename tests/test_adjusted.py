@@ -70,8 +70,8 @@ def test_half_precision_answers_are_adjusted_in_float64():
         def probs(self, images, present=None):
             return torch.tensor([[0.75, 0.25, 0.0]], dtype=torch.bfloat16)
 
-    found = Adjusted(Half(), {"mask": 0.5}, [1, 1, 4]).half().probs({})
-    torch.testing.assert_close(found, torch.tensor([[0.9, 0.1, 0.0]], dtype=torch.float64))
+    found = Adjusted(Half(), {"mask": 0.5}, [1, 0.3, 4]).half().probs({})
+    torch.testing.assert_close(found, torch.tensor([[9 / 9.3, 0.3 / 9.3, 0.0]], dtype=torch.float64))
 
 
 @torch.no_grad()

@@ -134,6 +134,12 @@ def test_a_coordinate_step_agrees_with_scikit_learn(seed, index):
     assert f1(labels, scores.argmax(1)) == pytest.approx(score)
 
 
+def test_a_weight_stays_where_another_is_no_better():
+    probs, labels = np.tile([[0.6, 0.4]], (2, 1)), np.array([1, 0])  # all answer 0, or all 1: as good
+    assert decoding._best_weight(probs, labels, np.ones(2), 1) == (1, pytest.approx(1 / 3))
+    assert (fit_weights(probs, labels[:, None], SMILE) == 1).all()
+
+
 def test_three_classes_come_near_a_grid():
     probs, labels = case(120, 3)
     age, truth = marginals(probs, HEADS)["age"], labels[:, 2]
@@ -206,7 +212,6 @@ def test_votes_of_few_members_and_zeros_are_fitted_too():
 def test_twenty_thousand_rows_take_seconds():
     probs, labels = case(20_000)
     start = time.perf_counter()
-    fit_weights(probs, labels, HEADS)
     fit_joint_weights(probs, labels, HEADS)
     assert time.perf_counter() - start < 30  # about 3 on one core
 

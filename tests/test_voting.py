@@ -62,6 +62,10 @@ def test_the_likelihood_never_falls(monkeypatch):
         monkeypatch.setattr(voting, "ROUNDS", rounds)
         scores.append(likelihood(members, fit_vote_weights(members, labels, HEADS), labels))
     assert (np.diff(scores) >= -1e-12).all() and scores[-1] > scores[0] + 1e-3
+    told = np.stack([voting._agreeing(each, labels, HEADS) for each in members], 1)[(labels >= 0).any(1)]
+    monkeypatch.setattr(voting, "ROUNDS", 1)
+    shares = told / told.sum(1, keepdims=True)  # how likely each member is the one that made the label
+    np.testing.assert_allclose(fit_vote_weights(members, labels, HEADS), shares.mean(0))
 
 
 def test_a_useless_member_gets_nothing_and_equal_ones_share():

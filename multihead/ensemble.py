@@ -252,16 +252,14 @@ def _check_alike(cells: Sequence[Cell]) -> None:
 def _scored(probs: np.ndarray, photos: Photos, table: Sequence[Head], rows: np.ndarray) -> dict[str, object]:
     """Scores of some rows, each with the interval over resampled people."""
     part = photos[rows]
-    frame = paired.compare({"": [probs[rows]]}, part.labels(table), part.groups(), table).set_index("metric")
-    joint = frame.loc["macro_f1"]
-    row: dict[str, object] = {"photos": len(part), "n": int(joint["rows"]), "people": int(joint["people"])}
+    frame = paired.compare({"": [probs[rows]]}, part.labels(table), part.groups(), table)
+    metrics: list[dict[Any, Any]] = frame.to_dict("records")
+    joint = next(each for each in metrics if each["metric"] == "macro_f1")
+    row: dict[str, object] = {"photos": len(part), "n": joint["rows"], "people": joint["people"]}
     row["accuracy"] = score(probs[rows], part.labels(table), table).accuracy
-    for metric, numbers in frame.iterrows():
-        row |= {
-            str(metric): numbers["mean"],
-            f"{metric}_low": numbers["mean_low"],
-            f"{metric}_high": numbers["mean_high"],
-        }
+    for each in metrics:
+        name = each["metric"]
+        row |= {name: each["mean"], f"{name}_low": each["mean_low"], f"{name}_high": each["mean_high"]}
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 

@@ -167,9 +167,7 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
             told = ", ".join(f"{name} {value:.3f}" for name, value in temperatures[number].items())
             say(f"{args.member[number]}: temperatures {told}")
             for row in nested_calibration(each.probs, labels, each.photos.groups(), heads):
-                say(
-                    f"  {row['part']}: expected calibration error {row['ece']:.4f}, on people not fitted on {row['ece_after']:.4f}"
-                )
+                say(f"  {row['part']}: calibration error {row['ece']:.4f}, for others {row['ece_after']:.4f}")
     rows = common_rows(known) if len(known) == len(opened) else []
     shares = _shares(args, [part[at] for part, at in zip(probs, rows)], [t[at] for t, at in zip(tables, rows)], heads)
     members, weights = [], []
@@ -189,8 +187,8 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
         found = table[(table.arm == "fitted") & (table.metric == "macro_f1")]
         gain = found[["difference", "low", "high"]].to_numpy(float)[0]
         say(
-            f"decoding by {args.decode}: macro-F1 {gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}] on people that it was "
-            "not fitted on"
+            f"decoding by {args.decode}: macro-F1 {gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}] for people that it "
+            "was not fitted on"
         )
         whole = Adjusted(whole, weights=fit(mixed, labels, heads).tolist())
     whole.save(args.output)

@@ -33,7 +33,7 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
             raise ValueError(
                 f"model {number} is {model.backbone_name} with heads {[head.name for head in model.heads]}, model 0 "
                 f"{models[0].backbone_name} with {[head.name for head in models[0].heads]}; weights can be averaged "
-                "of one backbone, one table of heads and crops, and one mean and std (Ensemble votes over unlike models)"
+                "of one backbone, heads, crops, mean and std (an Ensemble votes over unlike models)"
             )
     shares = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
     if len(shares) != len(models) or min(shares) < 0 or not sum(shares) > 0:
@@ -41,8 +41,15 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
     states = [model.state_dict() for model in models]
     mixed = {name: _mean([state[name] for state in states], shares) for name in states[0]}
     first = models[0]
-    rates = {"drop": first.rates["drop"], "drop_path": first.rates["drop_path"]}
-    made = Model(first.backbone_name, first.heads, mean=first.mean, std=first.std, prior=first.prior, **rates)
+    made = Model(
+        first.backbone_name,
+        first.heads,
+        drop=first.rates["drop"],
+        drop_path=first.rates["drop_path"],
+        mean=first.mean,
+        std=first.std,
+        prior=first.prior,
+    )
     made.load_state_dict(mixed)
     return made.to(next(first.parameters()).device).eval()
 

@@ -165,3 +165,59 @@ def test_an_ensemble_predicts_like_a_model(singles, people):
     photos = sorted((people / "eval" / "images").iterdir())[:3]
     found = predict(whole, photos)
     assert len(found) == 3 and (found.error == "").all() and found.label.notna().all()
+
+
+# ---- hard votes
+
+
+class Says(torch.nn.Module):
+    """A member that gives these joint probabilities (B, K)."""
+
+    crops, prior = (), None
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows, self.space = torch.tensor(rows, dtype=torch.float64), space(HEADS[:2])
+
+    def probs(self, images, present=None):
+        return self.rows
+
+
+def test_hard_votes_against_brute_force():
+    generator = np.random.default_rng(0)
+    for weights in ([1, 1, 1, 1], [3, 1, 1, 1], [0.1, 0.2, 0.3, 0.4]):
+        rows = generator.dirichlet(np.full(6, 0.4), (4, 200))  # members, photos, classes
+        found = Ensemble([Says(member) for member in rows], weights, voting="hard").probs({})
+        for photo in range(200):
+            votes = [0.0] * 6
+            for member, weight in zip(rows, weights):
+                votes[int(member[photo].argmax())] += weight / sum(weights)
+            mean = [sum(w * m[photo][k] for m, w in zip(rows, weights)) for k in range(6)]
+            tied = [k for k in range(6) if votes[k] > max(votes) - 1e-9]
+            wanted = max(tied, key=lambda k: mean[k])
+            assert int(found[photo].argmax()) == wanted
+            np.testing.assert_allclose(found[photo], votes, atol=2e-6)
+        torch.testing.assert_close(found.sum(1), torch.ones(200, dtype=torch.float64))
+
+
+def test_a_tie_goes_to_the_class_that_is_likelier_on_average():
+    sure, unsure = [0.0, 0.9, 0.1, 0, 0, 0], [0.6, 0.0, 0.4, 0, 0, 0]
+    for members in ([sure, unsure], [unsure, sure]):
+        found = Ensemble([Says([row]) for row in members], voting="hard").probs({})
+        assert int(found[0].argmax()) == 1 and float(found[0][0]) == pytest.approx(0.5, abs=1e-6)
+    with pytest.raises(ValueError, match="ensemble: voting is 'loud'; expected one of soft, hard"):
+        Ensemble([Says([sure])], voting="loud")
+
+
+def test_a_hard_vote_and_views_are_saved(tmp_path):
+    from multihead.tta import TTA
+
+    crop = FULL.resized(32, 24)
+    model = Model("test_resnet", [head.on(crop) for head in HEADS]).eval()
+    whole = Ensemble([TTA(model, shifts=0.1, scales=(0.9,)), model], [2, 1], voting="hard").eval()
+    whole.save(tmp_path)
+    opened = load(tmp_path)
+    assert opened.voting == "hard" and opened.weights == whole.weights and not opened.training
+    assert opened.members[0].views == whole.members[0].views
+    images = {crop: torch.randint(0, 256, (4, 3, 32, 24), dtype=torch.uint8)}
+    torch.testing.assert_close(opened.probs(images), whole.probs(images))

@@ -69,7 +69,7 @@ class Ensemble(nn.Module):
         for member, weight in zip(self.members, self.weights):
             row = _member_probs(self, member, images, present)  # type: ignore[arg-type]
             mean = mean.to(row) + weight * row
-            votes = votes.to(row) + weight * nn.functional.one_hot(row.argmax(1), row.shape[1])
+            votes = votes.to(row) + weight * nn.functional.one_hot(row.argmax(1), row.shape[1]).to(row)
         return mean if self.voting == "soft" else (votes + TIE * mean) / (1 + TIE)
 
     def save(self, folder: str | Path) -> None:

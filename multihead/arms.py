@@ -39,7 +39,7 @@ def changes(content: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Change
         if seeded := [name for name, value in named.items() if "seed" in (value or {})]:
             raise ValueError(f"arm {seeded[0]!r} sets a seed; all arms have the seeds of --seeds, as --seeds 0 1 2")
         return _unlike([(str(name), value or {}) for name, value in named.items()])
-    axes = [_axis(text) for text in vary]
+    axes = [[(key, value) for value in values] for key, values in map(axis, vary)]
     grid = itertools.product(*axes)
     return _unlike([(", ".join(_title(key, value, len(axes)) for key, value in one), dict(one)) for one in grid])
 
@@ -51,33 +51,41 @@ def _unlike(named: Sequence[tuple[str, Changes]]) -> dict[str, Changes]:
     return dict(named)
 
 
-def _axis(text: str) -> list[tuple[str, Any]]:
-    """The settings of one --vary, as [(flag, value), ...]; commas within brackets belong to a value."""
+def axis(text: str, name: str = "--vary") -> tuple[str, list[Any]]:
+    """The flag and the values of a text such as opt=adamw,madgrad; commas within brackets belong to a value.
+
+    Raises: ValueError that names the argument `name`, for a text without values or an unknown flag.
+    """
     key, mark, rest = text.partition("=")
-    values = _split(rest)
+    values = split(rest)
     if not mark or not all(values):
-        raise ValueError(f"--vary {text!r}; expected a flag and its values, as in opt=adamw,adam,madgrad")
+        raise ValueError(f"{name} {text!r}; expected a flag and its values, as in opt=adamw,adam,madgrad")
+    return known_key(key, f"{name} {text!r}"), [{"true": True, "false": False}.get(v.lower(), v) for v in values]
+
+
+def known_key(key: str, where: str) -> str:
+    """The flag that a key names: its own name, or a field's. Raises: ValueError with the nearest flag."""
     fields = {item.name: flags.dest(item) for kind in KINDS for item in dataclasses.fields(kind)}
     key = fields.get(key.replace("-", "_"), key.replace("-", "_"))
-    known = [action.dest for action in _parser()._actions]
+    known = [action.dest for action in arm_parser()._actions]
     if key not in known:
-        raise ValueError(f"--vary {text!r}: a model or recipe has no flag {key!r}{flags.near(key, known)}")
-    return [(key, {"true": True, "false": False}.get(value.lower(), value)) for value in values]
+        raise ValueError(f"{where}: a model or recipe has no flag {key!r}{flags.near(key, known)}")
+    return key
 
 
-def _split(text: str) -> list[str]:
-    """The parts between commas that are within no bracket."""
+def split(text: str, at: str = ",") -> list[str]:
+    """The parts of a text between commas (or another mark) that are within no bracket."""
     parts, depth = [""], 0
     for mark in text:
         depth += (mark in "([{") - (mark in ")]}")
-        if mark == "," and depth == 0:
+        if mark == at and depth == 0:
             parts.append("")
         else:
             parts[-1] += mark
     return [part.strip() for part in parts]
 
 
-def _parser() -> argparse.ArgumentParser:
+def arm_parser() -> argparse.ArgumentParser:
     """The flags that arms may differ in: a seed is the comparison's, and so are photos and folds."""
     parser = flags.Parser(add_help=False)
     for kind in KINDS:
@@ -103,21 +111,25 @@ def build_arms(named: Mapping[str, Changes], parse: Callable[[Sequence[str]], ar
 def _arms(
     named: Mapping[str, Changes], parse: Callable[[Sequence[str]], argparse.Namespace]
 ) -> Iterator[tuple[str, Arm]]:
-    from multihead.crossval import Arm
-
     for name, change in named.items():
-        tokens, _ = flags.yaml_tokens(change, _parser(), f"arm {name!r}")
+        tokens, _ = flags.yaml_tokens(change, arm_parser(), f"arm {name!r}")
         try:
-            values = vars(_complaining(parse, tokens))
-            network, training = flags.build(Network, values), flags.build(Training, values)
-            build_heads(network)  # complains of them now, not when the arm's turn comes
-            model, about = functools.partial(_model, network, values["device"]), flags.effective(Network, network)
-            yield name, Arm(model, build_recipe(values), training.rows, about=about)
+            yield name, build_arm(vars(complaining(parse, tokens)))
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from error
 
 
-def _complaining(parse: Callable[[Sequence[str]], argparse.Namespace], tokens: Sequence[str]) -> argparse.Namespace:
+def build_arm(values: Mapping[str, Any]) -> Arm:
+    """The arm of parsed flags, which knows the flags of its model. Raises: ValueError where they do not fit."""
+    from multihead.crossval import Arm
+
+    network, training = flags.build(Network, values), flags.build(Training, values)
+    build_heads(network)  # complains of them now, not when the arm's turn comes
+    model, about = functools.partial(_model, network, values["device"]), flags.effective(Network, network)
+    return Arm(model, build_recipe(values), training.rows, about=about)
+
+
+def complaining(parse: Callable[[Sequence[str]], argparse.Namespace], tokens: Sequence[str]) -> argparse.Namespace:
     """What `parse` makes of the tokens. Raises: ValueError with its complaint, where it would leave with one."""
     told = io.StringIO()
     try:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead import answering, flags, panel, records, workbench
+from multihead import answering, flags, panel, records, searching, workbench
 from multihead.recipe import Recipe
 from multihead.settings import (
     Network,
@@ -68,8 +68,8 @@ def _parse(parser: argparse.ArgumentParser, tokens: Sequence[str]) -> argparse.N
 def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
     """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
     content = flags.read_yaml(verb.config)
-    if "arms" in vars(verb):
-        content.pop("arms", None)  # the verb reads them itself
+    for own in {"arms", "space"} & set(vars(verb)):
+        content.pop(own, None)  # the verb reads it itself
     more, positionals = flags.yaml_tokens(content, verb.parser, verb.config)
     place = tokens.index(verb.verb) + 1
     # --config again: it ends a list such as `resize: [280, 210]`, which would else take the DATA that follow
@@ -277,6 +277,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "folds": (panel.folds, panel.folds_arguments),
     "ensemble": (panel.ensemble, panel.ensemble_arguments),
     "compare": (workbench.compare, workbench.compare_arguments),
+    "tune": (searching.tune, searching.tune_arguments),
     "preview": (workbench.preview, workbench.preview_arguments),
     "lr-range": (workbench.lr_range, workbench.lr_range_arguments),
     "label": (workbench.label, workbench.label_arguments),

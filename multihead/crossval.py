@@ -63,6 +63,11 @@ class Arm:
         made = self.model()
         return [made] if isinstance(made, Model) else list(made)
 
+    def chosen(self, photos: Photos, seed: int = 0) -> Photos:
+        """Those of the photos that this arm trains on, with the labels it may see."""
+        photos = hide_labels(photos, self.hidden, seed=seed)
+        return photos if self.rows == "all" else photos[(photos.labels() != UNKNOWN).all(1)]
+
     def settled(self, seed: int) -> Recipe:
         """The recipe with this seed, scored every epoch for the curves, its last epoch kept."""
         return replace(self.recipe, seed=seed, select="last", val_interval=self.recipe.val_interval or 1)
@@ -216,9 +221,7 @@ def train_cell(
     train, valid = sides
     if extra is not None:
         train = train + extra.with_columns(at=UNKNOWN)
-    train = hide_labels(train, arm.hidden, seed=cell.seed)
-    if arm.rows == "full":
-        train = train[(train.labels() != UNKNOWN).all(1)]
+    train = arm.chosen(train, cell.seed)
     torch.manual_seed(cell.seed)
     models = arm.models()
     identity = {**arm.identity(), "seed": cell.seed, "model": _digest(models), "processes": ranks.world()}

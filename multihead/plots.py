@@ -163,6 +163,59 @@ def _reliability(
         axes.tick_params(labelsize=8)
 
 
+def scatter(
+    path: str | Path,
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    line: tuple[str, Sequence[float], Sequence[float]] | None = None,
+) -> None:
+    """Write a PNG of several kinds of points, {name: (places on x, values)}, with a legend below; not finite values are
+    skipped.
+
+    line: the name, places and values of steps drawn through the points, each value holding until the next place.
+
+    Raises: ValueError where there is no kind of point.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    names = [*points] if line is None else [*points, line[0]]
+    figure, axes = _figure(dict.fromkeys(names) if points else {}, title, xlabel, ylabel)
+    for number, (places, values) in enumerate(points.values()):
+        marker = "oxs^"[number % 4]
+        axes.plot(places, values, linestyle="", marker=marker, color=COLOURS[number % len(COLOURS)], alpha=0.8)
+    if line is not None:
+        axes.step(line[1], line[2], where="post", color=COLOURS[-1], linewidth=1.2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(figure, axes, names)
+    _save(figure, path)
+
+
+def bars(path: str | Path, values: Mapping[str, float], *, title: str, xlabel: str) -> None:
+    """Write a PNG of one bar a name, from the left, in the given order from the top, each with its value.
+
+    Raises: ValueError where there is no bar or a value is no finite number.
+    """
+    if not values or not all(math.isfinite(value) for value in values.values()):
+        raise ValueError(f"bars of {dict(values)}; expected at least one, and finite numbers")
+    labels = [_text(name, 36) for name in values]
+    deepest = max(label.count("\n") + 1 for label in labels)  # lines of text
+    figure = _empty(WIDTH, 1.5 + (0.22 + 0.18 * deepest) * len(values))
+    axes = figure.subplots()
+    axes.set_title(_text(title, 90), fontsize=12)
+    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0], height=0.6)
+    axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=9)
+    axes.set_yticks(range(len(values)), labels, fontsize=9)
+    axes.set_ylim(len(values) - 0.5, -0.5)  # the first on top
+    axes.margins(x=0.1)
+    axes.set_xlabel(_text(xlabel, 90))
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
 def _band(values: Sequence[Sequence[float]]) -> tuple[list[int], list[float], list[float], list[float]]:
     """The epochs that any run has a value for, and the mean, lowest and highest value of each."""
     columns: dict[int, list[float]] = {}

@@ -206,7 +206,7 @@ def bars(path: str | Path, values: Mapping[str, float], *, title: str, xlabel: s
     axes = figure.subplots()
     axes.set_title(_text(title, 90), fontsize=12)
     drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0], height=0.6)
-    axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize=9)
+    axes.bar_label(drawn, fmt="%.3f", padding=3, fontsize=9)
     axes.set_yticks(range(len(values)), labels, fontsize=9)
     axes.set_ylim(len(values) - 0.5, -0.5)  # the first on top
     axes.margins(x=0.1)

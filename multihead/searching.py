@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
@@ -152,10 +153,10 @@ def _conclude(output: str, best: Any, trials: Sequence[Any], enough: int, say: C
     zero = next((trial for trial in complete if trial.number == 0), None)
     beside = f"; trial 0 {zero.value:.4f}" if zero else ""
     say(f"best of {len(complete)} complete trials: {best.value:.4f}, trial {best.number}{beside}")
-    pictures = "history.png, importance.png" if len(complete) >= enough else "history.png"
-    if len(complete) < enough:
-        say(f"importance.png needs {enough} complete trials")
-    say(f"wrote {output}: trials.csv, best.yaml (for multihead train -c), {pictures}")
+    pictures = [name for name in ("history.png", "importance.png") if (Path(output) / name).is_file()]
+    if len(pictures) < 2:
+        say(f"importance.png needs {enough} complete trials of unlike scores")
+    say(f"wrote {output}: trials.csv, best.yaml (for multihead train -c), {', '.join(pictures)}")
 
 
 def tune_arguments(parser: argparse.ArgumentParser) -> None:

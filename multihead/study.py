@@ -166,14 +166,15 @@ def open_study(folder: Path, plan: Plan, seed: int) -> Study:
     Raises: ValueError for a storage that cannot be opened.
     """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         study = optuna.create_study(
             study_name=plan.study, storage=_storage(folder, plan), direction="maximize", load_if_exists=True
         )
-    except (optuna.exceptions.StorageInternalError, ImportError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"--storage {plan.storage or folder / 'study.journal'} cannot be opened: {reason}") from error
+    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
+        # without the URL, which may hold a password
+        raise ValueError(f"plan: the storage cannot be opened: {str(error).splitlines()[0]}") from error
     number = study.user_attrs.get("processes", 0)
     study.set_user_attr("processes", number + 1)
     # the same seed would propose again what the process before proposed
@@ -224,12 +225,12 @@ def take_back(study: Study, worker: Worker) -> None:
     import optuna
     from optuna.trial import TrialState
 
-    if isinstance(study._storage, optuna.storages.RDBStorage):
-        optuna.storages.fail_stale_trials(study)
-    else:
+    if isinstance(study._storage, optuna.storages.JournalStorage):
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if worker.died(trial.user_attrs.get("worker", "")):
                 study.tell(trial.number, state=TrialState.FAIL)
+    else:
+        optuna.storages.fail_stale_trials(study)
     trials = study.get_trials(deepcopy=False)
     done = {trial.user_attrs.get("again") for trial in trials}
     for trial in trials:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,5 +136,6 @@ def importance(study: Study) -> dict[str, float]:
     if len(values) < ENOUGH or len(set(values)) < 2:
         return {}
     with quiet():
+        warnings.simplefilter("ignore")  # of few trials, which the picture's title tells
         found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     return {name: share for name, share in found.items() if share == share}

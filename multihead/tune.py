@@ -8,6 +8,8 @@ again.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,6 +65,8 @@ def search(
     trials all fail for one reason.
     """
     need_optuna()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("a trial trains in one process; start the search several times on one study, not by torchrun")
     out = Path(out)
     folds = photos.folds(plan.folds, seed=0)
     identity = {"photos": photos.fingerprint(), "folds": plan.folds, "seed": seed, **(about or {})}
@@ -113,7 +117,7 @@ class _Job:
         self.begun.close()
         try:
             made = self.arm(trial)
-            trial.set_user_attr("about", dict(made.about))
+            trial.set_user_attr("about", json.loads(json.dumps(dict(made.about), default=str)))
             return self._score(trial, made)
         except FAULTS as error:
             reason = str(error.args[0] if error.args else error).splitlines()[0]

@@ -22,7 +22,7 @@ def load(name):
 
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
-    tested |= {"compare_arms", "distil", "schedules", "logs_to_table"}
+    tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -93,3 +93,11 @@ def test_logs_to_table(people, capsys, tmp_path):
         rows = pd.read_csv(tmp_path / "runs" / row.run / "metrics.csv")
         assert rows.macro_f1.max() == pytest.approx(row.value) and rows.macro_f1[row.step - 1] == rows.macro_f1.max()
     assert "lr0.004: best epoch " in capsys.readouterr().out
+
+
+def test_tune(people, capsys, tmp_path):
+    found = load("tune").main(people / "train", out=tmp_path / "tune", epochs=1, trials=2, **TINY)
+    assert list(found) == ["best", "first"] and all(0 <= f1 <= 1 for f1 in found.values())
+    printed = capsys.readouterr().out
+    assert "best settings: {'crops': " in printed and "on people never searched on: " in printed
+    assert (tmp_path / "tune" / "trials.csv").is_file()

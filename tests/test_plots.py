@@ -293,3 +293,33 @@ def test_curves_refuse(tmp_path):
 def test_differences_refuse(tmp_path, rows, message):
     with pytest.raises(ValueError, match=message):
         plots.differences(tmp_path / "a.png", rows, title="t")
+
+
+def test_scatter_by_hand(tmp_path, drawn):
+    points = {"complete": ([0, 2], [0.1, 0.3]), "pruned": ([1], [NAN])}
+    line = ("best so far", [0, 2], [0.1, 0.3])
+    plots.scatter(tmp_path / "a.png", points, title="Trials", xlabel="trial", ylabel="macro-F1", line=line)
+    complete, pruned, best = drawn[0].axes[0].get_lines()
+    assert complete.get_xydata().tolist() == [[0, 0.1], [2, 0.3]] and complete.get_linestyle() == "None"
+    assert best.get_drawstyle() == "steps-post" and best.get_xydata().tolist() == [[0, 0.1], [2, 0.3]]
+    assert complete.get_marker() != pruned.get_marker() and complete.get_color() != pruned.get_color()
+    assert legend(drawn[0]) == ["complete", "pruned", "best so far"]
+    assert is_whole(drawn[0], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="nothing to draw for 'T'"):
+        plots.scatter(tmp_path / "b.png", {}, title="T", xlabel="x", ylabel="y", line=line)
+
+
+def test_bars_by_hand(tmp_path, drawn):
+    plots.bars(tmp_path / "a.png", {"lr": 0.75, LONG: 0.25}, title="Importance $", xlabel="share")
+    axes = drawn[0].axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
+    assert [text.get_text() for text in axes.texts] == ["0.750", "0.250"]
+    names = [text.get_text().replace("\n", " ") for text in axes.get_yticklabels()]
+    assert names == ["lr", LONG] and axes.get_ylim()[0] > axes.get_ylim()[1]
+    assert is_whole(drawn[0], tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("values", [{}, {"lr": NAN}, {"lr": 1.0, "opt": math.inf}])
+def test_bars_without_numbers(tmp_path, values):
+    with pytest.raises(ValueError, match="expected at least one, and finite numbers"):
+        plots.bars(tmp_path / "a.png", values, title="T", xlabel="x")

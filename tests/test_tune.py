@@ -20,7 +20,7 @@ import yaml
 
 from multihead import trials, tune
 from multihead.cli import main
-from multihead.comparison import Arm
+from multihead.crossval import Arm
 from multihead.crops import FULL
 from multihead.labels import HEADS, UNKNOWN
 from multihead.model import Model

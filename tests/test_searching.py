@@ -40,7 +40,7 @@ def test_changes_win_over_the_flags():
     assert make({}).recipe.optim == AdamW(0.1) and make({"lr": 0.2}).recipe.optim == AdamW(0.2)
     found = make({"opt": "sgd", "lr": "0.3", "smoothing": 0.1, "amp": True, "mixup_prob": 0.5})
     assert found.recipe.optim == SGD(0.3) and found.recipe.epochs == 3 and found.recipe.amp
-    assert found.recipe.mix == CutMix(0.5, prob=0.5) and found.recipe.smoothing == 0.1
+    assert found.recipe.mix == CutMix(alpha=0.5, prob=0.5) and found.recipe.smoothing == 0.1
     assert make({"lr": None}).recipe == make({}).recipe  # none: as given
 
 
@@ -61,7 +61,7 @@ def test_texts_of_crops_and_sizes():
     make = maker()
     found = make({"crops": "mask=face gender=face,body age=face", "resize": "40 32"}).model()
     assert [[crop.name for crop in head.crops] for head in found.heads] == [["face"], ["face", "body"], ["face"]]
-    assert {(crop.height, crop.width) for head in found.heads for crop in head.crops} == {(40, 32)}
+    assert {crop.size for head in found.heads for crop in head.crops} == {(40, 32)}
     assert [crop.name for crop in make({"crops": "face"}).model().crops] == ["face"]
 
 

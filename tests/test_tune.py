@@ -1,6 +1,7 @@
 """The search, with training replaced by a formula wherever the search itself is looked at."""
 
 import csv
+import functools
 import json
 import math
 import os
@@ -53,9 +54,12 @@ def small():
     return Model("test_resnet", [head.on(FULL.resized(32, 24)) for head in HEADS])
 
 
-def arm(trial):
+shared = functools.cache(small)  # where nothing is trained
+
+
+def arm(trial, model=shared):
     rate = trial.suggest_float("lr", 1e-4, 1e-1, log=True)
-    return Arm(small, Recipe(epochs=EPOCHS, batch_size=8, optim=AdamW(rate)))
+    return Arm(model, Recipe(epochs=EPOCHS, batch_size=8, optim=AdamW(rate)))
 
 
 def worth(rate):
@@ -138,7 +142,7 @@ def test_rows_full_leaves_photos_out_of_training_only(photos, formula, tmp_path)
     some = photos.with_columns(mask=np.where(np.arange(len(photos)) % 2, photos.table["mask"], UNKNOWN))
 
     def full(trial):
-        return Arm(small, arm(trial).recipe, rows="full")
+        return Arm(shared, arm(trial).recipe, rows="full")
 
     search(full, some, tmp_path / "t", plan=plan(1))
     for train, valid, *_ in formula.runs:
@@ -162,7 +166,7 @@ def test_pruners(photos, formula, tmp_path, pruner, pruned):
 
     def given(trial):
         rate = next(rates)
-        return Arm(small, Recipe(epochs=EPOCHS, optim=AdamW(trial.suggest_float("lr", rate, rate))))
+        return Arm(shared, Recipe(epochs=EPOCHS, optim=AdamW(trial.suggest_float("lr", rate, rate))))
 
     study = search(given, photos, tmp_path / "t", plan=plan(8, pruner=pruner))
     assert ("pruned" in states(study)[4:]) == pruned and "pruned" not in states(study)[:1]
@@ -586,7 +590,7 @@ def test_from_the_command_line_to_a_trained_model(marked, tmp_path, capsys):
 
 def test_a_trial_is_a_run(photos, tmp_path):
     """The score of a trial against training each fold by hand."""
-    study = search(arm, photos, tmp_path / "t", plan=plan(1), seed=3, first={"lr": 1e-2})
+    study = search(lambda trial: arm(trial, small), photos, tmp_path / "t", plan=plan(1), seed=3, first={"lr": 1e-2})
     by_hand = []
     for train, valid in photos.folds(FOLDS, seed=0):
         torch.manual_seed(3)

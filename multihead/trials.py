@@ -45,14 +45,20 @@ def table(study: Study) -> list[dict[str, object]]:
     trials = study.get_trials(deepcopy=False)
     again = {trial.user_attrs.get("again"): trial.number for trial in trials}
     names = list(dict.fromkeys(name for trial in trials for name in [*_params(trial)]))
-    folds = sorted({name for trial in trials for name in trial.user_attrs if name.startswith("fold ")})
+    folds = {name for trial in trials for name in trial.user_attrs if name.startswith("fold ")}
     rows = []
     for trial in trials:
         row = _row(trial, again)
         reason = row.pop("reason")
         row |= {name: _params(trial).get(name, "") for name in names}
-        rows.append(row | {name: trial.user_attrs.get(name, "") for name in folds} | {"reason": reason})
+        rows.append(
+            row | {name: trial.user_attrs.get(name, "") for name in sorted(folds, key=_number)} | {"reason": reason}
+        )
     return rows
+
+
+def _number(fold: str) -> int:
+    return int(fold.removeprefix("fold "))
 
 
 def _params(trial: FrozenTrial) -> Mapping[str, Any]:

@@ -137,7 +137,7 @@ class _Job:
         found: list[float] = []
         for fold, (train, valid) in enumerate(self.folds):
             torch.manual_seed(self.seed)
-            model, recipe = arm.model(), arm.settled(self.seed)
+            (model,), recipe = arm.models(), arm.settled(self.seed)
             check_recipe(model, train, recipe)  # before anything is read
             run = prepare(model, arm.chosen(train), valid, recipe, **self.loading)
             score = float("nan")

@@ -21,8 +21,8 @@ import yaml
 
 from multihead import trials, tune
 from multihead.cli import main
-from multihead.crossval import Arm
 from multihead.crops import FULL
+from multihead.crossval import Arm
 from multihead.labels import HEADS, UNKNOWN
 from multihead.model import Model
 from multihead.optim import AdamW

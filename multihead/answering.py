@@ -36,6 +36,8 @@ def evaluate(args: argparse.Namespace) -> int:
         print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
     _warn_of_trained(Path(args.model), photos)
     found = evaluation.evaluate(model, photos, batch_size=args.batch_size, workers=args.workers, missing=args.missing)
+    if args.person_vote:
+        found = evaluation.person_voted(found)
     for _, reason in found.errors:
         print(f"not counted: {reason}", file=sys.stderr)
     if found.faceless and not args.quiet:
@@ -105,8 +107,9 @@ def predict(args: argparse.Namespace) -> int:
     if args.output:
         check_writable(args.output)
     source: Any = list(args.source)
-    if args.boxes or args.columns:
+    if args.boxes or args.columns or args.person_vote:
         source = read_sources(args, args.source, heads=())
+    people = _people(source) if args.person_vote else {}
     options = {"faces": args.faces, "batch_size": args.batch_size, "missing": args.missing, "workers": args.workers}
     rows: list[Any] = []
     try:
@@ -115,6 +118,8 @@ def predict(args: argparse.Namespace) -> int:
                 rows.append(row)
                 shown.update()
     finally:  # what was answered before an interruption is kept
+        if people:
+            rows = prediction.person_voted(rows, people, model.space)
         table = prediction.table(rows, model.space)
         text = table.to_csv(index=False)
         if args.output and rows:
@@ -142,14 +147,22 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if len(failed) == len(rows) or (args.strict and failed) else 0
 
 
+def _people(photos: Photos) -> dict[str, str]:
+    """{path: person} of photos whose people are known. Raises: ValueError where nobody is."""
+    people = {path: person for path, person in zip(photos.paths, photos.people) if person}
+    if not people:
+        raise ValueError("--person-vote needs photos whose people are known: a column person, or a folder a person")
+    return people
+
+
 def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:
     from multihead.files import check_writable, write_text
     from multihead.prediction import submission
 
     if len(args.source) != 1:
         raise ValueError(f"--submission reads one info.csv; got {len(args.source)} sources")
-    if idle := [name for name in ("faces", "draw", "output") if getattr(args, name)]:
-        raise ValueError(f"--{idle[0]} has no meaning for --submission")
+    if idle := [name for name in ("faces", "draw", "output", "person_vote") if getattr(args, name)]:
+        raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for --submission")
     check_writable(args.submission)
     filled, unread = submission(model, args.source[0], args.images, workers=args.workers)
     for name, reason in unread:
@@ -182,6 +195,9 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tta", nargs="+", default=[], metavar="VIEW", help="mean over views: flip shift=0.05 scale=0.9,1.1"
+    )
+    parser.add_argument(
+        "--person-vote", action="store_true", help="photos of one person share their gender and age: their mean answers"
     )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")

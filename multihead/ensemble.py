@@ -148,10 +148,10 @@ def common_rows(folds: Sequence[Folds]) -> list[np.ndarray]:
 
     Raises: ValueError where they are of different photos, or no photo was answered by all.
     """
-    keys = [
-        dict(zip(zip(each.photos.paths, map(tuple, each.photos.boxes.tolist())), range(len(each.rows))))
-        for each in folds
-    ]
+    named = [
+        zip(each.photos.paths, map(str, each.photos.boxes.tolist())) for each in folds
+    ]  # a text: NaN equals nothing
+    keys = [{key: row for row, key in enumerate(each)} for each in named]
     shared = [key for key in keys[0] if all(key in other for other in keys)]
     if len(shared) < len(keys[0]) / 2:
         raise ValueError(

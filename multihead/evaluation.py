@@ -18,6 +18,8 @@ from multihead.data import Photos, check_not_pseudo
 from multihead.labels import HEADS, Head, base, size
 from multihead.metrics import Scores, score
 from multihead.speed import keep_memory
+from multihead.splits import groups
+from multihead.voting import person_vote, shared_heads
 
 
 class Classifier(Protocol):
@@ -65,6 +67,19 @@ def evaluate(
         raise ValueError(f"none of {len(photos)} photos could be scored{first}")
     heads = getattr(model, "heads", model.space)  # a model's own edges; an ensemble has none, the photos' count
     return replace(scores(photos, heads, found, probs, unreadable), faceless=located.faceless)
+
+
+def person_voted(found: Scores) -> Scores:
+    """The scores after the photos of each person, as far as known, have voted on gender and age (`person_vote`).
+
+    Raises: ValueError where nobody is known, or no head is gender or age.
+    """
+    people = np.asarray(found.slices.get("person", []), dtype=str)
+    if not (people != "").any():
+        raise ValueError("a person vote needs photos whose people are known: a column person, or a folder a person")
+    probs = person_vote(found.probs, groups(people.tolist()), found.table, shared_heads(found.table))
+    voted = score(probs, found.labels, found.table, found.slices)
+    return replace(voted, errors=found.errors, faceless=found.faceless)
 
 
 def label_heads(model: Any) -> tuple[Head, ...]:

@@ -168,7 +168,8 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
             say(f"{args.member[number]}: temperatures {told}")
             for row in nested_calibration(each.probs, labels, each.photos.groups(), heads):
                 say(f"  {row['part']}: calibration error {row['ece']:.4f}, for others {row['ece_after']:.4f}")
-    rows = common_rows(known) if len(known) == len(opened) else []
+    fitted_on_all = args.decode or args.weights == ["fitted"]
+    rows = common_rows(known) if fitted_on_all else []
     shares = _shares(args, [part[at] for part, at in zip(probs, rows)], [t[at] for t, at in zip(tables, rows)], heads)
     members, weights = [], []
     for each, share, fitted in zip(opened, shares, temperatures):

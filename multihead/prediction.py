@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from multihead.images import ImageError, image_files, read_image
 from multihead.labels import Head, marginals, size
 from multihead.reading import read
 from multihead.speed import keep_memory
+from multihead.splits import groups
+from multihead.voting import person_vote, shared_heads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -271,6 +273,21 @@ def crop_probs(
         batch[crop] = torch.from_numpy(stacked).permute(0, 3, 1, 2).to(device)
     with evaluating(model), torch.inference_mode():
         return model.probs(batch, torch.tensor(present, dtype=torch.bool)).cpu().numpy()
+
+
+def person_voted(rows: Sequence[Answer], people: Mapping[str, str], space: Sequence[Head]) -> list[Answer]:
+    """The answers after the photos of each person have voted on gender and age; people: {path: person}.
+
+    Raises: ValueError where no head of the space is gender or age.
+    """
+    answered = [number for number, row in enumerate(rows) if row.probs is not None]
+    voted = list(rows)
+    if answered:
+        probs = np.stack([rows[number].probs for number in answered])  # type: ignore[misc]
+        group = groups([people.get(str(rows[number].item.source), "") for number in answered])
+        for number, each in zip(answered, person_vote(probs, group, space, shared_heads(space))):
+            voted[number] = replace(rows[number], probs=each)
+    return voted
 
 
 def table(rows: Iterator[Answer] | Sequence[Answer], space: Sequence[Head]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from multihead.labels import UNKNOWN, Head, base, decode, joint, marginals, size
 from multihead.options import near
 from multihead.paired import number_people
 
+SHARED = ("gender", "age")  # what does not change from photo to photo of a person
 ROUNDS, ENOUGH = 10_000, 1e-7  # of EM; how far from the best mean log-likelihood it may stop
 LEAST = 1e-12  # a weight is never zero, which an ensemble would refuse
 BLUR = 1e-12  # a class of probability zero could not be raised by what the person's other photos show
@@ -55,7 +56,7 @@ def fit_vote_weights(members: Sequence[np.ndarray], labels: np.ndarray, heads: S
 
 
 def person_vote(
-    probs: np.ndarray, groups: np.ndarray, heads: Sequence[Head], shared: Sequence[str] = ("gender", "age")
+    probs: np.ndarray, groups: np.ndarray, heads: Sequence[Head], shared: Sequence[str] = SHARED
 ) -> np.ndarray:
     """Joint probabilities (N, K) after the photos of each person have voted on the heads that they share.
 
@@ -103,3 +104,15 @@ def _vote(probs: np.ndarray, people: np.ndarray, heads: Sequence[Head], shared: 
         np.add.at(total, people, parts[name])
         factors[name] = (total / sizes)[people] / parts[name]
     return rescale(probs, factors, heads)
+
+
+def shared_heads(heads: Sequence[Head]) -> tuple[str, ...]:
+    """The names among these heads that all photos of one person share: gender and age.
+
+    Raises: ValueError where there is neither.
+    """
+    found = tuple(head.name for head in base(heads) if head.name in SHARED)
+    if not found:
+        names = [head.name for head in base(heads)]
+        raise ValueError(f"heads {names}: none of {', '.join(SHARED)} is there for the photos of a person to share")
+    return found

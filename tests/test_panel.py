@@ -1,0 +1,231 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from multihead import prediction
+from multihead.adjusted import Adjusted
+from multihead.calibrate import apply_temperatures, fit_temperatures
+from multihead.cli import main
+from multihead.crops import FACE, FULL
+from multihead.decoding import fit_prior_weights, fit_weights
+from multihead.ensemble import open_folds
+from multihead.evaluation import evaluate, person_voted
+from multihead.joined import Ensemble, load
+from multihead.labels import GENDER, HEADS, MASK, flat, marginals
+from multihead.model import Model
+from multihead.prediction import answers, predict
+from multihead.reading import read
+from multihead.soup import average
+from multihead.voting import fit_vote_weights, person_vote
+
+FLAGS = ["--model", "test_resnet", "--resize", "32", "24", "--epochs", "1", "-b", "8", "-q"]
+
+
+@pytest.fixture(scope="module")
+def folders(people, tmp_path_factory):
+    """Folds of two recipes on the same photos."""
+    root = tmp_path_factory.mktemp("panel")
+    for name, more in (("a", []), ("b", ["--lr", "0.01", "--seed", "3"])):
+        assert main(["folds", str(people / "train"), "--folds", "2", "-o", str(root / name), *FLAGS, *more]) == 0
+    return root
+
+
+@pytest.fixture(scope="module")
+def photos(people):
+    return read(people / "train")[::5]
+
+
+def probs(folder, photos):
+    return evaluate(load(folder), photos, workers=0).probs
+
+
+def test_folds_leave_what_repeats_them(folders, people):
+    found = open_folds(folders / "a")
+    assert len(found.folders) == 2 and len(found.photos) == 84
+    assert {path.name for path in (folders / "a").iterdir()} == {
+        "photos.csv", "oof.csv", "scores.csv", "args.yaml", "fold0", "fold1",
+    }  # fmt: skip
+    assert main(["folds", "-c", str(folders / "a" / "args.yaml"), "--folds", "2", "-o", str(folders / "a"), "-q"]) == 0
+
+
+def test_the_split_column_keeps_validation_people_out(people, tmp_path, capsys):
+    main(["split", str(people / "train"), "-o", str(tmp_path / "s.csv"), "-q"])
+    assert main(["folds", str(tmp_path / "s.csv"), "--folds", "2", "-o", str(tmp_path / "o"), *FLAGS[:-1]]) == 0
+    assert "folds of the train part of the split column" in capsys.readouterr().out
+    assert set(open_folds(tmp_path / "o").photos.paths) == set(read(tmp_path / "s.csv").part("train").paths)
+
+
+def test_folds_of_images_are_refused_by_name(people, tmp_path, capsys):
+    table = read(people / "train")
+    table.with_columns(mine=[str(row % 2) for row in range(len(table))]).write(tmp_path / "t.csv")
+    code = main(["folds", str(tmp_path / "t.csv"), "--fold-column", "mine", "-o", str(tmp_path / "o"), *FLAGS])
+    told = capsys.readouterr().err
+    assert code == 2 and "12 people are on both sides: " in told and table.people[0] in told
+
+
+def test_a_soft_vote_is_the_mean_of_all_folds(folders, photos, tmp_path):
+    members = [folders / name / f"fold{fold}" for name in "ab" for fold in range(2)]
+    assert main(["ensemble", str(folders / "a"), str(folders / "b"), "-o", str(tmp_path / "e"), "-q"]) == 0
+    np.testing.assert_allclose(
+        probs(tmp_path / "e", photos), np.mean([probs(m, photos) for m in members], 0), atol=1e-7
+    )
+
+
+def test_given_weights_are_shared_by_a_members_folds(folders, photos, tmp_path):
+    command = ["ensemble", str(folders / "a"), str(folders / "b" / "fold1"), "--weights", "3", "1"]
+    assert main([*command, "-o", str(tmp_path / "e"), "-q"]) == 0
+    members = [folders / "a" / "fold0", folders / "a" / "fold1", folders / "b" / "fold1"]
+    by_hand = np.average([probs(member, photos) for member in members], 0, [3 / 8, 3 / 8, 1 / 4])
+    np.testing.assert_allclose(probs(tmp_path / "e", photos), by_hand, atol=1e-7)
+
+
+@pytest.mark.parametrize(("decode", "fit"), [("prior", fit_prior_weights), ("weights", fit_weights)])
+def test_everything_fitted_is_fitted_out_of_fold(folders, photos, tmp_path, capsys, decode, fit):
+    command = ["ensemble", str(folders / "a"), str(folders / "b"), "--weights", "fitted", "--calibrate"]
+    assert main([*command, "--decode", decode, "-o", str(tmp_path / "e")]) == 0
+    folds = [open_folds(folders / name) for name in "ab"]
+    labels = folds[0].photos.labels()
+    temperatures = [fit_temperatures(each.probs, labels, HEADS) for each in folds]
+    tempered = [apply_temperatures(each.probs, t, HEADS) for each, t in zip(folds, temperatures)]
+    shares = fit_vote_weights(tempered, labels, HEADS)
+    weights = fit(sum(share * part for share, part in zip(shares, tempered)), labels, HEADS)
+    members = [Adjusted(model, t) for each, t in zip(folds, temperatures) for model in each.models()]
+    by_hand = Adjusted(Ensemble(members, [share / 2 for share in shares for _ in range(2)]), weights=weights.tolist())
+    found = probs(tmp_path / "e", photos)
+    np.testing.assert_allclose(found, evaluate(by_hand.eval(), photos, workers=0).probs, atol=1e-9)
+    told = capsys.readouterr().out
+    assert "temperatures mask " in told and f"decoding by {decode}: macro-F1 " in told and "was not fitted on" in told
+    assert "calibration error" in told and "4 members, soft voting" in told
+
+
+def test_a_soup_is_one_model(folders, people, photos, tmp_path, capsys):
+    assert main(["ensemble", str(folders / "a"), "--soup", "uniform", "-o", str(tmp_path / "s")]) == 0
+    made = load(tmp_path / "s")
+    assert isinstance(made, Model) and "statistics of batch norms measured anew on 84 photos" in capsys.readouterr().out
+    plain = average(open_folds(folders / "a").models()).state_dict()
+    for name, value in made.named_parameters():
+        torch.testing.assert_close(value.data, plain[name])
+    command = ["ensemble", str(folders / "a"), "--soup", "greedy", "-o", str(tmp_path / "g"), "-j", "0"]
+    assert main([*command, "--data", str(people / "train")]) == 2
+    assert "people are on both sides" in capsys.readouterr().err
+    eval_only = read(people / "train")
+    renamed = eval_only.with_columns(person=[f"other {name}" for name in eval_only.people])
+    assert len(renamed) and main(command) == 2
+    assert "name photos that none was trained on, --data" in capsys.readouterr().err
+
+
+def test_an_ensemble_fills_in_a_submission(folders, people, tmp_path):
+    main(["ensemble", str(folders / "a"), "-o", str(tmp_path / "e"), "-q"])
+    command = ["predict", str(tmp_path / "e"), str(people / "eval" / "info.csv"), "-q"]
+    assert main([*command, "--submission", str(tmp_path / "s.csv")]) == 0
+    listed = pd.read_csv(tmp_path / "s.csv")
+    model = load(tmp_path / "e")
+    wanted = [next(answers(model, people / "eval" / "images" / name)).probs.argmax() for name in listed.ImageID]
+    assert listed.ans.tolist() == wanted and list(listed) == ["ImageID", "ans"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--weights", "1", "2", "3"], "--weights 1 2 3; expected 2 numbers, one a MEMBER"),
+        (["--weights", "one", "two"], "--weights one two; expected 2 numbers, or fitted"),
+        (["--soup", "uniform", "--voting", "hard"], "--voting has no meaning for --soup"),
+        (["--voting", "loud"], "loud"),
+    ],
+)
+def test_wrong_flags(folders, tmp_path, capsys, more, told):
+    try:
+        code = main(["ensemble", str(folders / "a"), str(folders / "b"), "-o", str(tmp_path / "e"), *more])
+    except SystemExit as left:
+        code = left.code
+    assert code == 2 and told in capsys.readouterr().err
+    assert not (tmp_path / "e" / "ensemble.json").exists()
+
+
+def test_a_plain_model_has_no_out_of_fold_answers(folders, tmp_path, capsys):
+    command = ["ensemble", str(folders / "a"), str(folders / "b" / "fold0"), "-o", str(tmp_path / "e")]
+    for more in (["--calibrate"], ["--decode", "prior"], ["--weights", "fitted"]):
+        assert main([*command, *more]) == 2
+        assert "fold0 has no out-of-fold answers to fit on" in capsys.readouterr().err
+
+
+# ---- a photo is read, searched and cut once, whatever the number of members
+
+
+def test_each_photo_is_decoded_searched_and_cut_once(people, monkeypatch):
+    face, whole = FACE.resized(32), FULL.resized(32, 24)
+    tables = [
+        [head.on(whole) for head in HEADS],
+        [head.on(face) for head in HEADS],
+        flat([head.on(whole) for head in HEADS]),
+        [MASK.on(face), *(head.on(face, whole) for head in HEADS[1:])],
+        [head.on(FULL.resized(48)) for head in HEADS],
+    ]
+    members = [Model("test_resnet", table).eval() for table in tables]
+    counts = {"read": [], "searched": [], "cut": []}
+
+    def reading(source, plain=prediction.read_image):
+        counts["read"].append(source)
+        return plain(source)
+
+    def finding(images):
+        counts["searched"] += [image.shape for image in images]
+        return [[] for _ in images]
+
+    finder = SimpleNamespace(find=finding)
+
+    def cutting(image, crops, *args, plain=prediction.cut_crops, **options):
+        counts["cut"].append(tuple(crops))
+        return plain(image, crops, *args, **options)
+
+    monkeypatch.setattr(prediction, "read_image", reading)
+    monkeypatch.setattr(prediction, "cut_crops", cutting)
+    paths = read(people / "train").paths[:7]
+    whole_answer = predict(Ensemble(members).eval(), paths, finder=finder, workers=0)
+    assert len(counts["read"]) == len(counts["searched"]) == len(counts["cut"]) == 7
+    assert set(counts["cut"]) == {(whole, face, FULL.resized(48))}  # each distinct crop once
+    columns = [f"joint:{number}" for number in range(18)]
+    alone = [predict(member, paths, finder=finder, workers=0)[columns].to_numpy() for member in members]
+    np.testing.assert_allclose(whole_answer[columns].to_numpy(), np.mean(alone, 0), atol=1e-6)
+
+
+# ---- a person's photos vote
+
+
+def test_evaluate_and_predict_let_a_persons_photos_vote(folders, people, tmp_path, capsys):
+    model, photos = load(folders / "a" / "fold0"), read(people / "train")
+    before = evaluate(model, photos, workers=0)
+    voted = person_voted(before)
+    wanted = person_vote(before.probs, photos.groups(), HEADS)
+    np.testing.assert_allclose(voted.probs, wanted)
+    assert before.joint.n == voted.joint.n
+    folder, data = str(folders / "a" / "fold0"), str(people / "train")
+    assert main(["evaluate", folder, data, "--person-vote", "--json", "-q", "--part", "all"]) == 0
+    assert json.loads(capsys.readouterr().out)["macro_f1"] == pytest.approx(voted.f1)
+    table = tmp_path / "t.csv"
+    assert main(["predict", folder, data, "--person-vote", "-o", str(table), "-q"]) == 0
+    rows = pd.read_csv(table)
+    found = rows[[f"joint:{number}" for number in range(18)]].to_numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    genders = pd.Series(rows.gender.to_numpy()).groupby(photos.people)
+    assert (genders.nunique() == 1).all() and not (marginals(before.probs, HEADS)["gender"].argmax(1) == 0).all()
+
+
+def test_a_vote_needs_people(folders, people, tmp_path, capsys):
+    folder, eval_photos = str(folders / "a" / "fold0"), str(people / "eval" / "images")
+    assert main(["predict", folder, eval_photos, "--person-vote", "-q"]) == 2
+    assert "--person-vote needs photos whose people are known" in capsys.readouterr().err
+    photos = read(people / "train")[:7]
+    photos.with_columns(person="").write(tmp_path / "t.csv")
+    assert main(["evaluate", folder, str(tmp_path / "t.csv"), "--person-vote", "-q"]) == 2
+    assert "a person vote needs photos whose people are known" in capsys.readouterr().err
+    only_mask = Model("test_resnet", [MASK.on(FULL.resized(32, 24))]).eval()
+    scores = evaluate(only_mask, read(people / "train", heads=[MASK])[:7], workers=0)
+    with pytest.raises(ValueError, match=r"heads \['mask'\]: none of gender, age is there"):
+        person_voted(scores)
+    both = Model("test_resnet", [MASK.on(FULL.resized(32, 24)), GENDER.on(FULL.resized(32, 24))]).eval()
+    assert person_voted(evaluate(both, read(people / "train", heads=[MASK, GENDER])[:7], workers=0)).n == 7

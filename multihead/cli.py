@@ -282,4 +282,5 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "lr-range": (workbench.lr_range, workbench.lr_range_arguments),
     "label": (workbench.label, workbench.label_arguments),
     "logs": (records.logs, records.logs_arguments),
+    "report": (records.report, records.report_arguments),
 }

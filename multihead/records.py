@@ -1,4 +1,4 @@
-"""The verb that reads what runs have left: logs."""
+"""The verbs that read what runs have left: logs as a table, a report as a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihead import flags
-from multihead.settings import speaker
+from multihead.settings import device, speaker
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,3 +85,28 @@ def _write(table: pd.DataFrame, path: str | None) -> None:
         write_text(path, table.to_csv(index=False))
     else:
         replace_file(path, lambda fresh: table.to_parquet(fresh, engine="pyarrow", index=False))
+
+
+# ---- report
+
+
+def report(args: argparse.Namespace) -> int:
+    """Write one HTML page on a run, folds or comparison folder: scores, intervals, slices, calibration, errors."""
+    from multihead.report import report as write
+
+    options = {"batch_size": args.batch_size, "workers": args.workers, "device": device(args.device)}
+    page = write(args.folder, args.output, errors=args.errors, maps=args.maps, **options)
+    speaker(args)(f"wrote {page}: {page.stat().st_size / 2**20:.1f} MB, open it in a browser")
+    return 0
+
+
+def report_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `multihead report`."""
+    parser.add_argument("folder", metavar="FOLDER", help="what multihead train, folds or compare wrote")
+    parser.add_argument("-o", "--output", help="page to write (default FOLDER/report.html)")
+    parser.add_argument("--errors", type=int, default=24, help="wrong answers to show, surest first (default 24)")
+    text = "show where the model looked, beside the wrong answers (default on)"
+    parser.add_argument("--maps", action=argparse.BooleanOptionalAction, default=True, help=text)
+    parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
+    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")

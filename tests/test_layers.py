@@ -10,12 +10,12 @@ import multihead
 
 LAYERS = (
     "files options labels crops images metrics splits logs speed canvas cells plots event_files event_logs "
-    "augment masks mixing losses balance optim schedules samplers calibrate pages charts",
+    "augment masks mixing losses balance optim schedules samplers calibrate pages",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials",
-    "data layouts reading boxes points batches checkpoint drawn activation",
-    "evaluation prediction teaching tta sides nested adjusted hiding",
+    "data layouts reading boxes points batches checkpoint drawn persons",
+    "evaluation prediction teaching tta sides nested adjusted hiding activation",
     "train",
-    "joined crossval ensemble demo comparison lr_range preview soup tune report",
+    "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "flags settings arms workbench records panel spaces searching cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

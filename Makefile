@@ -1,8 +1,9 @@
-# `make demo` shows the product, `make test` proves it, `make check` keeps the code in order.
+# `make demo` shows the product, `make test` proves it, `make check` keeps the code in order,
+# `make compare` trains the multi-head model beside the flat one.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format compare clean
 
 demo: .venv/user
 	$(BIN)/multihead demo --output runs/demo
@@ -19,6 +20,10 @@ check: .venv/dev
 format: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# the multi-head model against the flat one: drawn people, or DATA="--data INDEX.csv --pretrained-path FILE ..."
+compare: .venv/user
+	$(BIN)/python benchmarks/heads_vs_flat.py $(DATA)
 
 .venv/user: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -18,15 +18,52 @@ def load(name, monkeypatch):
 
 
 @pytest.mark.slow
-def test_heads_vs_flat_prints_both_sides_of_one_run(people, monkeypatch, capsys):
-    arguments = ["--data", str(people / "train"), "--model", "test_resnet", "--resize", "32", "--epochs", "1"]
-    load("heads_vs_flat", monkeypatch).main([*arguments, "--pairs", "2"])
-    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+def test_heads_vs_flat_leaves_tables_and_a_picture_that_say_the_same(people, monkeypatch, tmp_path):
+    small = ["--model", "test_resnet", "--resize", "32", "--epochs", "1", "--folds", "2", "--pairs", "2"]
+    places = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results"), "--name", "few"]
+    bench = load("heads_vs_flat", monkeypatch)
+    line = bench.main(["--data", str(people / "train"), *small, *places, "--epoch-photos", "24"])
     assert {"benchmark", "commit", "machine", "versions", "settings", "numbers"} <= set(line)
-    for side in ("heads", "flat"):
-        assert 0 <= line["numbers"][side]["macro_f1"] <= 1
-    assert line["numbers"]["flat"]["parameters"] > line["numbers"]["heads"]["parameters"]
-    assert line["numbers"]["ratios"]["train_step"]["median"] > 0
+    scores, costs = line["numbers"]["scores"], line["numbers"]["costs"]
+    arms = ["flat", "heads", "three models", "heads with crops"]
+    assert {(row["arm"], row["hidden"]) for row in scores} == {
+        *((arm, 0.0) for arm in arms), *((arm, 0.5) for arm in arms[:3]),
+    }  # fmt: skip
+    assert {row["slice"] for row in scores} == {
+        "all", "mask worn", "mask incorrect", "mask not_worn", "gender male", "gender female",
+    }  # fmt: skip
+    assert [costs[arm]["passes"] for arm in arms] == [1, 1, 3, 2]
+    assert costs["three models"]["parameters"] > 2.9 * costs["heads"]["parameters"]
+    assert costs["flat"]["train_step"]["ratio"] == 1 and all(costs[arm]["memory_mb"] >= 0 for arm in arms)
+    left = {path.name for path in (tmp_path / "results").iterdir()}
+    assert left == {"few.json", "few.md", "few.png"}
+    mean = next(row["mean"] for row in scores if row["arm"] == "heads" and row["metric"] == "macro_f1")
+    assert f"| heads | {mean:.3f} |" in (tmp_path / "results" / "few.md").read_text()
+
+
+def test_the_readmes_table_is_the_results(monkeypatch):
+    tables = load("readme", monkeypatch)
+    text = tables.README.read_text()
+    assert tables.filled(text) == text, "python benchmarks/readme.py writes it anew"
+
+
+@pytest.mark.slow
+def test_five_folds_reports_what_was_fitted_out_of_fold(people, monkeypatch, tmp_path):
+    from multihead.reading import read
+
+    train, valid = read(people / "train").split(0.34, seed=0)
+    from multihead.data import write_splits
+
+    write_splits(tmp_path / "s.csv", {"train": train, "val": valid})
+    small = ["--model", "test_resnet", "--resize", "32", "--epochs", "1", "--folds", "2", "--rounds", "1"]
+    places = ["--output", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    line = load("five_folds", monkeypatch).main(["--data", str(tmp_path / "s.csv"), *small, *places])
+    numbers = line["numbers"]
+    arms = {row["arm"] for row in numbers["validation"]}
+    assert {"single fold", "ensemble", "soup", "hard vote", "ensemble, person vote"} <= arms
+    assert [row["part"] for row in numbers["folds"]] == ["fold 0", "fold 1", "pooled"]
+    assert set(numbers["calibration validation"]["ensemble"]) == {"joint", "mask", "gender", "age"}
+    assert numbers["cost"]["ensemble"]["ratio"] > 0 and (tmp_path / "results" / "five_folds-reliability.png").is_file()
 
 
 def test_every_result_names_its_commit_and_machine():

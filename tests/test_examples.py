@@ -22,7 +22,7 @@ def load(name):
 
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
-    tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune"}
+    tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune", "five_folds", "soft_voting"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
 
 
@@ -101,3 +101,18 @@ def test_tune(people, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "best settings: {'crops': " in printed and "on people never searched on: " in printed
     assert (tmp_path / "tune" / "trials.csv").is_file()
+
+
+@pytest.mark.slow
+def test_five_folds(people, capsys, tmp_path):
+    found = load("five_folds").main(people / "train", out=tmp_path / "folds", folds=2, epochs=1, **TINY)
+    assert list(found) == ["fold 0", "fold 1", "ensemble", "soup"] and all(0 <= f1 <= 1 for f1 in found.values())
+    assert "out of fold: " in capsys.readouterr().out and (tmp_path / "folds" / "oof.csv").is_file()
+
+
+@pytest.mark.slow
+def test_soft_voting(people, capsys, tmp_path):
+    found = load("soft_voting").main(people / "train", out=tmp_path, folds=2, epochs=1, **TINY)
+    assert list(found) == ["heads", "flat", "both"] and all(0 <= f1 <= 1 for f1 in found.values())
+    assert "weights heads 0." in capsys.readouterr().out
+    assert len(mh.load(tmp_path / "ensemble").members) == 4

@@ -15,8 +15,7 @@ LAYERS = (
     "data layouts reading boxes points batches checkpoint drawn persons",
     "evaluation prediction teaching tta sides nested adjusted hiding activation",
     "train",
-    "joined crossval ensemble demo comparison lr_range preview soup tune "
-    "report findings compared sections mistakes",
+    "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "flags settings arms workbench records answering panel spaces searching cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -1,0 +1,70 @@
+"""The tables of README.md that stand in results/: written from them between the marks, so that they cannot differ.
+
+python benchmarks/readme.py
+"""
+
+import json
+import re
+from pathlib import Path
+
+import heads_vs_flat
+
+README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).parent / "results"
+
+
+def main():
+    README.write_text(filled(README.read_text()))
+
+
+def filled(text):
+    """The text with what stands between each pair of marks made anew."""
+    for name, made in {"heads against flat": heads_against_flat, "hidden labels": hidden_labels}.items():
+        mark = re.compile(rf"(<!-- {name}: .*?-->\n).*?(<!-- end -->)", re.DOTALL)
+        assert mark.search(text), f"README lacks the marks of {name!r}"
+        text = mark.sub(lambda found, made=made: f"{found[1]}{made()}\n{found[2]}", text)
+    return text
+
+
+def results():
+    """{name: result} of the comparisons of heads and flat."""
+    files = sorted((RESULTS / "heads_vs_flat").glob("*.json"))
+    return {file.stem: json.loads(file.read_text())["numbers"] for file in files}
+
+
+def heads_against_flat():
+    """One line a set of photos and contender: scores of no hidden labels, and what it costs."""
+    header = ["photos", "contender", "18 classes", "minus flat", "mask", "gender", "age", "training step", "answer"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for name, numbers in results().items():
+        for arm, cost in numbers["costs"].items():
+            rows = {row["metric"]: row for row in _rows(numbers, arm, 0.0)}
+            joint = rows["macro_f1"]
+            cells = [name, arm, f"{joint['mean']:.3f}", "" if arm == "flat" else heads_vs_flat.difference(joint)]
+            cells += [f"{rows[f'{head}_f1']['mean']:.3f}" for head in ("mask", "gender", "age")]
+            cells += [f"x {cost[what]['ratio']:.2f}" for what in ("train_step", "answer")]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def hidden_labels():
+    """One line a set of photos and share of hidden labels: each contender's 18 classes."""
+    arms = ["flat", "heads", "three models"]
+    header = ["photos", "hidden", arms[0], *(text for arm in arms[1:] for text in (arm, "minus flat"))]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for name, numbers in results().items():
+        for share in dict.fromkeys(row["hidden"] for row in numbers["scores"]):
+            cells = [name, f"{100 * share:g} %"]
+            for arm in arms:
+                row = next(row for row in _rows(numbers, arm, share) if row["metric"] == "macro_f1")
+                cells += [f"{row['mean']:.3f}"] + ([] if arm == "flat" else [heads_vs_flat.difference(row)])
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _rows(numbers, arm, share):
+    return [row for row in numbers["scores"] if (row["arm"], row["hidden"], row["slice"]) == (arm, share, "all")]
+
+
+if __name__ == "__main__":
+    main()

@@ -128,6 +128,11 @@ def test_an_ensemble_fills_in_a_submission(folders, people, tmp_path):
     assert listed.ans.tolist() == wanted and list(listed) == ["ImageID", "ans"]
 
 
+def test_folds_are_not_opened_as_one_model(folders, people, capsys):
+    assert main(["evaluate", str(folders / "a"), str(people / "train")]) == 2
+    assert "holds folds, not one model; multihead ensemble makes one of them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

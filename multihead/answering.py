@@ -109,7 +109,8 @@ def predict(args: argparse.Namespace) -> int:
     source: Any = list(args.source)
     if args.boxes or args.columns or args.person_vote:
         source = read_sources(args, args.source, heads=())
-    people = _people(source) if args.person_vote else {}
+    if args.person_vote:
+        _check_people(args, source, model)
     options = {"faces": args.faces, "batch_size": args.batch_size, "missing": args.missing, "workers": args.workers}
     rows: list[Any] = []
     try:
@@ -118,8 +119,8 @@ def predict(args: argparse.Namespace) -> int:
                 rows.append(row)
                 shown.update()
     finally:  # what was answered before an interruption is kept
-        if people:
-            rows = prediction.person_voted(rows, people, model.space)
+        if args.person_vote:
+            rows = prediction.person_voted(rows, model.space)
         table = prediction.table(rows, model.space)
         text = table.to_csv(index=False)
         if args.output and rows:
@@ -147,12 +148,15 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if len(failed) == len(rows) or (args.strict and failed) else 0
 
 
-def _people(photos: Photos) -> dict[str, str]:
-    """{path: person} of photos whose people are known. Raises: ValueError where nobody is."""
-    people = {path: person for path, person in zip(photos.paths, photos.people) if person}
-    if not people:
+def _check_people(args: argparse.Namespace, photos: Photos, model: Any) -> None:
+    """Nothing where the photos of a person can vote. Raises: ValueError that says why they cannot."""
+    from multihead.voting import shared_heads
+
+    shared_heads(model.space)
+    if idle := [flag for flag, given in (("--faces all", args.faces == "all"), ("--draw", args.draw)) if given]:
+        raise ValueError(f"{idle[0]} and --person-vote: a vote knows one face a row, and changes answers after drawing")
+    if not any(photos.people):
         raise ValueError("--person-vote needs photos whose people are known: a column person, or a folder a person")
-    return people
 
 
 def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:

@@ -45,7 +45,7 @@ def of_comparison(folder: Path, photos: Photos | None) -> Comparison:
 
     summary, notes = pd.read_csv(folder / "summary.csv"), []
     arms = [str(arm) for arm in dict.fromkeys(summary.arm)]
-    cells = {arm: sorted(path.parent for path in (folder / "runs" / arm).glob("*/answers.npz")) for arm in arms}
+    cells = {arm: _counted(folder, arm) for arm in arms}
     names = [metric.removesuffix("_f1") for metric in dict.fromkeys(summary.metric) if metric != "macro_f1"]
     known = {head.name: head for head in (HEADS if photos is None else photos.heads)}
     heads = tuple(known[name] for name in names if name in known)
@@ -64,6 +64,18 @@ def of_comparison(folder: Path, photos: Photos | None) -> Comparison:
     seconds = {arm: [float(sum(row["seconds"] for row in rows)) for rows in curves[arm]] for arm in arms}
     settings = {arm: _arm_settings(cells[arm]) for arm in arms}
     return Comparison(summary, settings, seconds, curves, found, photos, pictures, tuple(notes))
+
+
+def _counted(folder: Path, arm: str) -> list[Path]:
+    """The runs of an arm that the summary counts: an earlier or unfinished call may have left more."""
+    import pandas as pd
+
+    cells = sorted(path.parent for path in (folder / "runs" / arm).glob("*/answers.npz"))
+    if not (folder / "times.csv").is_file():
+        return cells
+    rows = pd.read_csv(folder / "times.csv", dtype={"arm": str})
+    counted = {f"fold{row.fold}-seed{row.seed}" for row in rows[rows.arm == arm].itertuples()}
+    return [cell for cell in cells if cell.name in counted]
 
 
 def _by_seed(arm: str, cells: Sequence[Path], photos: Photos, heads: Sequence[Head]) -> list[Scores]:

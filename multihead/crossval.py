@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,7 +161,7 @@ def claim_parts(photos: Photos, parts: Sequence[tuple[Photos, Photos]], out: Pat
     """
     if not ranks.first():
         return
-    path, fresh = out / "photos.csv", out / f".photos-{os.getpid()}.csv"
+    path, fresh = out / "photos.csv", out / f".photos-{uuid.uuid4().hex}.csv"
     try:
         photos.with_columns(fold=fold_of(parts).astype(str)).write(fresh)
         if path.is_file() and path.read_bytes() != fresh.read_bytes():
@@ -205,7 +206,7 @@ def _try(cell: Cell, work: Callable[[Cell], None]) -> bool:
                 work(cell)
         finally:
             if mine and cell.done:
-                (cell.folder / "lock").unlink()  # whoever has it open finds the cell done
+                (cell.folder / "lock").unlink(missing_ok=True)  # whoever has it open finds the cell done
         return mine
 
 

@@ -10,6 +10,7 @@ import concurrent.futures
 import json
 import math
 import multiprocessing
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def fit_folds(
     a column of folds that share a person or file, naming them.
     """
     arm, out = Arm(model, recipe, rows, about=about or {}), Path(out)
+    _check_processes(arm, processes)
     check_not_pseudo(photos, "out-of-fold")
     table = heads_of(arm, photos if extra is None else photos + extra)
     parts = deal(photos, folds, recipe.seed) if column is None else deal_by(photos, column)
@@ -133,14 +135,14 @@ def open_folds(folder: str | Path, heads: Sequence[Head] = HEADS) -> Folds:
     if set(names) != set(given):
         raise ValueError(f"{folder / 'oof.csv'} holds {len(given)} joint classes; the heads have {len(names)}")
     rows, fold = answers["row"].to_numpy(int), answers["fold"].to_numpy(int)
-    photos = read(folder / "photos.csv", heads=heads)[rows]
+    photos = read(folder / "photos.csv", heads=heads, people="global")[rows]  # as they were written
     folders = tuple(folder / f"fold{number}" for number in sorted(set(fold.tolist())))
     return Folds(folders, photos, fold, answers[names].to_numpy(float), rows)
 
 
 def is_folds(folder: str | Path) -> bool:
     """True where a folder looks like one of `fit_folds`."""
-    return (Path(folder) / "photos.csv").is_file() and (Path(folder) / "fold0").is_dir()
+    return (Path(folder) / "photos.csv").is_file() and any(Path(folder).glob("fold[0-9]*"))
 
 
 def common_rows(folds: Sequence[Folds]) -> list[np.ndarray]:
@@ -161,6 +163,23 @@ def common_rows(folds: Sequence[Folds]) -> list[np.ndarray]:
     return [np.array([key[one] for one in shared]) for key in keys]
 
 
+def _check_processes(arm: Arm, processes: int) -> None:
+    """Nothing where so many processes can train. Raises: ValueError."""
+    ranks.start()
+    if processes < 1 or processes > 1 and ranks.world() > 1:
+        raise ValueError(
+            f"processes is {processes}, under torchrun {ranks.world()}; expected >= 1, and 1 under torchrun"
+        )
+    if processes > 1:
+        try:
+            pickle.dumps(arm)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"several processes need a model function of a module, not a lambda or inner one ({error}); or start "
+                "the program several times with the same out"
+            ) from error
+
+
 def _chosen(only: Sequence[int] | None, folds: int) -> list[int]:
     chosen = list(range(folds)) if only is None else list(only)
     for fold in chosen:
@@ -176,8 +195,9 @@ def _work(cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], No
     def train(cell: Cell) -> None:
         train_cell(arm, cell, parts[cell.fold], extra, loading)
         whole = cell.folder / "model"
-        if not whole.exists() and ranks.first():  # several models: they answer together
-            combine([load(part) for part in sorted(cell.folder.glob("part*"))]).save(whole)
+        members = sorted(cell.folder.glob("part*"))
+        if members and not (whole / "ensemble.json").is_file() and ranks.first():  # several models answer together
+            combine([load(member) for member in members]).save(whole)
 
     carry_out(cells, train, told)
 

@@ -101,10 +101,10 @@ def _answer(
     folder: Path, heads: tuple[Head, ...], photos: Photos, device: Any, options: Mapping[str, Any]
 ) -> tuple[Answered | None, list[str]]:
     """The photos as the run's model answers them, or why it cannot."""
-    from multihead.model import Model
+    from multihead.joined import load
 
     try:
-        model = Model.from_pretrained(folder / "model").to(device)
+        model = load(folder).to(device)
         found = evaluate(model, photos.with_columns(**{":row": np.arange(len(photos))}), **options)
     except (ValueError, KeyError, OSError) as error:
         return None, [f"The photos could not be answered: {error}"]
@@ -133,10 +133,11 @@ def of_folds(folder: Path, photos: Photos | None) -> Findings:
         note = "There is no oof.csv with a fold's model beside it: the folds have not ended."
         return Findings("folds", _settings(folder), {}, curves, None, {}, (note,))
     heads = _heads(trained[0])
+    given = photos is not None
     if photos is None:
         there = folder / "photos.csv"
         photos = read(there if there.is_file() else folder / "oof.csv", heads=base(heads))
-    answered = _out_of_fold(folder, photos, heads)
+    answered = _out_of_fold(folder, photos, heads, given)
     notes = []
     if missing := len(photos) - len(answered.photos):
         notes.append(f"{missing} of {len(photos)} photos have no answer in oof.csv and are not counted.")
@@ -144,10 +145,13 @@ def of_folds(folder: Path, photos: Photos | None) -> Findings:
     return Findings("folds", settings, _dealt(photos), curves, answered, {}, tuple(notes))
 
 
-def _out_of_fold(folder: Path, photos: Photos, heads: tuple[Head, ...]) -> Answered:
+def _out_of_fold(folder: Path, photos: Photos, heads: tuple[Head, ...], given: bool) -> Answered:
     """The photos with the answers of oof.csv, each of the fold's model that had not seen it."""
     table = _oof(folder / "oof.csv", heads)
-    places = _matched(photos, table.path.tolist(), folder / "oof.csv")
+    if "row" in table and not given and (folder / "photos.csv").is_file():
+        places = table["row"].to_numpy(int)
+    else:
+        places = _matched(photos, table.path.tolist(), folder / "oof.csv")
     probs = table[[f"{JOINT}{index}" for index in range(size(heads))]].to_numpy(float)
     found = scores(photos, heads, places, probs)
     found = replace(found, slices={**found.slices, "fold": table.fold.to_numpy(object)})
@@ -198,10 +202,16 @@ def _turns(names: Iterable[str]) -> Iterable[tuple[int, tuple[str, int]]]:
 
 
 def _heads(folder: Path) -> tuple[Head, ...]:
-    """The heads of a run folder's model; none where it has no model yet."""
-    if not (folder / "model" / "config.json").is_file():
-        return ()
-    return read_config(folder / "model")["heads"]  # type: ignore[return-value]
+    """The heads of a run folder's model, or of several that answer together; none where it has no model yet."""
+    return tuple(head for config in _configs(folder / "model") for head in config["heads"])
+
+
+def _configs(folder: Path) -> list[dict[str, Any]]:
+    """The configurations of a model folder, or of the members of a combined one."""
+    if (folder / "config.json").is_file():
+        return [read_config(folder)]
+    text = text_of(folder / "ensemble.json")
+    return [config for member in (json.loads(text)["members"] if text else []) for config in _configs(folder / member)]
 
 
 def _model_settings(folder: Path) -> dict[str, object]:
@@ -209,9 +219,8 @@ def _model_settings(folder: Path) -> dict[str, object]:
     if not (heads := _heads(folder)):
         return {}
     reads = {head.name: ", ".join(f"{c.name} {c.size[0]}x{c.size[1]}" for c in head.crops) for head in heads}
-    return {"backbone": read_config(folder / "model")["backbone"]} | {
-        f"head {name} reads": text for name, text in reads.items()
-    }
+    backbones = dict.fromkeys(str(config["backbone"]) for config in _configs(folder / "model"))
+    return {"backbone": ", ".join(backbones), **{f"head {name} reads": text for name, text in reads.items()}}
 
 
 def _settings(folder: Path) -> dict[str, object]:

@@ -145,7 +145,7 @@ def load(folder: str | Path) -> Member:
 def _own(folder: Path) -> Path:
     if (folder / "fold0").is_dir():
         raise FileNotFoundError(
-            f"{folder} holds folds, not one model; multihead ensemble makes one of them, or name one, as {folder / 'fold0'}"
+            f"{folder} holds folds, not one model; multihead ensemble makes one of them, or name one, as its fold0"
         )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(

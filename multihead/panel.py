@@ -20,11 +20,13 @@ from multihead.settings import (
     read_sources,
     silent,
     speaker,
+    training_photos,
 )
 from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
-    import numpy as np
+    from multihead.data import Photos
+    from multihead.fitting import Fitted
 
 
 # ---- folds
@@ -43,11 +45,7 @@ def folds(args: argparse.Namespace) -> int:
     network, rows, recipe = flags.build(Network, values), flags.build(Training, values), build_recipe(values)
     ranks.start()
     say = speaker(args) if ranks.first() else silent
-    photos = read_sources(args)
-    if (photos.table.split != "").any() and not args.ignore_split:
-        photos = photos.part("train")
-        say("folds of the train part of the split column; --ignore-split takes all")
-    extra = read_sources(args, args.extra) if args.extra else None
+    photos, extra = training_photos(args, say)
     say(f"{photos} in {f'the folds of column {args.fold_column}' if args.fold_column else f'{args.folds} folds'}")
     make = functools.partial(build_model_on, network, args.device)
     found = fit_folds(
@@ -68,7 +66,10 @@ def folds(args: argparse.Namespace) -> int:
     if ranks.first() and not (out / "args.yaml").exists():
         settings = flags.effective(Network, network) | flags.effective(Recipe, recipe)
         settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
-        write_text(out / "args.yaml", yaml.safe_dump({"data": args.data, **settings}, sort_keys=False))
+        own = {"folds": args.folds, "extra": args.extra, "ignore_split": args.ignore_split}
+        own |= {"fold_column": args.fold_column} if args.fold_column else {}
+        settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}
+        write_text(out / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     if found is not None:
         say(found.to_string(index=False, float_format="%.4f"))
         say(f"wrote {out}: photos.csv, oof.csv, scores.csv and a run folder a fold")
@@ -106,7 +107,10 @@ def ensemble(args: argparse.Namespace) -> int:
     from multihead.files import check_writable
     from multihead.joined import load
 
-    check_writable(Path(args.output) / "ensemble.json")
+    out = Path(args.output)
+    check_writable(out / "ensemble.json")
+    if held := [name for name in ("ensemble.json", "config.json", "photos.csv", "model") if (out / name).exists()]:
+        raise FileExistsError(f"{out} holds {held[0]} of another model or run; name another --output")
     opened: list[Any] = []
     for name in args.member:
         if is_folds(name):
@@ -146,77 +150,77 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> None:
     from multihead.adjusted import Adjusted
-    from multihead.calibrate import apply_temperatures, fit_temperatures
-    from multihead.decoding import fit_prior_weights, fit_weights
-    from multihead.ensemble import Folds, common_rows
+    from multihead.ensemble import Folds
+    from multihead.fitting import Fitted
     from multihead.joined import Ensemble
-    from multihead.nested import nested_calibration, nested_gain
 
-    known = [each for each in opened if isinstance(each, Folds)]
-    if len(known) < len(opened) and (args.calibrate or args.decode or args.weights == ["fitted"]):
-        name = next(name for name, each in zip(args.member, opened) if not isinstance(each, Folds))
-        raise ValueError(f"{name} has no out-of-fold answers to fit on; expected folders of multihead folds only")
-    temperatures: list[dict[str, float]] = [{} for _ in opened]
-    tables = [each.photos.labels() for each in known]
-    heads = known[0].photos.heads if known else ()
-    probs = [each.probs for each in known]
-    if args.calibrate:
-        for number, (each, labels) in enumerate(zip(known, tables)):
-            temperatures[number] = fit_temperatures(each.probs, labels, heads)
-            probs[number] = apply_temperatures(each.probs, temperatures[number], heads)
-            told = ", ".join(f"{name} {value:.3f}" for name, value in temperatures[number].items())
-            say(f"{args.member[number]}: temperatures {told}")
-            for row in nested_calibration(each.probs, labels, each.photos.groups(), heads):
-                say(f"  {row['part']}: calibration error {row['ece']:.4f}, for others {row['ece_after']:.4f}")
-    fitted_on_all = args.decode or args.weights == ["fitted"]
-    rows = common_rows(known) if fitted_on_all else []
-    shares = _shares(args, [part[at] for part, at in zip(probs, rows)], [t[at] for t, at in zip(tables, rows)], heads)
+    asked = args.calibrate or args.decode or args.weights == ["fitted"]
+    shares, voting = _shares(args), args.voting or "soft"
+    found = Fitted(tuple({} for _ in opened), tuple(shares or [1.0] * len(opened)), None)
+    if asked:
+        found = _fit(args, opened, shares, say)
     members, weights = [], []
-    for each, share, fitted in zip(opened, shares, temperatures):
+    for each, share, temperatures in zip(opened, found.shares, found.temperatures):
         models = each.models() if isinstance(each, Folds) else [each]
-        members += [Adjusted(model, fitted) if fitted else model for model in models]
+        members += [Adjusted(model, temperatures) if temperatures else model for model in models]
         weights += [share / len(models)] * len(models)
-    whole: Any = Ensemble(members, weights, voting=args.voting or "soft")
-    say(
-        f"{len(members)} members, {args.voting or 'soft'} voting, weights {' '.join(f'{w:.3g}' for w in whole.weights)}"
-    )
-    if args.decode:
-        mixed = sum(share * part[at] for share, part, at in zip(_scaled(shares), probs, rows))
-        fit = fit_prior_weights if args.decode == "prior" else fit_weights
-        labels, groups = tables[0][rows[0]], known[0].photos[rows[0]].groups()
-        table = nested_gain(mixed, labels, groups, heads, fit)
-        found = table[(table.arm == "fitted") & (table.metric == "macro_f1")]
-        gain = found[["difference", "low", "high"]].to_numpy(float)[0]
-        say(
-            f"decoding by {args.decode}: macro-F1 {gain[0]:+.4f} [{gain[1]:+.4f}, {gain[2]:+.4f}] for people that it "
-            "was not fitted on"
-        )
-        whole = Adjusted(whole, weights=fit(mixed, labels, heads).tolist())
+    whole: Any = Ensemble(members, weights, voting=voting)
+    say(f"{len(members)} members, {voting} voting, weights {' '.join(f'{weight:.3g}' for weight in whole.weights)}")
+    if found.weights is not None:
+        whole = Adjusted(whole, weights=found.weights.tolist())
     whole.save(args.output)
 
 
-def _shares(
-    args: argparse.Namespace, probs: Sequence[np.ndarray], labels: Sequence[np.ndarray], heads: Any
-) -> list[float]:
-    """The weight of each MEMBER, given, fitted or equal."""
-    from multihead.voting import fit_vote_weights
+def _fit(
+    args: argparse.Namespace, opened: Sequence[Any], shares: list[float] | None, say: Callable[[str], None]
+) -> Fitted:
+    """What is fitted on the out-of-fold answers; says what it does for people that it was not fitted on.
 
+    Raises: ValueError where a member has no such answers, or hard votes cannot use what is fitted.
+    """
+    from multihead.ensemble import Folds, common_rows
+    from multihead.fitting import Wanted, decoding_gain, fit
+    from multihead.nested import nested_calibration
+
+    if args.voting == "hard":
+        flag = "--decode" if args.decode else "--calibrate" if args.calibrate else "--weights fitted"
+        raise ValueError(f"{flag} fits mean probabilities, which --voting hard does not answer with; leave one out")
+    for name, each in zip(args.member, opened):
+        if not isinstance(each, Folds):
+            raise ValueError(f"{name} has no out-of-fold answers to fit on; expected folders of multihead folds only")
+    rows, heads = common_rows(opened), opened[0].photos.heads
+    probs, photos = [each.probs[at] for each, at in zip(opened, rows)], opened[0].photos[rows[0]]
+    labels, groups = photos.labels(), photos.groups()
+    wanted = Wanted(
+        args.calibrate, None if args.weights == ["fitted"] else tuple(shares or [1.0] * len(probs)), args.decode or ""
+    )
+    found = fit(probs, labels, heads, wanted)
+    for name, each, temperatures in zip(args.member, probs, found.temperatures):
+        if temperatures:
+            say(f"{name}: temperatures {', '.join(f'{head} {value:.3f}' for head, value in temperatures.items())}")
+            for row in nested_calibration(each, labels, groups, heads):
+                say(f"  {row['part']}: calibration error {row['ece']:.4f}, for others {row['ece_after']:.4f}")
+    if args.decode:
+        table = decoding_gain(probs, labels, groups, heads, wanted)
+        gained = table[(table.arm == "decoded") & (table.metric == "macro_f1")]
+        gain, low, high = gained[["difference", "low", "high"]].to_numpy(float)[0]
+        text = f"macro-F1 {gain:+.4f} [{low:+.4f}, {high:+.4f}] for people that nothing was fitted on"
+        say(f"decoding by {args.decode}: {text}")
+    return found
+
+
+def _shares(args: argparse.Namespace) -> list[float] | None:
+    """The given weight of each MEMBER, None where they are equal or fitted. Raises: ValueError for other words."""
     count = len(args.member)
-    if not args.weights:
-        return [1.0] * count
-    if args.weights == ["fitted"]:
-        return list(fit_vote_weights(probs, labels[0], heads))
+    if not args.weights or args.weights == ["fitted"]:
+        return None
     try:
         given = [float(text) for text in args.weights]
     except ValueError:
         raise ValueError(f"--weights {' '.join(args.weights)}; expected {count} numbers, or fitted") from None
-    if len(given) != count:
-        raise ValueError(f"--weights {' '.join(args.weights)}; expected {count} numbers, one a MEMBER")
+    if len(given) != count or not all(0 < weight < float("inf") for weight in given):
+        raise ValueError(f"--weights {' '.join(args.weights)}; expected {count} numbers above 0, one a MEMBER")
     return given
-
-
-def _scaled(shares: Sequence[float]) -> list[float]:
-    return [share / sum(shares) for share in shares]
 
 
 def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> None:
@@ -231,31 +235,42 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     for model in models:
         if not isinstance(model, Model):
             raise ValueError(f"a soup averages the weights of models; got {type(model).__name__}: name its members")
+    seen = next((each.photos for each in opened if isinstance(each, Folds)), None)
+
+    def mend(made: Model) -> Model:
+        return made if seen is None else refresh(made, seen, workers=args.workers)
+
     if args.soup == "greedy":
         if not args.data:
             raise ValueError(
                 "--soup greedy chooses members by their score: name photos that none was trained on, --data"
             )
         valid = read_sources(args, args.data, heads=label_heads(models[0]))
-        _check_unseen(opened, valid)
+        for name in args.member:
+            _check_unseen(Path(name), valid)
         score = lambda model: evaluate(model, valid, workers=args.workers).selection[0]  # noqa: E731
-        made, chosen = greedy_soup(models, score)
+        made, chosen = greedy_soup(models, score, mend)
         say(f"greedy soup of models {' '.join(map(str, chosen))} out of {len(models)}")
     else:
-        made = average(models)
+        made = mend(average(models))
         say(f"soup of {len(models)} models")
-    seen = next((each.photos for each in opened if isinstance(each, Folds)), None)
     if seen is not None:
-        made = refresh(made, seen, workers=args.workers)
         say(f"statistics of batch norms measured anew on {len(seen)} photos")
+    else:
+        say("statistics of batch norms are averaged; those of a folder of folds would be measured anew on its photos")
     made.save_pretrained(args.output)
 
 
-def _check_unseen(opened: Sequence[Any], valid: Any) -> None:
-    """Nothing where no member was trained on these people. Raises: LeakError that names them."""
-    from multihead.data import check_disjoint
-    from multihead.ensemble import Folds
+def _check_unseen(member: Path, valid: Photos) -> None:
+    """Nothing where the member, as far as its folder tells, was trained on none of these photos' people.
 
-    for each in opened:
-        if isinstance(each, Folds):
-            check_disjoint(each.photos, valid)
+    Raises: LeakError that names them.
+    """
+    from multihead.data import check_disjoint
+    from multihead.reading import read
+
+    near = [member / "splits.csv", member.parent / "splits.csv", *sorted(member.glob("fold[0-9]*/splits.csv"))]
+    for table in near:
+        if table.is_file():
+            # people are written with their source before them, or are global
+            check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -36,12 +36,13 @@ CHUNK_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to answer for: its name in the table, what to read, and what is known of its face."""
+    """One photo to answer for: its name in the table, what to read, and what is known of its face and person."""
 
     name: str
     source: Any
     box: Box | None = None
     whole: bool = False
+    person: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,9 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     if isinstance(source, Item):
         yield source
     elif isinstance(source, Photos):
-        for path, shown, box, whole in zip(source.paths, source.table.name, source.boxes, source.table.whole):
-            yield Item(shown, Path(path), box_of(box), bool(whole))
+        known = zip(source.paths, source.table.name, source.boxes, source.table.whole, source.people)
+        for path, shown, box, whole, person in known:
+            yield Item(shown, Path(path), box_of(box), bool(whole), person)
     elif isinstance(source, pd.DataFrame):
         yield from _items(read(source, heads=()), name)
     elif isinstance(source, (str, Path)):
@@ -275,8 +277,8 @@ def crop_probs(
         return model.probs(batch, torch.tensor(present, dtype=torch.bool)).cpu().numpy()
 
 
-def person_voted(rows: Sequence[Answer], people: Mapping[str, str], space: Sequence[Head]) -> list[Answer]:
-    """The answers after the photos of each person have voted on gender and age; people: {path: person}.
+def person_voted(rows: Sequence[Answer], space: Sequence[Head]) -> list[Answer]:
+    """The answers after the photos of each person, where the source knew them, have voted on gender and age.
 
     Raises: ValueError where no head of the space is gender or age.
     """
@@ -284,7 +286,7 @@ def person_voted(rows: Sequence[Answer], people: Mapping[str, str], space: Seque
     voted = list(rows)
     if answered:
         probs = np.stack([rows[number].probs for number in answered])  # type: ignore[misc]
-        group = groups([people.get(str(rows[number].item.source), "") for number in answered])
+        group = groups([rows[number].item.person for number in answered])
         for number, each in zip(answered, person_vote(probs, group, space, shared_heads(space))):
             voted[number] = replace(rows[number], probs=each)
     return voted

@@ -109,6 +109,27 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
     return training, valid
 
 
+def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Photos, Photos | None]:
+    """The photos that folds are made of, and those of --extra: the train part of a split column, unless ignored.
+
+    Raises: LeakError where a person or file is in two parts, or an extra photo is of people that are held out.
+    """
+    from multihead.data import check_disjoint
+
+    photos = read_sources(args)
+    extra = read_sources(args, args.extra) if getattr(args, "extra", None) else None
+    if not (photos.table.split != "").any() or args.ignore_split:
+        return photos, extra
+    named = photos.with_columns(split=photos.table.split.replace("", "train")).parts()
+    say("folds of the train part of the split column; --ignore-split takes all")
+    for name, part in named.items():
+        if name != "train" and extra is not None:
+            check_disjoint(extra, part)
+    if "train" not in named:
+        raise ValueError(f"the split column holds {sorted(named)} and no train; --ignore-split takes all photos")
+    return named["train"], extra
+
+
 def chosen_rows(photos: Photos, training: Training) -> Photos:
     """The photos that may train. Raises: ValueError where none is left."""
     from multihead.labels import UNKNOWN

@@ -54,10 +54,13 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
     return made.to(next(first.parameters()).device).eval()
 
 
-def greedy_soup(models: Sequence[Model], score: Callable[[Model], float]) -> tuple[Model, list[int]]:
+def greedy_soup(
+    models: Sequence[Model], score: Callable[[Model], float], mend: Callable[[Model], Model] = lambda model: model
+) -> tuple[Model, list[int]]:
     """(a soup, the numbers of the models in it): the best model, and each next one that does not lower the score.
 
-    score: how good a model is on photos that none of the models was trained on. Source: Wortsman et al. 2022,
+    score: how good a model is on photos that none of the models was trained on. mend: what is done to each soup before
+    it is scored, such as `refresh`. Source: Wortsman et al. 2022,
     algorithm 1.
 
     Raises: ValueError as `average`, or where no model has a score.
@@ -68,10 +71,11 @@ def greedy_soup(models: Sequence[Model], score: Callable[[Model], float]) -> tup
         raise ValueError(f"none of {len(models)} models has a score; give photos with labels that none was trained on")
     chosen, best = [order[0]], found[order[0]]
     for number in order[1:]:
-        tried = score(average([models[each] for each in [*chosen, number]]))
+        tried = score(mend(average([models[each] for each in [*chosen, number]])))
         if tried >= best:
             chosen, best = [*chosen, number], tried
-    return average([models[number] for number in chosen]), sorted(chosen)
+    made = average([models[number] for number in chosen])
+    return (mend(made) if len(chosen) > 1 else made), sorted(chosen)
 
 
 def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int = 0, missing: str = "full") -> Model:

@@ -25,6 +25,7 @@ from multihead.settings import (
     read_sources,
     silent,
     speaker,
+    training_photos,
 )
 
 
@@ -59,11 +60,7 @@ def compare(args: argparse.Namespace) -> int:
         raise ValueError(f"--seed {args.seed} has no meaning for compare; expected --seeds, as in --seeds 0 1 2")
     arms = build_arms(changes(content, args.vary), args.reparse)
     say = speaker(args) if ranks.first() else silent
-    photos = read_sources(args)
-    if (photos.table.split != "").any() and not args.ignore_split:
-        photos = photos.part("train")
-        say("comparing on the train part of the split column; --ignore-split takes all")
-    extra = read_sources(args, args.extra) if args.extra else None
+    photos, extra = training_photos(args, say)
     say(f"{len(arms)} arms, {args.folds} folds, seeds {' '.join(map(str, args.seeds))}: {photos}")
     found = run(
         arms,

@@ -103,7 +103,7 @@ def test_single_folds_anywhere_make_the_same(done, photos, tmp_path):
     assert fit_folds(small, photos, RECIPE, out=out, folds=3, only=[2], say=said.append) is None
     assert said[-1] == "folds 0, 1 are not trained yet; the scores wait for them"
     with pytest.raises(FileNotFoundError, match="is no folder of folds"):
-        open_folds(out)
+        open_folds(tmp_path)
     assert fit_folds(small, photos, RECIPE, out=out, folds=3, only=[0]) is None
     with pytest.raises(FileNotFoundError, match="lacks oof.csv: not all its folds are trained"):
         open_folds(out)
@@ -256,3 +256,29 @@ def test_rows_that_all_answered(done, photos):
 def test_folds_of_other_heads(done):
     with pytest.raises(ValueError, match="oof.csv holds 18 joint classes; the heads have 6"):
         open_folds(done[0], HEADS[:2])
+
+
+def lambda_free():
+    return small()
+
+
+def test_processes_that_cannot_be(photos, tmp_path):
+    with pytest.raises(ValueError, match="processes is 0, under torchrun 1; expected >= 1"):
+        fit_folds(small, photos, RECIPE, out=tmp_path / "out", processes=0)
+    with pytest.raises(ValueError, match="several processes need a model function of a module, not a lambda"):
+        fit_folds(lambda: lambda_free(), photos, RECIPE, out=tmp_path / "out", processes=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_combination_that_was_cut_while_it_was_saved_is_saved_again(photos, tmp_path):
+    fit_folds(three, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
+    (tmp_path / "fold1" / "model" / "ensemble.json").unlink()
+    fit_folds(three, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
+    assert len(open_folds(tmp_path).models()[1].members) == 3
+
+
+def test_one_fold_that_is_not_the_first_is_known_as_folds(photos, tmp_path):
+    fit_folds(small, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2, only=[1])
+    assert is_folds(tmp_path)
+    with pytest.raises(FileNotFoundError, match="lacks oof.csv: not all its folds are trained"):
+        open_folds(tmp_path)

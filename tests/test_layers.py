@@ -13,7 +13,7 @@ LAYERS = (
     "augment masks mixing losses balance optim schedules samplers calibrate pages",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials",
     "data layouts reading boxes points batches checkpoint drawn persons",
-    "evaluation prediction teaching tta sides nested adjusted hiding activation",
+    "evaluation prediction teaching tta sides nested adjusted hiding activation fitting",
     "train",
     "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "flags settings arms workbench records answering panel spaces searching cli __main__",

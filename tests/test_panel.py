@@ -11,6 +11,7 @@ from multihead.adjusted import Adjusted
 from multihead.calibrate import apply_temperatures, fit_temperatures
 from multihead.cli import main
 from multihead.crops import FACE, FULL
+from multihead.data import Photos, write_splits
 from multihead.decoding import fit_prior_weights, fit_weights
 from multihead.ensemble import open_folds
 from multihead.evaluation import evaluate, person_voted
@@ -19,7 +20,7 @@ from multihead.labels import GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
 from multihead.prediction import answers, predict
 from multihead.reading import read
-from multihead.soup import average
+from multihead.soup import average, greedy_soup, refresh
 from multihead.voting import fit_vote_weights, person_vote
 
 FLAGS = ["--model", "test_resnet", "--resize", "32", "24", "--epochs", "1", "-b", "8", "-q"]
@@ -49,7 +50,7 @@ def test_folds_leave_what_repeats_them(folders, people):
     assert {path.name for path in (folders / "a").iterdir()} == {
         "photos.csv", "oof.csv", "scores.csv", "args.yaml", "fold0", "fold1",
     }  # fmt: skip
-    assert main(["folds", "-c", str(folders / "a" / "args.yaml"), "--folds", "2", "-o", str(folders / "a"), "-q"]) == 0
+    assert main(["folds", "-c", str(folders / "a" / "args.yaml"), "-o", str(folders / "a"), "-q"]) == 0
 
 
 def test_the_split_column_keeps_validation_people_out(people, tmp_path, capsys):
@@ -98,7 +99,9 @@ def test_everything_fitted_is_fitted_out_of_fold(folders, photos, tmp_path, caps
     found = probs(tmp_path / "e", photos)
     np.testing.assert_allclose(found, evaluate(by_hand.eval(), photos, workers=0).probs, atol=1e-9)
     told = capsys.readouterr().out
-    assert "temperatures mask " in told and f"decoding by {decode}: macro-F1 " in told and "was not fitted on" in told
+    assert (
+        "temperatures mask " in told and f"decoding by {decode}: macro-F1 " in told and "nothing was fitted on" in told
+    )
     assert "calibration error" in told and "4 members, soft voting" in told
 
 
@@ -112,10 +115,57 @@ def test_a_soup_is_one_model(folders, people, photos, tmp_path, capsys):
     command = ["ensemble", str(folders / "a"), "--soup", "greedy", "-o", str(tmp_path / "g"), "-j", "0"]
     assert main([*command, "--data", str(people / "train")]) == 2
     assert "people are on both sides" in capsys.readouterr().err
-    eval_only = read(people / "train")
-    renamed = eval_only.with_columns(person=[f"other {name}" for name in eval_only.people])
-    assert len(renamed) and main(command) == 2
+    assert main(command) == 2
     assert "name photos that none was trained on, --data" in capsys.readouterr().err
+
+
+def test_a_greedy_soup_takes_members_by_unseen_photos(people, tmp_path, capsys):
+    train, valid = read(people / "train").split(0.4, seed=0)
+    train.write(tmp_path / "train.csv")
+    valid.write(tmp_path / "valid.csv")
+    assert main(["folds", str(tmp_path / "train.csv"), "--folds", "2", "-o", str(tmp_path / "f"), *FLAGS]) == 0
+    command = ["ensemble", str(tmp_path / "f"), "--soup", "greedy", "--data", str(tmp_path / "valid.csv"), "-j", "0"]
+    assert main([*command, "-o", str(tmp_path / "g")]) == 0
+    found = open_folds(tmp_path / "f")
+    models = found.models()
+
+    def score(model):
+        return evaluate(model, valid, workers=0).selection[0]
+
+    by_hand, chosen = greedy_soup(models, score, lambda model: refresh(model, found.photos))
+    assert f"greedy soup of models {' '.join(map(str, chosen))} out of 2" in capsys.readouterr().out
+    made = load(tmp_path / "g")
+    for name, value in made.state_dict().items():
+        torch.testing.assert_close(value, by_hand.state_dict()[name])
+    run = ["ensemble", str(tmp_path / "f" / "fold0"), "--soup", "greedy", "--data", str(tmp_path / "train.csv")]
+    assert main([*run, "-o", str(tmp_path / "h")]) == 2  # the fold's own training people
+    assert "people are on both sides" in capsys.readouterr().err
+
+
+def test_an_output_that_holds_a_model_is_kept(folders, photos, tmp_path, capsys):
+    out = str(tmp_path / "e")
+    assert main(["ensemble", str(folders / "a"), "-o", out, "-q"]) == 0
+    before = probs(out, photos)
+    for more in ([], ["--soup", "uniform"]):
+        assert main(["ensemble", str(folders / "b"), "-o", out, *more]) == 2
+        assert "holds ensemble.json of another model or run; name another --output" in capsys.readouterr().err
+    np.testing.assert_array_equal(probs(out, photos), before)
+
+
+def test_people_held_out_by_the_split_are_never_trained_on(people, tmp_path, capsys):
+    train, valid = read(people / "train").split(0.3, seed=0)
+    write_splits(tmp_path / "s.csv", {"train": train, "val": valid})
+    table = pd.read_csv(tmp_path / "s.csv", dtype=str)
+    table.loc[table.index[-1], "split"] = "train"  # one photo of a person that validates
+    table.to_csv(tmp_path / "torn.csv", index=False)
+    for verb, vary in (("folds", []), ("compare", ["--vary", "smoothing=0,0.1"])):
+        end = ["--folds", "2", "-o", str(tmp_path / "o"), *FLAGS, *vary]
+        code = main([verb, str(tmp_path / "torn.csv"), *end])
+        assert code == 2 and "1 people are on both sides" in capsys.readouterr().err
+        valid.write(tmp_path / "more.csv")
+        assert main([verb, str(tmp_path / "s.csv"), "--extra", str(tmp_path / "more.csv"), *end]) == 2
+        assert "people are on both sides" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_an_ensemble_fills_in_a_submission(folders, people, tmp_path):
@@ -136,9 +186,12 @@ def test_folds_are_not_opened_as_one_model(folders, people, capsys):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--weights", "1", "2", "3"], "--weights 1 2 3; expected 2 numbers, one a MEMBER"),
+        (["--weights", "1", "2", "3"], "--weights 1 2 3; expected 2 numbers above 0, one a MEMBER"),
         (["--weights", "one", "two"], "--weights one two; expected 2 numbers, or fitted"),
         (["--soup", "uniform", "--voting", "hard"], "--voting has no meaning for --soup"),
+        (["--voting", "hard", "--decode", "prior"], "--decode fits mean probabilities, which --voting hard does not"),
+        (["--voting", "hard", "--weights", "fitted"], "--weights fitted fits mean probabilities"),
+        (["--weights", "0", "1"], "expected 2 numbers above 0"),
         (["--voting", "loud"], "loud"),
     ],
 )
@@ -220,10 +273,27 @@ def test_evaluate_and_predict_let_a_persons_photos_vote(folders, people, tmp_pat
     assert (genders.nunique() == 1).all() and not (marginals(before.probs, HEADS)["gender"].argmax(1) == 0).all()
 
 
+def test_faces_of_one_photo_vote_with_their_own_person(people, tmp_path):
+    photos = read(people / "train")
+    first, second = photos[:7], photos[7:14]
+    box = [{"x0": 10.0, "y0": 10.0, "x1": 60.0, "y1": 70.0}, {"x0": 80.0, "y0": 90.0, "x1": 160.0, "y1": 180.0}]
+    rows = [photos[:1].with_columns(**box[0]), photos[:1].with_columns(**box[1], person=second.people[0])]
+    both = Photos(pd.concat([row.table for row in [*rows, first[1:], second]], ignore_index=True), photos.heads)
+    model = Model("test_resnet", [head.on(FACE.resized(32)) for head in HEADS]).eval()
+    found = list(answers(model, both))
+    voted = prediction.person_voted(found, model.space)
+    plain = np.stack([row.probs for row in found])
+    groups = np.array([0] + [1] + [0] * 6 + [1] * 7)
+    np.testing.assert_allclose(np.stack([row.probs for row in voted]), person_vote(plain, groups, HEADS))
+
+
 def test_a_vote_needs_people(folders, people, tmp_path, capsys):
     folder, eval_photos = str(folders / "a" / "fold0"), str(people / "eval" / "images")
     assert main(["predict", folder, eval_photos, "--person-vote", "-q"]) == 2
     assert "--person-vote needs photos whose people are known" in capsys.readouterr().err
+    for more in (["--faces", "all"], ["--draw", str(tmp_path / "d")]):
+        assert main(["predict", folder, str(people / "train"), "--person-vote", "-q", *more]) == 2
+        assert f"{' '.join(more[: 2 if more[0] == '--faces' else 1])} and --person-vote" in capsys.readouterr().err
     photos = read(people / "train")[:7]
     photos.with_columns(person="").write(tmp_path / "t.csv")
     assert main(["evaluate", folder, str(tmp_path / "t.csv"), "--person-vote", "-q"]) == 2

@@ -211,11 +211,16 @@ def _try(cell: Cell, work: Callable[[Cell], None]) -> bool:
 
 
 def train_cell(
-    arm: Arm, cell: Cell, sides: tuple[Photos, Photos], extra: Photos | None, loading: Mapping[str, Any]
+    arm: Arm,
+    cell: Cell,
+    sides: tuple[Photos, Photos],
+    extra: Photos | None,
+    loading: Mapping[str, Any],
+    each: Callable[[Mapping[str, Any]], None] = lambda row: None,
 ) -> None:
     """Train and score one cell unless it is done: an arm on a fold's sides of `deal`, with `extra` photos to train on.
 
-    loading: how `train.prepare` reads the photos (workers, decoded).
+    loading: how `train.prepare` reads the photos (workers, decoded). each: told the row of every epoch.
 
     Raises: ValueError where the folder holds another run, or a photo to score cannot be read.
     """
@@ -236,8 +241,8 @@ def train_cell(
             run = prepare(model, train, valid, arm.settled(cell.seed), out=folder, resume=True, **loading)
             if run.valid is None or not len(run.valid.rows):
                 raise ValueError(f"fold {cell.fold}: none of {len(valid)} photos to score can be read")
-            for _ in run.epochs(False):
-                pass
+            for row in run.epochs(False):
+                each(row)
             runs.append(run)
         if ranks.first():
             _keep(cell, runs)
@@ -263,11 +268,18 @@ def _claim(cell: Cell, identity: Mapping[str, object]) -> None:
         old = json.loads(marker.read_text())
         changed = [key for key in old if old[key] != identity.get(key)]
         if changed:
-            raise ValueError(
-                f"{cell.folder} holds arm {cell.arm!r} with another {', '.join(changed)}; name the arm or the output "
-                "folder anew"
-            )
+            what = f"holds arm {cell.arm!r}" if cell.arm else "was trained"
+            anew = "the arm or the output folder anew" if cell.arm else "another output folder"
+            told = _changes(old, identity) if "recipe" in changed else ""
+            raise ValueError(f"{cell.folder} {what} with another {', '.join(changed)}{told}; name {anew}")
     write_text(marker, json.dumps(identity, indent=2))
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """What differs between the recipes, as " (epochs: 2, now 3)"."""
+    before, now = old["recipe"], new["recipe"]
+    found = [f"{key}: {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
+    return f" ({'; '.join(found)})"
 
 
 def _keep(cell: Cell, runs: Sequence[Any]) -> None:

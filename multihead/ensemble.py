@@ -11,8 +11,8 @@ import json
 import math
 import multiprocessing
 import pickle
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,7 @@ from multihead.data import Photos, check_not_pseudo
 from multihead.files import write_text
 from multihead.joined import Member, combine, load
 from multihead.labels import HEADS, UNKNOWN, Head, size
-from multihead.logs import write_rows
+from multihead.logs import line, write_rows
 from multihead.metrics import score
 from multihead.reading import read
 from multihead.recipe import Recipe
@@ -79,6 +79,7 @@ def fit_folds(
     cannot be read, a recipe with patience, or an `out` that holds other folds; LeakError for labels of a model, and for
     a column of folds that share a person or file, naming them.
     """
+    recipe = replace(recipe, select="last")  # the best would be chosen on the rows that it answers for
     arm, out = Arm(model, recipe, rows, about=about or {}), Path(out)
     _check_processes(arm, processes)
     check_not_pseudo(photos, "out-of-fold")
@@ -88,12 +89,13 @@ def fit_folds(
     chosen = _chosen(only, folds)
     ranks.start()
     claim_parts(photos, parts, out)
-    cells = [Cell("folds", fold, recipe.seed, out / f"fold{fold}", kept=True) for fold in range(folds)]
+    cells = [Cell("", fold, recipe.seed, out / f"fold{fold}", kept=True) for fold in range(folds)]
     wanted = [cells[fold] for fold in chosen]
+    told = _told(cells, say, photos, table)
     if processes > 1:
-        _in_processes(processes, wanted, (arm, parts, extra, workers), say, photos, table)
+        _in_processes(processes, wanted, (arm, parts, extra, workers), told)
     else:
-        _work(wanted, (arm, parts, extra, workers), _told(cells, say, photos, table))
+        _work(wanted, (arm, parts, extra, workers), told, say)
     if not all(cell.done for cell in cells):
         left = [cell.fold for cell in cells if not cell.done]
         say(f"folds {', '.join(map(str, left))} are not trained yet; the scores wait for them")
@@ -188,12 +190,17 @@ def _chosen(only: Sequence[int] | None, folds: int) -> list[int]:
     return chosen
 
 
-def _work(cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], None]) -> None:
+def _work(
+    cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], None], say: Callable[[str], None]
+) -> None:
     arm, parts, extra, workers = job
     loading: dict[str, Any] = {"workers": workers, "decoded": {}}
 
     def train(cell: Cell) -> None:
-        train_cell(arm, cell, parts[cell.fold], extra, loading)
+        def each(row: Mapping[str, Any]) -> None:
+            say(f"fold {cell.fold}, {line(row)}")
+
+        train_cell(arm, cell, parts[cell.fold], extra, loading, each)
         whole = cell.folder / "model"
         members = sorted(cell.folder.glob("part*"))
         if members and not (whole / "ensemble.json").is_file() and ranks.first():  # several models answer together
@@ -205,28 +212,28 @@ def _work(cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], No
 def _told(
     cells: Sequence[Cell], say: Callable[[str], None], photos: Photos, table: Sequence[Head]
 ) -> Callable[[Cell], None]:
+    before = {cell for cell in cells if cell.done}
+
     def told(cell: Cell) -> None:
         row = score_row(cell, photos, table)
-        done = sum(one.done for one in cells)
-        say(f"fold {cell.fold}: macro-F1 {row['macro_f1']:.4f} on {row['n']} photos ({done} of {len(cells)} done)")
+        done = "done before" if cell in before else f"{sum(one.done for one in cells)} of {len(cells)} done"
+        say(f"fold {cell.fold}: macro-F1 {row['macro_f1']:.4f} on {row['n']} photos ({done})")
 
     return told
 
 
-def _in_processes(
-    count: int, cells: Sequence[Cell], job: tuple[Any, ...], say: Callable[[str], None], photos: Photos, table: Any
-) -> None:
+def _in_processes(count: int, cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], None]) -> None:
     """The cells in several processes, each with its share of the threads."""
     import torch
 
     threads = max(1, torch.get_num_threads() // count)
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(count, context, _quieten, (threads,)) as pool:
-        working = {pool.submit(_work, [cell], job, _nothing): cell for cell in cells}
+        working = {pool.submit(_work, [cell], job, _nothing, _nothing): cell for cell in cells}
         try:
             for finished in concurrent.futures.as_completed(working):
                 finished.result()
-                _told(cells, say, photos, table)(working[finished])
+                told(working[finished])
         except BaseException:  # an interruption, or a fold that cannot be trained: what waits is not begun
             pool.shutdown(wait=True, cancel_futures=True)
             raise
@@ -238,7 +245,7 @@ def _quieten(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _nothing(cell: Cell) -> None:
+def _nothing(_: object) -> None:
     """Tell nothing: the first process does."""
 
 

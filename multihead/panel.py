@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ from multihead.settings import (
 from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from multihead.data import Photos
     from multihead.fitting import Fitted
 
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
 
 def folds(args: argparse.Namespace) -> int:
-    """Train a model a fold, people whole; score every photo by the model that did not see it; goes on if repeated."""
+    """Train a model a fold (its last epoch), people whole; score every photo by the one that did not see it."""
     need_data(args)
     import yaml
 
@@ -64,16 +67,29 @@ def folds(args: argparse.Namespace) -> int:
         say=say,
     )
     if ranks.first() and not (out / "args.yaml").exists():
-        settings = flags.effective(Network, network) | flags.effective(Recipe, recipe)
+        settings = flags.effective(Network, network) | flags.effective(Recipe, replace(recipe, select="last"))
         settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
         own = {"folds": args.folds, "extra": args.extra, "ignore_split": args.ignore_split}
         own |= {"fold_column": args.fold_column} if args.fold_column else {}
         settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}
         write_text(out / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     if found is not None:
-        say(found.to_string(index=False, float_format="%.4f"))
+        say(_table(found))
         say(f"wrote {out}: photos.csv, oof.csv, scores.csv and a run folder a fold")
     return 0
+
+
+def _table(found: pd.DataFrame) -> str:
+    """The scores of folds, each with its interval, as text."""
+    import pandas as pd
+
+    metrics = [name.removesuffix("_low") for name in found.columns if name.endswith("_low")]
+    shown: dict[str, Any] = {"": found.part, "photos": found.photos, "all known": found.n, "people": found.people}
+    for name in metrics:
+        rows = found[[name, f"{name}_low", f"{name}_high"]].astype(float).to_numpy()
+        title = "18 classes" if name == "macro_f1" else name.removesuffix("_f1")
+        shown[title] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in rows]
+    return pd.DataFrame(shown).to_string(index=False)
 
 
 def build_model_on(network: Network, place: str) -> Any:
@@ -132,17 +148,28 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `multihead ensemble`."""
     parser.add_argument("member", nargs="+", metavar="MEMBER", help="folders of folds, runs, models or ensembles")
     parser.add_argument("-o", "--output", default="runs/ensemble", help="folder to write (default runs/ensemble)")
-    parser.add_argument("--voting", type=flags.one_of(["soft", "hard"]), help="soft (default) or hard")
     parser.add_argument(
-        "--weights", nargs="+", metavar="W", help="a number a MEMBER, or fitted: on out-of-fold answers (default equal)"
+        "--voting",
+        type=flags.one_of(["soft", "hard"]),
+        metavar="{soft,hard}",
+        help="mean probabilities or counted answers",
+    )
+    parser.add_argument(
+        "--weights", nargs="+", metavar="W", help="a number a MEMBER (its folds share it), or fitted (default equal)"
     )
     parser.add_argument("--calibrate", action="store_true", help="temperatures fitted on out-of-fold answers")
     parser.add_argument(
         "--decode",
         type=flags.one_of(["prior", "weights"]),
-        help="for macro-F1: class weights from the prior or fitted, on out-of-fold answers",
+        metavar="{prior,weights}",
+        help="answer for macro-F1: class weights from the prior, or fitted one by one, on out-of-fold answers",
     )
-    parser.add_argument("--soup", type=flags.one_of(["uniform", "greedy"]), help="average the weights: one model")
+    parser.add_argument(
+        "--soup",
+        type=flags.one_of(["uniform", "greedy"]),
+        metavar="{uniform,greedy}",
+        help="average the weights: one model",
+    )
     parser.add_argument("--data", nargs="+", default=[], help="labelled photos that choose a greedy soup's members")
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
     flags.add_flags(parser, Sources, "photos")
@@ -159,7 +186,8 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     found = Fitted(tuple({} for _ in opened), tuple(shares or [1.0] * len(opened)), None)
     if asked:
         found = _fit(args, opened, shares, say)
-    members, weights = [], []
+    members: list[Any] = []
+    weights: list[float] = []
     for each, share, temperatures in zip(opened, found.shares, found.temperatures):
         models = each.models() if isinstance(each, Folds) else [each]
         members += [Adjusted(model, temperatures) if temperatures else model for model in models]
@@ -169,6 +197,7 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     if found.weights is not None:
         whole = Adjusted(whole, weights=found.weights.tolist())
     whole.save(args.output)
+    _keep_trained(args.member, Path(args.output))
 
 
 def _fit(
@@ -185,6 +214,11 @@ def _fit(
     if args.voting == "hard":
         flag = "--decode" if args.decode else "--calibrate" if args.calibrate else "--weights fitted"
         raise ValueError(f"{flag} fits mean probabilities, which --voting hard does not answer with; leave one out")
+    if args.weights == ["fitted"] and len(opened) == 1:
+        raise ValueError(
+            "--weights fitted weighs several MEMBERs against each other; the folds of one answered unlike photos and "
+            "weigh the same: leave it out"
+        )
     for name, each in zip(args.member, opened):
         if not isinstance(each, Folds):
             raise ValueError(f"{name} has no out-of-fold answers to fit on; expected folders of multihead folds only")
@@ -198,8 +232,9 @@ def _fit(
     for name, each, temperatures in zip(args.member, probs, found.temperatures):
         if temperatures:
             say(f"{name}: temperatures {', '.join(f'{head} {value:.3f}' for head, value in temperatures.items())}")
+            say("  expected calibration error before and after, of people that were not fitted on:")
             for row in nested_calibration(each, labels, groups, heads):
-                say(f"  {row['part']}: calibration error {row['ece']:.4f}, for others {row['ece_after']:.4f}")
+                say(f"  {row['part']:8} {row['ece']:.4f} -> {row['ece_after']:.4f}{_doubt(row, temperatures)}")
     if args.decode:
         table = decoding_gain(probs, labels, groups, heads, wanted)
         gained = table[(table.arm == "decoded") & (table.metric == "macro_f1")]
@@ -207,6 +242,17 @@ def _fit(
         text = f"macro-F1 {gain:+.4f} [{low:+.4f}, {high:+.4f}] for people that nothing was fitted on"
         say(f"decoding by {args.decode}: {text}")
     return found
+
+
+def _doubt(row: Mapping[str, Any], temperatures: Mapping[str, float]) -> str:
+    """What speaks against the temperature of a row of `nested_calibration`, "" where nothing does."""
+    from multihead.calibrate import COLDEST, HOTTEST
+
+    worse = ", worse than without" if row["ece_after"] > row["ece"] else ""
+    bounds = (COLDEST, HOTTEST)
+    found = temperatures.get(str(row["part"]))
+    at = found is not None and min(abs(found / bound - 1) for bound in bounds) < 0.01
+    return worse + (", its temperature is at the bound: the head tells nothing, or is never wrong here" if at else "")
 
 
 def _shares(args: argparse.Namespace) -> list[float] | None:
@@ -259,6 +305,7 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     else:
         say("statistics of batch norms are averaged; those of a folder of folds would be measured anew on its photos")
     made.save_pretrained(args.output)
+    _keep_trained(args.member, Path(args.output))
 
 
 def _check_unseen(member: Path, valid: Photos) -> None:
@@ -269,8 +316,29 @@ def _check_unseen(member: Path, valid: Photos) -> None:
     from multihead.data import check_disjoint
     from multihead.reading import read
 
+    for table in _splits(member):
+        # people are written with their source before them, or are global
+        check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid)
+
+
+def _splits(member: Path) -> list[Path]:
+    """The tables that say which photos trained a member."""
     near = [member / "splits.csv", member.parent / "splits.csv", *sorted(member.glob("fold[0-9]*/splits.csv"))]
-    for table in near:
-        if table.is_file():
-            # people are written with their source before them, or are global
-            check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid)
+    return [table for table in near if table.is_file()]
+
+
+def _keep_trained(members: Sequence[str], out: Path) -> None:
+    """Write out/splits.csv, all photos that trained a member, for `evaluate` to warn of."""
+    import pandas as pd
+
+    from multihead.files import write_text
+
+    tables = [
+        pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        for member in members
+        for path in _splits(Path(member))
+    ]
+    if tables:
+        table = pd.concat(tables, ignore_index=True)
+        trained = table[table.split == "train"].drop_duplicates("path")
+        write_text(out / "splits.csv", trained.to_csv(index=False))

@@ -5,8 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
-from multihead import prediction
+from multihead import panel, prediction
 from multihead.adjusted import Adjusted
 from multihead.calibrate import apply_temperatures, fit_temperatures
 from multihead.cli import main
@@ -50,6 +51,7 @@ def test_folds_leave_what_repeats_them(folders, people):
     assert {path.name for path in (folders / "a").iterdir()} == {
         "photos.csv", "oof.csv", "scores.csv", "args.yaml", "fold0", "fold1",
     }  # fmt: skip
+    assert yaml.safe_load((folders / "a" / "args.yaml").read_text())["select"] == "last"
     assert main(["folds", "-c", str(folders / "a" / "args.yaml"), "-o", str(folders / "a"), "-q"]) == 0
 
 
@@ -102,7 +104,25 @@ def test_everything_fitted_is_fitted_out_of_fold(folders, photos, tmp_path, caps
     assert (
         "temperatures mask " in told and f"decoding by {decode}: macro-F1 " in told and "nothing was fitted on" in told
     )
-    assert "calibration error" in told and "4 members, soft voting" in told
+    assert "expected calibration error before and after" in told and "4 members, soft voting" in told
+
+
+def test_scoring_an_ensemble_on_its_own_training_photos_is_told(folders, people, tmp_path, capsys):
+    out = str(tmp_path / "e")
+    assert main(["ensemble", str(folders / "a"), str(folders / "b" / "fold1"), "-o", out, "-q"]) == 0
+    assert main(["evaluate", out, str(people / "train"), "-q", "--json"]) == 0
+    assert "84 of these 84 photos trained this model, so the scores flatter it" in capsys.readouterr().err
+
+
+def test_one_folder_of_folds_cannot_be_weighed(folders, tmp_path, capsys):
+    assert main(["ensemble", str(folders / "a"), "--weights", "fitted", "-o", str(tmp_path / "e")]) == 2
+    assert "weighs several MEMBERs against each other" in capsys.readouterr().err
+
+
+def test_a_doubtful_temperature_is_told():
+    row = {"part": "age", "ece": 0.1, "ece_after": 0.2}
+    assert panel._doubt(row, {"age": 20.0}).startswith(", worse than without, its temperature is at the bound")
+    assert panel._doubt(row | {"ece_after": 0.05}, {"age": 1.5}) == ""
 
 
 def test_a_soup_is_one_model(folders, people, photos, tmp_path, capsys):

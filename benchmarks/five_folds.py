@@ -86,6 +86,9 @@ def report(args, valid, train):
         "calibration validation": {
             name: calibration_errors(each, valid.labels(), mh.HEADS) for name, each in calibrated.items()
         },
+        "calibration validation, ensemble, nested": nested_calibration(
+            probs["ensemble"][0], valid.labels(), valid.groups(), mh.HEADS
+        ),
         "prior correction out of fold, nested": gain[gain.arm == "fitted"].to_dict("records"),
         "cost": costs(models, soup, valid, args.rounds),
     }

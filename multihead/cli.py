@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead import answering, flags, panel, records, searching, workbench
+from multihead import answering, flags, folding, panel, records, searching, workbench
 from multihead.recipe import Recipe
 from multihead.settings import (
     Network,
@@ -274,7 +274,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "train": (train, _train_arguments),
     "evaluate": (answering.evaluate, answering.evaluate_arguments),
     "predict": (answering.predict, answering.predict_arguments),
-    "folds": (panel.folds, panel.folds_arguments),
+    "folds": (folding.folds, folding.folds_arguments),
     "ensemble": (panel.ensemble, panel.ensemble_arguments),
     "compare": (workbench.compare, workbench.compare_arguments),
     "tune": (searching.tune, searching.tune_arguments),

@@ -1,119 +1,18 @@
-"""The verbs of many models that answer together: folds trains one a fold, ensemble lets them vote."""
+"""The verb ensemble: models, runs and folds as one model, by a vote or by the mean of their weights."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.recipe import Recipe
-from multihead.settings import (
-    Network,
-    Sources,
-    Training,
-    build_model,
-    build_recipe,
-    device,
-    read_sources,
-    silent,
-    speaker,
-    training_photos,
-)
-from multihead.workbench import add_training_flags, need_data
+from multihead.settings import Sources, read_sources, speaker
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from multihead.data import Photos
     from multihead.fitting import Fitted
-
-
-# ---- folds
-
-
-def folds(args: argparse.Namespace) -> int:
-    """Train a model a fold (its last epoch), people whole; score every photo by the one that did not see it."""
-    need_data(args)
-    import yaml
-
-    from multihead import ranks
-    from multihead.ensemble import fit_folds
-    from multihead.files import write_text
-
-    values, out = vars(args), Path(args.output)
-    network, rows, recipe = flags.build(Network, values), flags.build(Training, values), build_recipe(values)
-    ranks.start()
-    say = speaker(args) if ranks.first() else silent
-    photos, extra = training_photos(args, say)
-    say(f"{photos} in {f'the folds of column {args.fold_column}' if args.fold_column else f'{args.folds} folds'}")
-    make = functools.partial(build_model_on, network, args.device)
-    found = fit_folds(
-        make,
-        photos,
-        recipe,
-        out=out,
-        folds=args.folds,
-        column=args.fold_column,
-        only=args.fold,
-        extra=extra,
-        rows=rows.rows,
-        about=flags.effective(Network, network),
-        processes=args.processes,
-        workers=args.workers,
-        say=say,
-    )
-    if ranks.first() and not (out / "args.yaml").exists():
-        settings = flags.effective(Network, network) | flags.effective(Recipe, replace(recipe, select="last"))
-        settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
-        own = {"folds": args.folds, "extra": args.extra, "ignore_split": args.ignore_split}
-        own |= {"fold_column": args.fold_column} if args.fold_column else {}
-        settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}
-        write_text(out / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
-    if found is not None:
-        say(_table(found))
-        say(f"wrote {out}: photos.csv, oof.csv, scores.csv and a run folder a fold")
-    return 0
-
-
-def _table(found: pd.DataFrame) -> str:
-    """The scores of folds, each with its interval, as text."""
-    import pandas as pd
-
-    metrics = [name.removesuffix("_low") for name in found.columns if name.endswith("_low")]
-    shown: dict[str, Any] = {"": found.part, "photos": found.photos, "all known": found.n, "people": found.people}
-    for name in metrics:
-        rows = found[[name, f"{name}_low", f"{name}_high"]].astype(float).to_numpy()
-        title = "18 classes" if name == "macro_f1" else name.removesuffix("_f1")
-        shown[title] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in rows]
-    return pd.DataFrame(shown).to_string(index=False)
-
-
-def build_model_on(network: Network, place: str) -> Any:
-    """The model of the flags on a device."""
-    return build_model(network, silent).to(device(place))
-
-
-def folds_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `multihead folds`."""
-    parser.add_argument("-o", "--output", default="runs/folds", help="folder (default runs/folds)")
-    parser.add_argument("--folds", type=int, default=5, help="parts by person (default 5)")
-    parser.add_argument(
-        "--fold-column", metavar="COLUMN", help="column of the table that names each row's fold instead"
-    )
-    parser.add_argument("--fold", type=int, nargs="+", help="only these folds now, from 0; others elsewhere or later")
-    parser.add_argument("--processes", type=int, default=1, help="folds trained at a time (default 1)")
-    parser.add_argument("--extra", nargs="+", default=[], help="more folders or tables, for training only")
-    parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
-    parser.add_argument("-j", "--workers", type=int, default=0, help="loader processes of a fold (default 0)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-    add_training_flags(parser)
-
-
-# ---- ensemble
 
 
 def ensemble(args: argparse.Namespace) -> int:
@@ -157,7 +56,11 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", nargs="+", metavar="W", help="a number a MEMBER (its folds share it), or fitted (default equal)"
     )
-    parser.add_argument("--calibrate", action="store_true", help="temperatures fitted on out-of-fold answers")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="a temperature a head: of each member, out of fold, or with --data of the vote itself",
+    )
     parser.add_argument(
         "--decode",
         type=flags.one_of(["prior", "weights"]),
@@ -170,7 +73,12 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="{uniform,greedy}",
         help="average the weights: one model",
     )
-    parser.add_argument("--data", nargs="+", default=[], help="labelled photos that choose a greedy soup's members")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=[],
+        help="labelled photos that trained no member: for a greedy soup, or to calibrate the vote itself",
+    )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
     flags.add_flags(parser, Sources, "photos")
 
@@ -181,7 +89,8 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     from multihead.fitting import Fitted
     from multihead.joined import Ensemble
 
-    asked = args.calibrate or args.decode or args.weights == ["fitted"]
+    pooled = bool(args.calibrate and args.data)  # temperatures of the vote itself
+    asked = args.calibrate and not pooled or args.decode or args.weights == ["fitted"]
     shares, voting = _shares(args), args.voting or "soft"
     found = Fitted(tuple({} for _ in opened), tuple(shares or [1.0] * len(opened)), None)
     if asked:
@@ -194,6 +103,8 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
         weights += [share / len(models)] * len(models)
     whole: Any = Ensemble(members, weights, voting=voting)
     say(f"{len(members)} members, {voting} voting, weights {' '.join(f'{weight:.3g}' for weight in whole.weights)}")
+    if pooled:
+        whole = Adjusted(whole, _pooled_temperatures(args, whole, say))
     if found.weights is not None:
         whole = Adjusted(whole, weights=found.weights.tolist())
     whole.save(args.output)
@@ -226,15 +137,19 @@ def _fit(
     probs, photos = [each.probs[at] for each, at in zip(opened, rows)], opened[0].photos[rows[0]]
     labels, groups = photos.labels(), photos.groups()
     wanted = Wanted(
-        args.calibrate, None if args.weights == ["fitted"] else tuple(shares or [1.0] * len(probs)), args.decode or ""
+        args.calibrate and not args.data,
+        None if args.weights == ["fitted"] else tuple(shares or [1.0] * len(probs)),
+        args.decode or "",
     )
     found = fit(probs, labels, heads, wanted)
     for name, each, temperatures in zip(args.member, probs, found.temperatures):
         if temperatures:
-            say(f"{name}: temperatures {', '.join(f'{head} {value:.3f}' for head, value in temperatures.items())}")
-            say("  expected calibration error before and after, of people that were not fitted on:")
-            for row in nested_calibration(each, labels, groups, heads):
-                say(f"  {row['part']:8} {row['ece']:.4f} -> {row['ece_after']:.4f}{_doubt(row, temperatures)}")
+            _tell(name, temperatures, nested_calibration(each, labels, groups, heads), say)
+    if args.calibrate and not args.data:
+        say(
+            "a mean is less sure than its members: for probabilities of the vote itself, give labelled photos that "
+            "trained no member, as --data"
+        )
     if args.decode:
         table = decoding_gain(probs, labels, groups, heads, wanted)
         gained = table[(table.arm == "decoded") & (table.metric == "macro_f1")]
@@ -242,6 +157,33 @@ def _fit(
         text = f"macro-F1 {gain:+.4f} [{low:+.4f}, {high:+.4f}] for people that nothing was fitted on"
         say(f"decoding by {args.decode}: {text}")
     return found
+
+
+def _pooled_temperatures(args: argparse.Namespace, whole: Any, say: Callable[[str], None]) -> dict[str, float]:
+    """The temperatures of a vote, fitted on labelled photos that trained none of its members."""
+    from multihead.calibrate import fit_temperatures
+    from multihead.evaluation import evaluate, label_heads
+    from multihead.nested import nested_calibration
+    from multihead.splits import groups
+
+    valid = read_sources(args, args.data, heads=label_heads(whole))
+    for name in args.member:
+        _check_unseen(Path(name), valid)
+    scores = evaluate(whole.eval(), valid, workers=args.workers)
+    found = fit_temperatures(scores.probs, scores.labels, scores.table)
+    people = groups([str(person) for person in scores.slices["person"]])
+    _tell("the vote", found, nested_calibration(scores.probs, scores.labels, people, scores.table), say)
+    return found
+
+
+def _tell(
+    name: str, temperatures: Mapping[str, float], rows: Sequence[Mapping[str, Any]], say: Callable[[str], None]
+) -> None:
+    """Say the temperatures and what they do for people that they were not fitted on."""
+    say(f"{name}: temperatures {', '.join(f'{head} {value:.3f}' for head, value in temperatures.items())}")
+    say("  expected calibration error before and after, of people that were not fitted on:")
+    for row in rows:
+        say(f"  {row['part']:8} {row['ece']:.4f} -> {row['ece_after']:.4f}{_doubt(row, temperatures)}")
 
 
 def _doubt(row: Mapping[str, Any], temperatures: Mapping[str, float]) -> str:

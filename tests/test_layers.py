@@ -16,7 +16,7 @@ LAYERS = (
     "evaluation prediction teaching tta sides nested adjusted hiding activation fitting",
     "train",
     "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
-    "flags settings arms workbench records answering panel spaces searching cli __main__",
+    "flags settings arms workbench records answering folding panel spaces searching cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 FOLDER = Path(multihead.__file__).parent

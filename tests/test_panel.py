@@ -114,6 +114,26 @@ def test_scoring_an_ensemble_on_its_own_training_photos_is_told(folders, people,
     assert "84 of these 84 photos trained this model, so the scores flatter it" in capsys.readouterr().err
 
 
+def test_a_vote_is_calibrated_on_photos_that_trained_no_member(people, tmp_path, capsys):
+    train, valid = read(people / "train").split(0.5, seed=0)
+    train.write(tmp_path / "train.csv")
+    valid.write(tmp_path / "valid.csv")
+    assert main(["folds", str(tmp_path / "train.csv"), "--folds", "2", "-o", str(tmp_path / "f"), *FLAGS]) == 0
+    command = ["ensemble", str(tmp_path / "f"), str(tmp_path / "f" / "fold0"), "--calibrate", "-j", "0", "--data"]
+    assert main([*command, str(tmp_path / "valid.csv"), "-o", str(tmp_path / "e")]) == 0
+    assert "the vote: temperatures mask " in capsys.readouterr().out
+    made, models = load(tmp_path / "e"), open_folds(tmp_path / "f").models()
+    plain = Ensemble([*models, models[0]], [0.25, 0.25, 0.5]).eval()
+    before = evaluate(plain, valid, workers=0)
+    wanted = fit_temperatures(before.probs, valid.labels(), HEADS)
+    assert made.temperatures == pytest.approx(wanted)
+    np.testing.assert_allclose(
+        evaluate(made, valid, workers=0).probs, apply_temperatures(before.probs, wanted, HEADS), atol=1e-6
+    )
+    assert main([*command, str(tmp_path / "train.csv"), "-o", str(tmp_path / "g")]) == 2
+    assert "people are on both sides" in capsys.readouterr().err
+
+
 def test_one_folder_of_folds_cannot_be_weighed(folders, tmp_path, capsys):
     assert main(["ensemble", str(folders / "a"), "--weights", "fitted", "-o", str(tmp_path / "e")]) == 2
     assert "weighs several MEMBERs against each other" in capsys.readouterr().err

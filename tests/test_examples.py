@@ -114,5 +114,5 @@ def test_five_folds(people, capsys, tmp_path):
 def test_soft_voting(people, capsys, tmp_path):
     found = load("soft_voting").main(people / "train", out=tmp_path, folds=2, epochs=1, **TINY)
     assert list(found) == ["heads", "flat", "both"] and all(0 <= f1 <= 1 for f1 in found.values())
-    assert "weights heads 0." in capsys.readouterr().out
+    assert "weights heads " in capsys.readouterr().out
     assert len(mh.load(tmp_path / "ensemble").members) == 4

@@ -133,7 +133,7 @@ def test_compare_takes_the_train_part_and_extra_photos(photos, begun, tmp_path, 
     ]
     with pytest.raises(Reached):
         run(*argv)
-    assert "comparing on the train part of the split column; --ignore-split takes all" in capsys.readouterr().out
+    assert "folds of the train part of the split column; --ignore-split takes all" in capsys.readouterr().out
     with pytest.raises(Reached):
         run(*argv, "--ignore-split")
     assert [set(args[1].table.split) for args, _ in begun] == [{"train"}, {"train", "val", "test"}]

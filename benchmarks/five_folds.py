@@ -29,6 +29,8 @@ from multihead.soup import average, refresh
 
 RESULTS = Path(__file__).parent / "results"
 
+PLACES = ("data", "pretrained_path", "output", "results")  # folders of one machine
+
 
 def main(argv=None):
     args = _arguments(argv)
@@ -40,7 +42,7 @@ def main(argv=None):
     recipe = mh.Recipe(epochs=args.epochs, optim=mh.AdamW(args.lr), augment=mh.Gentle(), val_interval=args.epochs)
     scores = fit_folds(make, train, recipe, out=args.output, folds=args.folds, say=print)
     numbers = {"folds": scores.to_dict("records")} | report(args, valid, train)
-    settings = {name: value for name, value in vars(args).items() if name not in ("data", "pretrained_path", "output")}
+    settings = {name: value for name, value in vars(args).items() if name not in PLACES}
     line = record("five_folds", settings | {"train": len(train), "valid": len(valid)}, numbers)
     print(json.dumps(line))
     return line

@@ -31,6 +31,8 @@ from multihead.settings import device
 RESULTS = Path(__file__).parent / "results" / "heads_vs_flat"
 SLICES = ("mask", "gender")  # heads whose true classes are also scored one by one
 
+PLACES = ("data", "pretrained_path", "output", "results")  # folders of one machine
+
 
 def main(argv=None):
     args = _arguments(argv)
@@ -44,7 +46,7 @@ def main(argv=None):
         return None
     frame = pd.concat(frames, ignore_index=True)
     costs = cost.measure(contenders(args, None, 0.0), pairs=args.pairs)
-    settings = {key: value for key, value in vars(args).items() if key not in ("data", "pretrained_path", "output")}
+    settings = {key: value for key, value in vars(args).items() if key not in PLACES}
     settings |= {"photos": len(photos), "people": len(set(photos.people) - {""})}
     line = record("heads_vs_flat", settings, {"scores": frame.to_dict("records"), "costs": costs})
     text = json.dumps(line).replace("NaN", "null")

@@ -246,7 +246,7 @@ def test_without_a_terminal_there_are_no_control_characters_and_quiet_is_silent(
 @pytest.mark.slow
 def test_interrupted_and_resumed(data, tmp_path):
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    flags = ["train", str(data), *QUICK[:-4], "-b", "4", "-j", "1", "--epochs", "9", "--output", str(tmp_path / "r")]
+    flags = ["train", str(data), *QUICK[:-4], "-b", "4", "-j", "1", "--epochs", "40", "--output", str(tmp_path / "r")]
     command = [sys.executable, "-m", "multihead", *flags]
     child = subprocess.Popen(
         command, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
@@ -259,9 +259,9 @@ def test_interrupted_and_resumed(data, tmp_path):
     assert child.returncode == 130, told
     assert "interrupted; what was written stays" in told and "Traceback" not in told
     done = len(pd.read_csv(tmp_path / "r" / "metrics.csv"))
-    assert done < 9 and not (tmp_path / "r" / "model").exists()
+    assert done < 40 and not (tmp_path / "r" / "model").exists()
     assert run(*flags, "--resume", "-q") == 0
-    assert pd.read_csv(tmp_path / "r" / "metrics.csv").epoch.tolist() == list(range(1, 10))
+    assert pd.read_csv(tmp_path / "r" / "metrics.csv").epoch.tolist() == list(range(1, 41))
     assert run("train", data, *flags[2:-1], tmp_path / "whole", "-q") == 0
     assert (tmp_path / "r/model/model.safetensors").read_bytes() == (
         tmp_path / "whole/model/model.safetensors"

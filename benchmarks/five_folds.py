@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import torch
-from record import record
+from record import photos_under, record
 
 import multihead as mh
 from multihead import paired, plots
@@ -34,9 +34,7 @@ PLACES = ("data", "pretrained_path", "output", "results")  # folders of one mach
 
 def main(argv=None):
     args = _arguments(argv)
-    photos = mh.read(args.data)
-    if args.only_under:
-        photos = photos[photos.table["name"].str.startswith(args.only_under).to_numpy()]
+    photos = photos_under(args.data, args.only_under)
     train, valid = photos.part("train"), photos.part("val")
     make = functools.partial(model, args.model, args.pretrained_path, tuple(args.resize), args.device)
     recipe = mh.Recipe(epochs=args.epochs, optim=mh.AdamW(args.lr), augment=mh.Gentle(), val_interval=args.epochs)

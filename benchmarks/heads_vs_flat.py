@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cost
 import pandas as pd
-from record import record
+from record import photos_under, record
 
 import multihead as mh
 from multihead import crossval, paired, plots
@@ -36,11 +36,9 @@ PLACES = ("data", "pretrained_path", "output", "results")  # folders of one mach
 
 def main(argv=None):
     args = _arguments(argv)
-    photos = mh.read(args.data or _people())
+    photos = photos_under(args.data or _people(), args.only_under)
     if (photos.table.split == "train").any():
         photos = photos.part("train")
-    if args.only_under:
-        photos = photos[photos.table["name"].str.startswith(args.only_under).to_numpy()]
     frames = [_scores(share, photos, args) for share in args.hidden]
     if args.runs_only:
         return None

@@ -26,6 +26,14 @@ def record(name, settings, numbers):
     }
 
 
+def photos_under(data, start):
+    """The photos of a table, those whose path in it starts so."""
+    import multihead as mh
+
+    photos = mh.read(data)
+    return photos[photos.table["name"].str.startswith(start).to_numpy()] if start else photos
+
+
 def _processor():
     try:
         with open("/proc/cpuinfo") as file:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
-from record import record
+from record import photos_under, record
 
 import multihead as mh
 from multihead import paired
@@ -39,9 +39,7 @@ SPACE = {
 def main(argv=None):
     args = _arguments(argv)
     out = Path(args.output)
-    photos = mh.read(args.data)
-    if args.only_under:
-        photos = photos[photos.table["name"].str.startswith(args.only_under).to_numpy()]
+    photos = photos_under(args.data, args.only_under)
     train, valid = photos.part("train"), photos.part("val")
     write_splits(out / "splits.csv", {"train": train, "val": valid})
     fixed = {"model": args.model, "resize": args.resize, "epochs": args.epochs, "epoch_photos": args.epoch_photos}

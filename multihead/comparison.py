@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import paired, plots, ranks
-from multihead.crossval import Arm, Cell, carry_out, claim_parts, deal, pooled, same_space, score_row, train_cell
+from multihead.crossval import Arm, Cell, carry_out, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
+from multihead.dealing import claim_parts, deal
 from multihead.files import write_text
 from multihead.logs import write_rows
 

@@ -23,15 +23,13 @@ from multihead.crossval import (
     Arm,
     Cell,
     carry_out,
-    claim_parts,
-    deal,
-    deal_by,
     heads_of,
     pooled,
     score_row,
     train_cell,
 )
 from multihead.data import Photos, check_not_pseudo
+from multihead.dealing import claim_parts, deal, deal_by
 from multihead.files import write_text
 from multihead.joined import Member, combine, load
 from multihead.labels import HEADS, UNKNOWN, Head, size

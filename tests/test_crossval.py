@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score
 from multihead import crossval
 from multihead.comparison import compare
 from multihead.crops import FULL
-from multihead.crossval import Arm, Cell, carry_out, deal, fold_of
+from multihead.crossval import Arm, Cell, carry_out
+from multihead.dealing import deal, fold_of
 from multihead.evaluation import evaluate
 from multihead.hiding import hide_labels
 from multihead.joined import combine

@@ -13,9 +13,10 @@ import numpy as np
 from multihead.boxes import SEARCH
 from multihead.crops import Box, box_of
 from multihead.data import Photos
+from multihead.decoders import ImageError
 from multihead.faces import Detector, Face, Finder
 from multihead.files import cache_folder
-from multihead.images import ImageError, read_image
+from multihead.images import read_image
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
 

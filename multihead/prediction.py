@@ -18,9 +18,10 @@ import torch
 from multihead.batches import cut_crops
 from multihead.crops import Box, Crop, box_of
 from multihead.data import Photos
+from multihead.decoders import ImageError
 from multihead.evaluation import Classifier, evaluating
 from multihead.faces import Detector, Finder, choose
-from multihead.images import ImageError, image_files, read_image
+from multihead.images import image_files, read_image
 from multihead.labels import Head, marginals, size
 from multihead.reading import read
 from multihead.speed import keep_memory

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from multihead.decoders import ImageError
 from multihead.faces import Detector, Finder, check_which, choose
-from multihead.images import ImageError, read_image
+from multihead.images import read_image
 
 if TYPE_CHECKING:
     import pandas as pd

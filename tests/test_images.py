@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from multihead.images import ImageError, image_files, is_image_name, read_image, write_jpeg
+from multihead.decoders import ImageError
+from multihead.images import image_files, is_image_name, read_image, write_jpeg
 
 
 def picture(height: int = 48, width: int = 64, channels: int = 3) -> np.ndarray:

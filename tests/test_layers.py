@@ -9,7 +9,7 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options labels crops images metrics splits logs speed canvas cells plots event_files event_logs "
+    "files options labels crops decoders images metrics splits logs speed canvas cells plots event_files event_logs "
     "augment masks mixing losses balance optim schedules samplers calibrate pages",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials",
     "data layouts reading boxes points batches checkpoint drawn persons dealing",

@@ -1,0 +1,290 @@
+"""From the bytes of a photo, or pixels of another kind, to upright RGB uint8, whole or at a fraction of the size."""
+
+import io
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFile
+
+REDUCTIONS = (1, 2, 4, 8)  # how much smaller a JPEG's own transform lets it be decoded
+
+_SIGNATURES = (
+    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"GIF8", "GIF"),
+    (0, b"BM", "BMP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftyphei", "HEIC"),
+    (4, b"ftypmif1", "HEIC"),
+)
+
+# The EXIF value -> what turns the stored pixels upright (EXIF 2.3, table 6).
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.rotate(cv2.transpose(image), cv2.ROTATE_180),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+_WARNINGS = threading.Lock()
+
+
+class ImageError(ValueError):
+    """A photo that cannot be read: the message names the file (or says what it was) and what is wrong with it."""
+
+
+class Encoded:
+    """A photo that is decoded when asked, at the size that is needed; made by `multihead.images.open_image`.
+
+    size: (height, width) of the upright photo in full. name: what errors call it.
+    """
+
+    def __init__(self, name: str, size: tuple[int, int], decode: Callable[[int], np.ndarray]) -> None:
+        self.name, self.size = name, size
+        self._decode = decode
+        self._last: tuple[int, np.ndarray] | None = None
+
+    def pixels(self, reduction: int = 1) -> np.ndarray:
+        """RGB uint8 (H, W, 3), upright, of a JPEG decoded at 1/reduction, sides rounded up; other formats know no
+        reduction and come in full. The last decode is kept.
+
+        Raises: ImageError where the photo is damaged; ValueError for a reduction other than 1, 2, 4 or 8.
+        """
+        if reduction not in REDUCTIONS:
+            raise ValueError(f"expected reduction to be one of {REDUCTIONS}, got {reduction!r}")
+        if self._last is None or self._last[0] != reduction:
+            self._last = (reduction, guarded(lambda: self._decode(reduction), self.name))
+        return self._last[1]
+
+
+def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
+    """The photo of a file's bytes; what is no JPEG is decoded here and now.
+
+    Raises: ImageError where it is no image, truncated, damaged or larger than max_pixels.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        return decoded(guarded(lambda: _decode(data, max_pixels), name), name)
+    try:
+        header = _jpeg_header(data)
+        _check_size(header.width, header.height, max_pixels)
+        # Compressed data cannot hold the end marker. Without one the file was cut: older OpenCV and a Pillow told to
+        # accept truncated files would paint the rest grey.
+        if data.rfind(b"\xff\xd9", header.scan) < 0:
+            raise ImageError("truncated JPEG")
+    except (ImageError, struct.error) as error:
+        raise ImageError(f"{name}: {error}") from None
+    lying = _orientation(header.exif) >= 5  # turned by a quarter
+    size = (header.width, header.height) if lying else (header.height, header.width)
+    return Encoded(name, size, lambda reduction: _decode_jpeg(data, header, reduction))
+
+
+def decoded(image: np.ndarray, name: str) -> Encoded:
+    """The photo of RGB pixels (H, W, 3) that are there already."""
+    return Encoded(name, image.shape[:2], lambda reduction: image)
+
+
+def guarded(decode: Callable[[], np.ndarray], name: str) -> np.ndarray:
+    """What decode() gives; hostile files make the decoders raise anything, and all of it becomes an ImageError."""
+    try:
+        return decode()
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ImageError(f"{name}: damaged image ({error or type(error).__name__})") from error
+
+
+def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+    format = next((name for at, mark, name in _SIGNATURES if data.startswith(mark, at)), None)
+    if format == "HEIC":
+        raise ImageError("HEIC is not supported; convert it to JPEG")
+    if format is None:
+        raise ImageError(_not_an_image(data))
+    return _decode_pillow(data, format, max_pixels)
+
+
+def _not_an_image(data: bytes) -> str:
+    if not data:
+        return "empty file"
+    if not any(data[:4096]):
+        return "not an image (only zeros; an unfinished copy?)"
+    head = data[:512]
+    text = all(byte >= 32 or byte in b"\t\r\n\f" for byte in head) and head.isascii()
+    return f"not an image ({'text?' if text else 'unknown format'}), it begins {head[:16]!r}"
+
+
+class _Jpeg(NamedTuple):
+    height: int
+    width: int
+    components: int
+    exif: bytes
+    scan: int  # where the compressed data begins
+
+
+def _jpeg_header(data: bytes) -> _Jpeg:
+    """The frame's size and the EXIF block, by walking the segments (ITU T.81, annex B)."""
+    frame: tuple[int, int, int] | None = None
+    exif, at = b"", 2
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            raise ImageError("damaged JPEG header")
+        marker = data[at + 1]
+        if marker == 0xFF:  # a fill byte
+            at += 1
+            continue
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        if marker == 0xDA and frame:
+            height, width, components = frame
+            return _Jpeg(height, width, components, exif, at)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
+            frame = struct.unpack_from(">HHB", data, at + 5)
+        if marker == 0xE1 and not exif and data.startswith(b"Exif\0\0", at + 4):
+            exif = data[at + 4 : at + 2 + length]
+        at += 2 + length
+    raise ImageError("truncated JPEG")
+
+
+def _decode_jpeg(data: bytes, header: _Jpeg, reduction: int) -> np.ndarray:
+    image = _imdecode(data, reduction) if header.components in (1, 3) else None  # OpenCV gets CMYK and YCCK wrong
+    if image is None:
+        with _silence():
+            image = _pillow_pixels(_pillow_class("JPEG")(io.BytesIO(data)))
+    return _upright(image, _orientation(header.exif))
+
+
+def _imdecode(data: bytes, reduction: int) -> np.ndarray | None:
+    stored = np.frombuffer(data, np.uint8)
+    # IMREAD_REDUCED_GRAYSCALE_2, _4, _8 are 16, 32, 64 alone; with a colour flag they mean the reduced colour image
+    flags = cv2.IMREAD_IGNORE_ORIENTATION | (0 if reduction == 1 else 8 * reduction)
+    if hasattr(cv2, "IMREAD_COLOR_RGB"):
+        return cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB | flags)
+    image = cv2.imdecode(stored, cv2.IMREAD_COLOR | flags)  # opencv < 4.11
+    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _decode_pillow(data: bytes, format: str, max_pixels: int) -> np.ndarray:
+    # The format's own class, not Image.open: that one warns of size by itself and tries formats that run programs.
+    with _silence() if format == "TIFF" else nullcontext():
+        return from_pillow(_pillow_class(format)(io.BytesIO(data)), max_pixels)
+
+
+def _pillow_class(format: str) -> type[ImageFile.ImageFile]:
+    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+    if format == "AVIF":
+        try:
+            from PIL import AvifImagePlugin
+        except ImportError:
+            raise ImageError("AVIF needs pillow >= 11.3; update it or convert the photo to JPEG") from None
+        return AvifImagePlugin.AvifImageFile
+    classes = {
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "PNG": PngImagePlugin.PngImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+        "GIF": GifImagePlugin.GifImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+    }
+    return classes[format]
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warning of corrupt tags; for rare formats only, as warning filters are shared by all threads."""
+    with _WARNINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def from_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
+    _check_size(*image.size, max_pixels)
+    pixels = _pillow_pixels(image)
+    # After loading, as a PNG's EXIF may stand behind the pixels; a TIFF is turned by Pillow and keeps none.
+    return _upright(pixels, _orientation(image.info.get("exif", b"")))
+
+
+def _pillow_pixels(image: Image.Image) -> np.ndarray:
+    image.load()
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        shown = image.convert("RGBA")
+        return np.array(Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB"))
+    if image.mode.startswith("I"):  # I;16, I;16B and I: 16-bit samples, which convert("L") would clip at 255
+        return from_array(np.asarray(image).clip(0, 65535).astype(np.uint16))
+    if image.mode == "F":
+        return from_array(np.asarray(image))
+    return np.array(image.convert("RGB"))
+
+
+def from_array(image: np.ndarray) -> np.ndarray:
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = image[:, :, 0]
+    if image.size == 0 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
+        raise ImageError(f"expected an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {kind(image)}")
+    image = _to_uint8(image)
+    if image.ndim == 2:
+        image = np.repeat(image[:, :, None], 3, axis=2)  # (H, W, 3)
+    if image.shape[2] == 4:
+        return _pillow_pixels(Image.fromarray(np.ascontiguousarray(image), "RGBA"))
+    return np.ascontiguousarray(image)
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return (image >> 8).astype(np.uint8)
+    if image.dtype == bool:
+        return image * np.uint8(255)
+    if image.dtype.kind != "f":
+        raise ImageError(f"expected uint8, uint16, bool or float in 0..1, got {kind(image)}")
+    low, high = image.min(), image.max()
+    if not (low >= -1e-6 and high <= 1 + 1e-6):  # NaN fails both
+        raise ImageError(f"expected floats in 0..1, got {low:g}..{high:g}; divide by 255, or pass uint8")
+    return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
+
+
+def _orientation(exif: bytes) -> int:
+    """The EXIF orientation 1..8, or 1 where the block does not say or is broken."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
+            if tag == 0x0112 and kind == 3:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    return image if orientation == 1 else np.ascontiguousarray(_UPRIGHT[orientation](image))
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise ImageError(f"damaged image: {width}x{height} pixels")
+    if width * height > max_pixels:
+        raise ImageError(f"too large: {width}x{height} is more than {max_pixels} pixels; raise max_pixels to read it")
+
+
+def kind(image: object) -> str:
+    return f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__

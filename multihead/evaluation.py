@@ -17,6 +17,8 @@ from multihead.crops import Crop
 from multihead.data import Photos, check_not_pseudo
 from multihead.labels import HEADS, Head, base, size
 from multihead.metrics import Scores, score
+from multihead.modes import Pins, autocast
+from multihead.prepared import ENOUGH, prepared
 from multihead.speed import keep_memory
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads
@@ -46,11 +48,12 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     missing: str = "full",
-    amp: bool = False,
+    pins: Pins = Pins(),
 ) -> Scores:
     """Scores of the model over all rows of `photos`; faces are searched where a crop needs one.
 
-    A photo that cannot be read is not counted; `Scores.errors` lists it with its reason, `Scores.faceless`
+    The passes are computed as is fastest here (`multihead.choices`), from 32 photos on; pins: what is fixed of that, as
+    Pins("f32"). A photo that cannot be read is not counted; `Scores.errors` lists it with its reason, `Scores.faceless`
     photos without a face.
 
     Raises: ValueError where no photo can be read, or the photos' heads are not the model's; LeakError where a model
@@ -61,7 +64,8 @@ def evaluate(
     located = locate_faces(photos, model.crops, missing=missing)
     photos = located.photos
     held = PhotoSet(photos, model.space, model.crops, memory=0)
-    found, probs, unreadable = answers(model, held, range(len(held)), batch_size=batch_size, workers=workers, amp=amp)
+    ready = prepared(model, batch_size, pins)[0] if len(held) >= ENOUGH else model
+    found, probs, unreadable = answers(ready, held, range(len(held)), batch_size=batch_size, workers=workers)
     if not len(found):
         first = f"; the first: {unreadable[0][1]}" if unreadable else ""
         raise ValueError(f"none of {len(photos)} photos could be scored{first}")
@@ -116,13 +120,13 @@ def answers(
     *,
     batch_size: int = 64,
     workers: int = 0,
-    amp: bool = False,
+    precision: str = "f32",
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
     """(rows that could be read (n,), their joint probabilities (n, K), [(row, reason)] of the others)."""
     device = next(iter(model.parameters())).device  # type: ignore[call-overload]
     batches = loader(photos, in_order(rows, batch_size), workers=workers, pin=device.type == "cuda")
     found, probs, unreadable = [np.empty(0, np.int64)], [np.empty((0, size(model.space)))], []
-    with evaluating(model), torch.inference_mode(), autocast(device, amp):
+    with evaluating(model), torch.inference_mode(), autocast(device, precision):
         for batch in batches:
             unreadable += batch.unreadable
             if len(batch.rows):
@@ -146,8 +150,3 @@ def evaluating(model: Classifier):  # type: ignore[no-untyped-def]
         yield
     finally:
         model.train(before)
-
-
-def autocast(device: torch.device, amp: bool) -> torch.autocast:
-    """bfloat16 autocast on the device, or nothing."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=amp)

@@ -40,7 +40,9 @@ class Recipe:
     keeps the epoch with the best validation score, "last" keeps the last. val_interval: epochs between two
     validations; None is every epoch, with select="last" only the last. patience: stop after so many epochs without a
     better score. missing: what becomes of a photo without a known face when a crop needs one ("full": read the whole
-    photo, "skip", "error"). recovery_interval: optimiser steps between two checkpoints inside an epoch.
+    photo, "skip", "error"). recovery_interval: optimiser steps between two checkpoints inside an epoch. amp,
+    channels_last, torchcompile: how the steps are computed; what is None is chosen by a few timed steps where the run
+    is long enough (`multihead.choices`).
 
     Raises: ValueError that names the field, what it holds and what was expected.
 
@@ -75,8 +77,10 @@ class Recipe:
     grad_accum_steps: int = option(1, "batches a step of the optimiser")
     clip_grad: float | None = option(None, "largest norm of the gradient")
     ema: EMA | None = option(None, "keep a moving average of the weights", "model-ema")
-    amp: bool = option(False, "bfloat16 autocast")
-    channels_last: bool = option(True, "memory format channels_last")
+    amp: bool | None = option(None, "16 bits by autocast (default: what a few timed steps show to be faster)")
+    amp_dtype: str = option("bfloat16", "of --amp: bfloat16, or float16 (on a GPU, with scaled losses)")
+    channels_last: bool | None = option(None, "memory format channels_last (default: timed)")
+    torchcompile: bool | None = option(None, "compile the backbone (default: where a long run repays it)")
     select: str = option("best", "which epoch is kept: best (on the validation rows) or last")
     val_interval: int | None = option(None, "epochs between two validations")
     patience: int | None = option(None, "stop after so many epochs without a better score")
@@ -96,6 +100,7 @@ class Recipe:
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
         choice("recipe", "select", self.select, ("best", "last"))
+        choice("recipe", "amp_dtype", self.amp_dtype, ("bfloat16", "float16"))
         choice("recipe", "missing", self.missing, ("full", "skip", "error"))
         for name in ("distill", "crop_drop"):
             between("recipe", name, getattr(self, name), 0, 1)

@@ -24,3 +24,8 @@ def keep_memory() -> bool:
     settings = ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 1 << 28))
     taken = [mallopt(name, value) for name, value in settings]  # all of them, even after one that is refused
     return all(taken)
+
+
+def kept() -> bool:
+    """Whether `keep_memory` was asked for in this process."""
+    return keep_memory.cache_info().currsize > 0

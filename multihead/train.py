@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
@@ -21,8 +22,9 @@ from multihead import checkpoint, ranks
 from multihead.augment import members, photo_seed
 from multihead.balance import combine, epoch_weights, log_variance
 from multihead.batches import Batch, Shuffled, loader, mask_classes
+from multihead.choices import training_choice
 from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
-from multihead.evaluation import answers, autocast, scores
+from multihead.evaluation import answers, scores
 from multihead.files import write_text
 from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
@@ -31,6 +33,7 @@ from multihead.masks import DrawnMask
 from multihead.metrics import Scores
 from multihead.mixing import mix
 from multihead.model import Model
+from multihead.modes import Mode, Pins, autocast
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
 from multihead.recipe import Recipe
@@ -85,7 +88,6 @@ def prepare(
 
     decoded: a dictionary in which several runs on the same photos share decoded crops.
     """
-    keep_memory()
     ranks.start()
     if valid is not None:
         check_disjoint(train, valid)
@@ -95,14 +97,38 @@ def prepare(
     held_out = {"training": False, "workers": workers, "decoded": decoded}
     ready_valid = None if valid is None else Ready(model.heads, valid, recipe, **held_out)  # type: ignore[arg-type]
     report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
-    run = Run(model, ready, ready_valid, recipe, folder, workers)
-    if resume:
-        run.resume()
-    elif folder is not None and (folder / "checkpoints" / "last.pt").exists():
-        raise FileExistsError(f"{folder} holds a run; pass resume=True (--resume) to go on, or another folder")
+    last = _last(folder, resume)
+    run = Run(
+        model, ready, ready_valid, recipe, folder, workers, Mode.parse(last.get("mode", str(Mode()))) if last else None
+    )
+    if last:
+        run.resume(last)
     if folder is not None and ranks.first():
         write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
     return run
+
+
+def _last(folder: Path | None, resume: bool) -> Mapping[str, Any] | None:
+    """The last checkpoint of a folder whose run goes on; None where it starts.
+
+    Raises: ValueError for a resume without a folder; FileExistsError for a folder that holds a run that is not resumed.
+    """
+    if resume and folder is None:
+        raise ValueError("resume=True needs out=, the folder of the run to go on with")
+    path = None if folder is None else folder / "checkpoints" / "last.pt"
+    if path is None or not path.exists():
+        return None
+    if not resume:
+        raise FileExistsError(f"{folder} holds a run; pass resume=True (--resume) to go on, or another folder")
+    state: Mapping[str, Any] = checkpoint.load(path)
+    return state
+
+
+def pins(recipe: Recipe) -> Pins:
+    """What the recipe decides of how steps are computed."""
+    small = {"bfloat16": "bf16", "float16": "fp16"}[recipe.amp_dtype]
+    precision = None if recipe.amp is None else small if recipe.amp else "f32"
+    return Pins(precision, recipe.channels_last, recipe.torchcompile)
 
 
 def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:
@@ -132,7 +158,14 @@ class Run:
     """One training in progress: the weights, the optimiser, and how far they are."""
 
     def __init__(
-        self, model: Model, train: Ready, valid: Ready | None, recipe: Recipe, folder: Path | None, workers: int
+        self,
+        model: Model,
+        train: Ready,
+        valid: Ready | None,
+        recipe: Recipe,
+        folder: Path | None,
+        workers: int,
+        mode: Mode | None = None,
     ) -> None:
         from timm.utils import ModelEmaV3
 
@@ -149,8 +182,6 @@ class Run:
         self.model, self.train, self.valid, self.recipe, self.folder = model, train, valid, recipe, folder
         self.workers = workers
         self.device = next(model.parameters()).device
-        if recipe.channels_last:
-            model.to(memory_format=torch.channels_last)
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
         names = [head.name for head in model.heads]
         self.targets = target_rows(train.photos, model.heads, recipe)
@@ -159,6 +190,25 @@ class Run:
             head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads
         }
         self.targets = self.targets.to(self.device)
+        self.order = Shuffled(
+            train.rows,
+            recipe.batch_size,
+            accumulate=recipe.grad_accum_steps,
+            seed=recipe.seed,
+            rank=ranks.rank(),
+            world=ranks.world(),
+            weights=draw_weights(train, model.heads, recipe),
+            count=recipe.epoch_photos,
+        )
+        self.mode = mode or self._choose()
+        if self.mode.keep_memory:
+            keep_memory()
+        if self.mode.channels_last:
+            model.to(memory_format=torch.channels_last)
+        if self.mode.compiled:
+            model.backbone.compile()
+        # float16 holds no gradient below 6e-8: losses are scaled up before they go back
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mode.precision == "fp16")
         self.log_variance = log_variance(recipe.balance, names)
         if self.log_variance is not None:
             self.log_variance.data = self.log_variance.data.to(self.device)
@@ -172,16 +222,6 @@ class Run:
         self.backbone = [p for p in model.backbone.parameters() if p.requires_grad]
         self.forward = ranks.parallel(model)
         self.ema = ModelEmaV3(model, recipe.ema.model_ema_decay, use_warmup=True) if recipe.ema else None
-        self.order = Shuffled(
-            train.rows,
-            recipe.batch_size,
-            accumulate=recipe.grad_accum_steps,
-            seed=recipe.seed,
-            rank=ranks.rank(),
-            world=ranks.world(),
-            weights=draw_weights(train, model.heads, recipe),
-            count=recipe.epoch_photos,
-        )
         self.epoch, self.batch = 1, 0  # the next batch of this process
         self.losses: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
@@ -191,6 +231,17 @@ class Run:
         self.kept: dict[str, torch.Tensor] | None = None
         self.last_scores: Scores | None = None
         self.kept_scores: Scores | None = None
+
+    def _choose(self) -> Mode:
+        """The mode of this run's steps, the same on every process; says which, and why, where it was timed."""
+        recipe = self.recipe
+        steps = recipe.epochs * self.order.steps * recipe.grad_accum_steps
+        sizes = {"batch_size": self.order.batch_size, "steps": steps}
+        choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe))
+        choice = ranks.gather(choice)[0]
+        if choice.seconds and ranks.first():
+            print(f"speed: {choice}", file=sys.stderr)
+        return choice.mode
 
     @property
     def scored(self) -> Model:
@@ -277,7 +328,7 @@ class Run:
         if batch.unreadable:
             raise ValueError(f"a photo can no longer be read: {batch.unreadable[0][1]}; put it back and resume")
         place = self.batch * ranks.world() + ranks.rank()  # of this batch among all processes'
-        batch = batch.to(self.device, self.recipe.channels_last)
+        batch = batch.to(self.device, self.mode.channels_last)
         rows = self.targets.batch(batch.rows.to(self.device), batch.drawn)
         images = batch.images
         if self.recipe.mix is not None:
@@ -286,7 +337,7 @@ class Run:
             images, rows = mix(self.recipe.mix, images, batch.present, rows, self.model.heads, **mixed)
         quiet = contextlib.nullcontext() if last or ranks.world() == 1 else self.forward.no_sync()  # type: ignore[operator]
         with quiet, seeded(photo_seed(self.recipe.seed + 1, self.epoch, place), self.device):
-            with autocast(self.device, self.recipe.amp):
+            with autocast(self.device, self.mode.precision):
                 logits = self.forward(images, batch.present)
             each = {name: self.criteria[name](logits[name], rows[name]) for name in logits}
             known = dict(zip(logits, torch.stack([rows[name].sum() > 0 for name in logits]).tolist()))
@@ -296,7 +347,7 @@ class Run:
                     f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; "
                     "lower lr, or set clip_grad"
                 )
-            (loss / self.recipe.grad_accum_steps).backward()
+            self.scaler.scale(loss / self.recipe.grad_accum_steps).backward()
         numbers = torch.stack([loss, *each.values()]).tolist()  # one wait for the device
         self._count({"loss": numbers[0]} | {f"{k}_loss": value for k, value in zip(each, numbers[1:]) if known[k]})
 
@@ -315,8 +366,10 @@ class Run:
         if self.log_variance is not None:
             ranks.average_gradient(self.log_variance)
         if self.recipe.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.ema:
             self.ema.update(self.model, step=(self.epoch - 1) * self.order.steps + step + 1)
@@ -354,7 +407,7 @@ class Run:
         ranks.share_buffers(self.scored)
         mine = ready.rows[ranks.rank() :: ranks.world()]
         workers = 0 if ready.held.kept else self.workers  # what is in memory is not worth a process
-        found, probs, bad = answers(self.scored, ready.held, mine, workers=workers, amp=self.recipe.amp)
+        found, probs, bad = answers(self.scored, ready.held, mine, workers=workers, precision=self.mode.precision)
         gathered = ranks.gather((found, probs, bad))
         rows = np.concatenate([part[0] for part in gathered])
         order = rows.argsort()
@@ -417,20 +470,18 @@ class Run:
             "losses": list(losses),
             "rows": self.rows,
             "best": self.best,
+            "mode": str(self.mode),
+            "scaler": self.scaler.state_dict(),
         }
         checkpoint.save(self.folder / "checkpoints" / "last.pt", state)  # type: ignore[operator]
 
-    def resume(self) -> None:
-        """Go back to the folder's last checkpoint; a folder without one starts from the beginning.
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go back to the folder's last checkpoint.
 
         Raises: ValueError where it is of other photos, another model or recipe.
         """
-        if self.folder is None:
-            raise ValueError("resume=True needs out=, the folder of the run to go on with")
+        assert self.folder is not None
         path = self.folder / "checkpoints" / "last.pt"
-        if not path.exists():
-            return
-        state = checkpoint.load(path)
         _check_identity(state["identity"], self._identity(), path)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -438,6 +489,7 @@ class Run:
             self.log_variance.data.copy_(state["log_variance"])
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
+        self.scaler.load_state_dict(state.get("scaler", {}))
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.losses = state["losses"][ranks.rank()] if state["losses"] else {}
         self.rows, self.best = state["rows"], state["best"]

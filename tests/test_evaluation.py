@@ -13,6 +13,7 @@ from multihead.images import read_image
 from multihead.joined import Ensemble
 from multihead.labels import HEADS, MASK, flat, joint
 from multihead.model import Model
+from multihead.modes import Pins
 from multihead.reading import read
 
 SMALL = FULL.resized(32, 24)
@@ -153,7 +154,7 @@ def test_scores_of_a_subset_by_hand(photos):
 
 def test_bf16_answers_nearly_the_same(photos):
     exact = evaluate(model_of(), photos, workers=0).probs
-    rough = evaluate(model_of(), photos, workers=0, amp=True).probs
+    rough = evaluate(model_of(), photos, workers=0, pins=Pins("bf16")).probs
     assert 0 < np.abs(exact - rough).max() < 0.5
 
 

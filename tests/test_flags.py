@@ -107,7 +107,7 @@ def test_help_names_defaults_and_choices():
     text = " ".join(parser().format_help().split())
     assert "learning rate (default adamw 0.001, adam 0.001, sgd 0.05, madgrad 0.001, timm 0.001)" in text
     assert "optimiser: adamw, adam, sgd, madgrad, timm (default adamw)" in text
-    assert "probability of a mirrored photo (default 0.5)" in text and "channels_last (default on)" in text
+    assert "probability of a mirrored photo (default 0.5)" in text and "channels_last (default: timed)" in text
     assert "a name, 100% free (default x)" in " ".join(parser(Tool).format_help().split())
 
 

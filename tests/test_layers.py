@@ -10,9 +10,9 @@ import multihead
 
 LAYERS = (
     "files options labels crops decoders images metrics splits logs speed canvas cells plots event_files event_logs "
-    "augment masks mixing losses balance optim schedules samplers calibrate pages",
+    "augment masks mixing losses balance optim schedules samplers calibrate pages modes",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials",
-    "data layouts reading boxes points batches checkpoint drawn persons dealing",
+    "data layouts reading boxes points batches checkpoint drawn persons dealing choices prepared",
     "evaluation prediction teaching tta sides nested adjusted hiding activation fitting",
     "train",
     "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",

@@ -1,0 +1,240 @@
+"""Which mode is fastest for a model on this machine: a few timed passes on a copy, remembered for the next time."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from multihead.crops import Crop
+from multihead.files import cache_folder, write_text
+from multihead.losses import Criterion
+from multihead.model import Model
+from multihead.modes import Mode, Pins, autocast, candidates, machine, pinned
+from multihead.optim import Optim, create_optimizer
+from multihead.speed import keep_memory, kept
+from multihead.targets import targets
+
+LEAST = 64  # steps of a run below which timing costs more than it saves
+ROUNDS = 3
+WORSE = 1.3  # times the fastest one's seconds from which a mode is not timed further
+COMPILE_FROM = 1800.0  # seconds of training that must be ahead before a compilation is tried
+TIMED = 8  # photos of the passes that are timed for answers: enough to tell the modes apart
+SEED = 20_260_102  # of the made-up photos and labels that are timed
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A mode; how it was found: "given", "usual", "timed" or "remembered"; and {mode: seconds} where it was timed."""
+
+    mode: Mode
+    found: str
+    seconds: Mapping[Mode, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        text = f"{self.mode} ({self.found}"
+        if self.mode in self.seconds:
+            plain = next(iter(self.seconds))
+            text += f": {self.seconds[self.mode]:.3g} s against {self.seconds[plain]:.3g} s for {plain}"
+        return text + ")"
+
+
+def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> dict[Mode, float]:
+    """{mode: median seconds} of what the runs do, in their order; each runs once to warm up, then in turn with the
+    others, those that are much slower only once. A run that fails for want of memory or support is left out."""
+    times: dict[Mode, list[float]] = {}
+    for mode, run in runs.items():
+        try:
+            run()
+        except (RuntimeError, NotImplementedError):  # torch.OutOfMemoryError is one
+            continue
+        times[mode] = []
+    for number in range(rounds):
+        best = min((statistics.median(each) for each in times.values() if each), default=float("inf"))
+        for mode, each in times.items():
+            if number == 0 or statistics.median(each) <= WORSE * best:
+                started = time.perf_counter()
+                runs[mode]()
+                each.append(time.perf_counter() - started)
+    return {mode: statistics.median(each) for mode, each in times.items()}
+
+
+def training_choice(
+    model: Model, criteria: Mapping[str, Criterion], optim: Optim, *, batch_size: int, steps: int, pins: Pins = Pins()
+) -> Choice:
+    """The fastest mode for the training steps of a model, of those that `pins` leave open; model and random numbers
+    stay as they are.
+
+    criteria: {head: loss}. steps: how many are ahead: of a short run nothing is timed.
+    """
+    device = next(model.parameters()).device
+    plain = Mode(keep_memory=False, channels_last=False)
+    open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
+    if (given := pinned()) is not None or len(open_) == 1 and pins.compiled is not None:
+        return Choice(pins.on(given or open_[0]), "given")
+    key = _key("train", model, device, batch_size)
+    seconds = _remembered(key)
+    found = "remembered" if any(mode in seconds for mode in open_) else "timed"
+    if found == "timed" and steps < LEAST:
+        return Choice(pins.on(Mode()), "usual")
+    if found == "timed":
+        with _apart(device):
+            run = _Steps(model, criteria, optim, batch_size)
+            if pins.allow(plain) and not kept():
+                seconds = fastest({plain: run.of(plain)})
+            keep_memory()
+            seconds = seconds | fastest({mode: run.of(mode) for mode in open_})
+        _remember(key, seconds)
+    allowed = {mode: value for mode, value in seconds.items() if mode == plain and pins.allow(plain) or mode in open_}
+    chosen = pins.on(min(allowed, key=lambda mode: allowed[mode]))
+    if pins.compiled is None and steps * allowed[replace(chosen, compiled=False)] >= COMPILE_FROM:
+        chosen = _compiled(model, criteria, optim, batch_size, steps, chosen, allowed)
+    return Choice(chosen, found, allowed)
+
+
+class _Steps:
+    """Training steps on copies of a model, with made-up photos and labels; one copy for each memory format."""
+
+    def __init__(self, model: Model, criteria: Mapping[str, Criterion], optim: Optim, batch_size: int) -> None:
+        self.model, self.criteria, self.optim, self.rows = model, criteria, optim, batch_size
+        self.device = next(model.parameters()).device
+        self.images = pixels(model.crops, batch_size, self.device)
+        sizes = [len(head.classes) for head in model.space]
+        labels = torch.stack([torch.randint(0, classes, (batch_size,)) for classes in sizes], 1)
+        self.targets = {name: row.to(self.device) for name, row in targets(labels, model.heads).items()}
+        self.copies: dict[tuple[bool, bool], tuple[Model, torch.optim.Optimizer]] = {}
+
+    def of(self, mode: Mode) -> Callable[[], None]:
+        """One step in a mode."""
+
+        def step() -> None:
+            trained, optimizer = self._copy(mode)
+            form = torch.channels_last if mode.channels_last else torch.contiguous_format
+            images = {crop: part.contiguous(memory_format=form) for crop, part in self.images.items()}
+            with autocast(self.device, mode.precision):
+                logits = trained(images)
+            loss = sum(self.criteria[name](logits[name], self.targets[name]) for name in logits)
+            loss.backward()  # type: ignore[union-attr]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            finish(self.device)
+
+        return step
+
+    def _copy(self, mode: Mode) -> tuple[Model, torch.optim.Optimizer]:
+        key = (mode.channels_last, mode.compiled)
+        if key not in self.copies:
+            trained = copy.deepcopy(self.model).train()
+            if mode.channels_last:
+                trained.to(memory_format=torch.channels_last)
+            if mode.compiled:
+                trained.backbone.compile()
+            self.copies[key] = (trained, create_optimizer(trained, self.optim))
+        return self.copies[key]
+
+
+def _compiled(
+    model: Model,
+    criteria: Mapping[str, Criterion],
+    optim: Optim,
+    batch_size: int,
+    steps: int,
+    chosen: Mode,
+    seconds: Mapping[Mode, float],
+) -> Mode:
+    """The chosen mode, compiled where the steps ahead repay the time that compiling takes."""
+    mode = replace(chosen, compiled=True)
+    with _apart(next(model.parameters()).device):
+        started = time.perf_counter()
+        found = fastest({mode: _Steps(model, criteria, optim, batch_size).of(mode)})
+        cost = time.perf_counter() - started
+    return mode if mode in found and steps * (seconds[chosen] - found[mode]) > cost else chosen
+
+
+def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: int, pins: Pins = Pins()) -> Choice:
+    """The fastest mode for the answers of a model; ready: a copy of it that computes in a mode."""
+    device = next(model.parameters()).device
+    open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
+    if (given := pinned()) is not None or len(open_) == 1:
+        return Choice(pins.on(given or open_[0]), "given")
+    batch_size = min(batch_size, TIMED)
+    key = _key("answer", model, device, batch_size)
+    seconds = {mode: value for mode, value in _remembered(key).items() if mode in open_}
+    found = "remembered" if seconds else "timed"
+    if not seconds:
+        with _apart(device):
+            images = pixels(model.crops, batch_size, device)
+            seconds = fastest({mode: _answers(mode, ready, images, device) for mode in open_})
+        _remember(key, seconds)
+    return Choice(pins.on(min(seconds, key=lambda mode: seconds[mode])), found, seconds)
+
+
+def _answers(
+    mode: Mode, ready: Callable[[Mode], Model], images: Mapping[Crop, torch.Tensor], device: torch.device
+) -> Callable[[], None]:
+    held: list[Model] = []
+
+    def run() -> None:
+        if not held:
+            held.append(ready(mode))
+        form = torch.channels_last if mode.channels_last else torch.contiguous_format
+        with torch.inference_mode():
+            held[0].probs({crop: part.contiguous(memory_format=form) for crop, part in images.items()})
+        finish(device)
+
+    return run
+
+
+@contextlib.contextmanager
+def _apart(device: torch.device) -> Iterator[None]:
+    """Random numbers of their own, and gradients, inside; nothing of it is felt outside."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
+        torch.manual_seed(SEED)
+        yield
+
+
+def pixels(crops: Sequence[Crop], rows: int, device: torch.device) -> dict[Crop, torch.Tensor]:
+    """Made-up photos {crop: uint8 (rows, 3, H, W)} on a device."""
+    return {crop: torch.randint(0, 256, (rows, 3, *crop.size), dtype=torch.uint8).to(device) for crop in crops}
+
+
+def finish(device: torch.device) -> None:
+    """Return when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _key(what: str, model: Model, device: torch.device, batch_size: int) -> str:
+    crops = ", ".join(f"{crop.size[0]}x{crop.size[1]}" for crop in model.crops)
+    parts = [what, model.backbone_name, crops, f"batch {batch_size}", machine(device), f"torch {torch.__version__}"]
+    return "; ".join(parts)
+
+
+def _remembered(key: str) -> dict[Mode, float]:
+    """{mode: seconds} of an earlier timing on this machine, empty where there is none."""
+    try:
+        return {Mode.parse(text): float(value) for text, value in json.loads(_file().read_text())[key].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return {}
+
+
+def _remember(key: str, seconds: Mapping[Mode, float]) -> None:
+    try:
+        known = json.loads(_file().read_text())
+        known = known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        known = {}
+    known[key] = {str(mode): value for mode, value in seconds.items()}
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs the timing again, no more
+        write_text(_file(), json.dumps(known, indent=1))
+
+
+def _file() -> Path:
+    return cache_folder() / "modes.json"

@@ -1,0 +1,124 @@
+"""How the passes of a model are computed: precision, memory format, compiled or not, and what freed memory becomes.
+
+A mode changes the speed and the last digits, never what is computed. `multihead.choices` times which one is fastest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from multihead.options import near
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("f32", "bf16", "fp16")
+PIN = "MULTIHEAD_MODE"  # the environment variable that names the mode of every run and answer of a process
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to compute passes.
+
+    precision: "f32", "bf16" or "fp16" (16 bits where torch's autocast holds them safe). channels_last: memory format.
+    compiled: the backbone goes through torch.compile. keep_memory: glibc keeps freed memory (`speed.keep_memory`).
+
+    Raises: ValueError for another precision.
+
+    >>> str(Mode("bf16")), Mode.parse("f32 compiled").channels_last
+    ('bf16 channels_last keep_memory', False)
+    """
+
+    precision: str = "f32"
+    channels_last: bool = True
+    compiled: bool = False
+    keep_memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"mode: precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+
+    def __str__(self) -> str:
+        return " ".join([self.precision, *(name for name in _FLAGS if getattr(self, name))])
+
+    @classmethod
+    def parse(cls, text: str) -> Mode:
+        """The mode of a text such as "bf16 channels_last keep_memory"; what is not named is off.
+
+        Raises: ValueError for an unknown word, or not exactly one precision.
+        """
+        words = text.replace(",", " ").split()
+        for word in words:
+            if word not in (*PRECISIONS, *_FLAGS):
+                raise ValueError(f"mode {text!r}: unknown word {word!r}{near(word, (*PRECISIONS, *_FLAGS))}")
+        named = [word for word in words if word in PRECISIONS]
+        if len(named) != 1:
+            raise ValueError(f"mode {text!r} names {len(named)} precisions; expected one of {', '.join(PRECISIONS)}")
+        return cls(named[0], **{name: name in words for name in _FLAGS})
+
+
+_FLAGS = ("channels_last", "compiled", "keep_memory")
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What the user has decided of a mode; None is left to be timed."""
+
+    precision: str | None = None
+    channels_last: bool | None = None
+    compiled: bool | None = None
+
+    def allow(self, mode: Mode) -> bool:
+        """Whether the mode is as the user has decided."""
+        return all(want is None or want == getattr(mode, name) for name, want in vars(self).items())
+
+    def on(self, mode: Mode) -> Mode:
+        """The mode, changed where the user has decided otherwise."""
+        return replace(mode, **{name: want for name, want in vars(self).items() if want is not None})
+
+
+def pinned() -> Mode | None:
+    """The mode that the environment variable MULTIHEAD_MODE names, None without one.
+
+    Raises: ValueError for a text that is no mode.
+    """
+    text = os.environ.get(PIN, "").strip()
+    return Mode.parse(text) if text else None
+
+
+def candidates(device: torch.device) -> list[Mode]:
+    """The modes worth timing on a device, the plainest first."""
+    small = ["bf16", "fp16"] if device.type == "cuda" else ["bf16"]
+    return [Mode(precision, last) for precision in ("f32", *small) for last in (False, True)]
+
+
+def machine(device: torch.device) -> str:
+    """The name of the processor or GPU, and how many threads compute: what timings are good for."""
+    import torch
+
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """The context in which passes are computed in a precision; nothing for f32."""
+    import torch
+
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision == "f32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=kinds[precision])
+
+
+def _cpuinfo(name: str) -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next((line.partition(":")[2].strip() for line in file if line.startswith(name)), "")
+    except OSError:
+        return ""

@@ -1,0 +1,144 @@
+"""Copies of models made for answering: batch norms folded into convolutions, the backbone in 16 bits, in its layout."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from multihead.choices import Choice, answering_choice, pixels
+from multihead.model import Model
+from multihead.modes import Mode, Pins, autocast
+
+ENOUGH = 32  # photos from which a prepared copy repays its making
+CLOSE = 1e-3  # of the features' norm: how far folded features may be from the model's own in f32
+ROUGH = 0.1  # the same for weights in 16 bits; beyond it only the passes are, under autocast
+
+
+def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tuple[Any, list[Choice]]:
+    """(a copy of the classifier that answers as fast as it can here, the choice for each model inside it).
+
+    classifier: a model, or an ensemble, combination or other module made of models; exported members are shared with
+    the copy. What is no torch module is given back as it is. The classifier itself is not changed.
+    """
+    if not isinstance(classifier, nn.Module):
+        return classifier, []
+    made: dict[int, Any] = {}
+    choices = []
+    for part in classifier.modules():
+        if isinstance(part, Model):
+            choice = answering_choice(part, lambda mode, part=part: ready(part, mode), batch_size, pins)  # type: ignore[misc]
+            made[id(part)] = ready(part, choice.mode)
+            choices.append(choice)
+        elif next(part.parameters(), None) is None and next(part.children(), None) is None:
+            made[id(part)] = part  # nothing of torch's: a session of another runtime, which cannot be copied
+    return copy.deepcopy(classifier, made).eval(), choices
+
+
+def ready(model: Model, mode: Mode) -> Model:
+    """A copy of the model in evaluation mode that answers in a mode; its inputs and outputs are as the model's."""
+    made = copy.deepcopy(model).eval().requires_grad_(False)
+    made.backbone = Lowered(_folded(made), _example(made), mode)
+    return made
+
+
+class Lowered(nn.Module):
+    """A backbone whose passes are computed in a mode; features come out in f32."""
+
+    def __init__(self, backbone: nn.Module, example: Tensor, mode: Mode) -> None:
+        super().__init__()
+        if mode.channels_last:
+            backbone.to(memory_format=torch.channels_last)
+        self.mode, self.dtype = mode, torch.float32
+        self.backbone = backbone
+        if mode.precision != "f32":
+            self._lower(example)
+        if mode.compiled:
+            self.backbone.compile()
+
+    def _lower(self, example: Tensor) -> None:
+        """Hold the weights in 16 bits where the features stay near; statistics of batch norms never are."""
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.backbone.modules()):
+            return
+        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.mode.precision]
+        with torch.inference_mode():
+            expected = self.backbone(example)
+            with contextlib.suppress(RuntimeError, NotImplementedError):
+                low = copy.deepcopy(self.backbone).to(kind)
+                if _apart(low(example.to(kind)).float(), expected) < ROUGH:
+                    self.backbone, self.dtype = low, kind
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D) of normalised images (B, 3, H, W)."""
+        form = torch.channels_last if self.mode.channels_last else torch.contiguous_format
+        if self.dtype != torch.float32:
+            return self.backbone(images.to(self.dtype, memory_format=form)).float()
+        with autocast(images.device, self.mode.precision):
+            return self.backbone(images.contiguous(memory_format=form)).float()
+
+
+def _folded(model: Model) -> nn.Module:
+    """The backbone with every batch norm that follows a convolution folded into it, if its features stay the same."""
+    example = _example(model)
+    with torch.inference_mode():
+        expected = model.backbone(example)
+    with torch.no_grad():
+        folded = copy.deepcopy(model.backbone)
+        for conv, norm in _pairs(folded, example):
+            _fold(folded, conv, norm)
+        found = folded(example)
+    return folded if _apart(found, expected) < CLOSE else model.backbone
+
+
+def _pairs(backbone: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """The convolutions whose result goes straight into a batch norm, each with it, as a pass shows."""
+    results: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are held, so that no two share an id
+    pairs = []
+
+    def conv_done(conv: Any, inputs: Any, result: Tensor) -> None:
+        results[id(result)] = (conv, result)
+
+    def norm_asked(norm: Any, inputs: Any) -> None:
+        if id(inputs[0]) in results:
+            pairs.append((results[id(inputs[0])][0], norm))
+
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for part in backbone.modules():
+            if isinstance(part, nn.Conv2d):
+                hooks.callback(part.register_forward_hook(conv_done).remove)
+            elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+                hooks.callback(part.register_forward_pre_hook(norm_asked).remove)
+        backbone(example)
+    used = Counter(id(part) for pair in pairs for part in pair)  # what runs twice cannot be folded once
+    return [pair for pair in pairs if used[id(pair[0])] == used[id(pair[1])] == 1]
+
+
+def _fold(backbone: nn.Module, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    assert norm.running_mean is not None and norm.running_var is not None
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    conv.weight, conv.bias = (nn.Parameter(part.detach(), requires_grad=False) for part in (weight, bias))
+    name = next(name for name, part in backbone.named_modules() if part is norm)
+    parent, _, child = name.rpartition(".")
+    # timm's batch norms may hold the activation that follows
+    setattr(backbone.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))
+
+
+def _example(model: Model) -> Tensor:
+    """Two made-up normalised photos (2, 3, H, W) of the first crop's size."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        return model.normalise(next(iter(pixels(model.crops[:1], 2, device).values())))
+
+
+def _apart(found: Tensor, expected: Tensor) -> float:
+    """The distance of features from the expected ones, as a share of these; infinite where a number is missing."""
+    apart = float((found - expected).norm() / expected.norm().clamp_min(1e-12))
+    return apart if apart == apart else float("inf")

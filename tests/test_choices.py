@@ -1,0 +1,172 @@
+"""Which mode is chosen, on clocks that are made up; nothing here depends on how fast this machine is."""
+
+import copy
+import json
+
+import pytest
+import torch
+
+from multihead import FULL, HEADS, MASK, AdamW, Model, choices
+from multihead.choices import Choice, answering_choice, fastest, training_choice
+from multihead.losses import CrossEntropy, criterion
+from multihead.modes import PIN, Mode, Pins, candidates
+from multihead.prepared import ready
+
+CROP = FULL.resized(32)
+PLAIN, LAST, HALF, HALF_LAST = candidates(torch.device("cpu"))
+BARE = Mode(channels_last=False, keep_memory=False)
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """A small model, on a machine where nothing is decided or remembered yet."""
+    monkeypatch.delenv(PIN, raising=False)
+    monkeypatch.setattr(choices, "kept", lambda: False)
+    torch.manual_seed(0)
+    return Model("test_resnet", [head.on(CROP) for head in HEADS])
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """Sets what the timing of each mode gives; the passes themselves run once each."""
+
+    def set_(table):
+        def pretend(runs, rounds=3):
+            for run in runs.values():
+                run()
+            asked.extend(runs)
+            return {mode: table[mode] for mode in runs}
+
+        monkeypatch.setattr(choices, "fastest", pretend)
+
+    asked = []
+    set_.asked = asked
+    return set_
+
+
+def chosen(model, steps=1000, **pins):
+    losses = {head.name: criterion(CrossEntropy(), head, torch.ones(len(head.classes))) for head in model.heads}
+    return training_choice(model, losses, AdamW(), batch_size=4, steps=steps, pins=Pins(**pins))
+
+
+TABLE = {BARE: 0.05, PLAIN: 0.04, LAST: 0.03, HALF: 0.02, HALF_LAST: 0.01}
+
+
+def test_the_fastest_mode_is_chosen_and_told(model, seconds):
+    seconds(TABLE)
+    choice = chosen(model)
+    assert choice.mode == HALF_LAST and choice.found == "timed" and seconds.asked == list(TABLE)
+    assert str(choice) == "bf16 channels_last keep_memory (timed: 0.01 s against 0.05 s for f32)"
+
+
+@pytest.mark.parametrize("best", list(TABLE), ids=str)
+def test_any_mode_may_win(model, seconds, best):
+    seconds(TABLE | {best: 0.005})
+    assert chosen(model).mode == best
+
+
+def test_what_is_pinned_is_not_timed_otherwise(model, seconds):
+    seconds(TABLE)
+    assert chosen(model, precision="f32").mode == LAST
+    assert {mode.precision for mode in seconds.asked} == {"f32"}
+    assert chosen(model, precision="f32", channels_last=False, compiled=False) == Choice(PLAIN, "given")
+
+
+def test_a_choice_is_remembered_by_model_crops_and_batch(model, seconds, cache):
+    seconds(TABLE)
+    first = chosen(model)
+    seconds(TABLE | {LAST: 0.001})
+    again = chosen(model, steps=1)
+    assert again.mode == first.mode and again.found == "remembered" and again.seconds == first.seconds
+    other = Model("test_resnet", [head.on(FULL.resized(48)) for head in HEADS])
+    assert chosen(other).mode == LAST
+    assert len(json.loads((cache / "multihead" / "modes.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 1', "null"])
+def test_a_damaged_memory_is_made_anew(model, seconds, cache, text):
+    (cache / "multihead").mkdir()
+    (cache / "multihead" / "modes.json").write_text(text)
+    seconds(TABLE)
+    assert chosen(model).found == "timed" and chosen(model).found == "remembered"
+
+
+def test_a_memory_that_cannot_be_written_costs_only_time(model, seconds, cache, monkeypatch):
+    (cache / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
+    seconds(TABLE)
+    assert chosen(model).found == chosen(model).found == "timed"
+
+
+def test_a_short_run_is_not_timed(model, seconds):
+    seconds(TABLE)
+    assert chosen(model, steps=choices.LEAST - 1) == Choice(LAST, "usual") and not seconds.asked
+    assert chosen(model, steps=choices.LEAST).found == "timed"
+
+
+def test_the_environment_decides_where_the_recipe_does_not(model, seconds, monkeypatch):
+    monkeypatch.setenv(PIN, "bf16")
+    seconds(TABLE)
+    assert chosen(model).mode == Mode("bf16", channels_last=False, keep_memory=False) and not seconds.asked
+    assert chosen(model, precision="f32").mode.precision == "f32"
+
+
+def test_a_long_run_is_compiled_where_that_repays(model, monkeypatch):
+    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {m: 0.5 if m.compiled else 1.0 for m in runs})
+    assert not chosen(model, steps=1000).mode.compiled
+    assert chosen(model, steps=10_000).mode.compiled  # five thousand seconds saved
+    assert not chosen(model, steps=10_000, compiled=False).mode.compiled
+    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {m: 1.0 for m in runs if not m.compiled})
+    assert not chosen(model, steps=10_000).mode.compiled  # no compiler here
+
+
+def test_timing_leaves_model_and_random_numbers_alone(model):
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.manual_seed(7)
+    wanted = torch.rand(3)
+    torch.manual_seed(7)
+    choice = chosen(model)
+    assert choice.found == "timed" and set(choice.seconds) == set(TABLE) and min(choice.seconds.values()) > 0
+    answering_choice(model, lambda mode: ready(model, mode), 4)
+    assert torch.equal(torch.rand(3), wanted)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters()) and model.training
+
+
+def test_answers_are_timed_apart_from_training(model, seconds):
+    seconds(dict.fromkeys(TABLE, 1.0) | {HALF: 0.2})
+    made = []
+
+    def copy_in(mode):
+        made.append(mode)
+        return copy.deepcopy(model)
+
+    assert answering_choice(model, copy_in, 64).mode == HALF and made == [PLAIN, LAST, HALF, HALF_LAST]
+    assert answering_choice(model, copy_in, 64).found == "remembered" and len(made) == 4
+    assert answering_choice(model, copy_in, 64, Pins("f32")).mode in (PLAIN, LAST)
+
+
+def test_runs_are_timed_in_turn_and_the_slow_ones_once(monkeypatch):
+    clock, order = [0.0], []
+    cost = {PLAIN: 5.0, LAST: 1.0, HALF: 1.2}
+
+    def run(mode):
+        order.append(mode)
+        clock[0] += cost[mode]
+
+    monkeypatch.setattr(choices.time, "perf_counter", lambda: clock[0])
+    found = fastest({mode: lambda mode=mode: run(mode) for mode in cost})
+    assert found == pytest.approx(cost)
+    assert [order.count(mode) for mode in cost] == [2, 4, 4] and order[:6] == [*cost, *cost]
+
+
+def test_a_mode_that_fails_is_left_out():
+    def fail():
+        raise RuntimeError("out of memory")
+
+    assert list(fastest({PLAIN: fail, LAST: int})) == [LAST]
+
+
+def test_one_head_and_several_crops_are_timed_too(model):
+    heads = [MASK.on(CROP), HEADS[1].on(CROP, FULL.resized(48))]
+    assert chosen(Model("test_resnet", heads)).mode in TABLE

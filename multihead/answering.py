@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
+from multihead.modes import AMP, Pins
 from multihead.settings import Sources, device, read_sources, speaker, with_tta
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from multihead import evaluation
     from multihead.joined import load
+    from multihead.yunet import open_detector
 
     model = load(args.model).to(device(args.device))
     photos = read_sources(args, heads=evaluation.label_heads(model))
@@ -35,7 +37,9 @@ def evaluate(args: argparse.Namespace) -> int:
     if not args.quiet and not args.part and part != "all":
         print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
     _warn_of_trained(Path(args.model), photos)
-    found = evaluation.evaluate(model, photos, batch_size=args.batch_size, workers=args.workers, missing=args.missing)
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "missing", "workers")}
+    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
+    found = evaluation.evaluate(model, photos, **options)
     if args.person_vote:
         found = evaluation.person_voted(found)
     for _, reason in found.errors:
@@ -86,6 +90,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--by", nargs="+", default=[], help="also score slices, by a head or a column: mask source")
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
+    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
     _answer_arguments(parser)
 
 
@@ -98,6 +103,8 @@ def predict(args: argparse.Namespace) -> int:
     from multihead.files import check_writable, write_text
     from multihead.joined import load
     from multihead.logs import bar
+    from multihead.pipeline import answers
+    from multihead.yunet import open_detector
 
     model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)
     if args.submission:
@@ -111,11 +118,12 @@ def predict(args: argparse.Namespace) -> int:
         source = read_sources(args, args.source, heads=())
     if args.person_vote:
         _check_people(args, source, model)
-    options = {"faces": args.faces, "batch_size": args.batch_size, "missing": args.missing, "workers": args.workers}
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("faces", "batch_size", "missing", "workers")}
+    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
     rows: list[Any] = []
     try:
         with bar(0, "predict", not args.quiet) as shown:
-            for row in prediction.answers(model, source, **options, draw=args.draw):
+            for row in answers(model, source, **options, draw=args.draw):
                 rows.append(row)
                 shown.update()
     finally:  # what was answered before an interruption is kept
@@ -186,8 +194,15 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--submission", metavar="FILE", help="write a submission for SOURCE, an info.csv, instead")
     parser.add_argument("--images", metavar="DIR", help="photos of --submission (default images/ beside it)")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if any photo has no answer")
-    parser.add_argument("-b", "--batch-size", type=int, default=32, help="photos a batch (default 32)")
+    parser.add_argument("-b", "--batch-size", type=int, help="photos answered together (default 16, on a GPU 64)")
+    parser.add_argument("-j", "--workers", type=int, help="lanes that share the cores (default: one a core, at most 8)")
     _answer_arguments(parser)
+
+
+def _pins(args: argparse.Namespace) -> Pins:
+    """What the flags decide of how answers are computed."""
+    precision = None if args.amp is None else AMP[args.amp_dtype] if args.amp else "f32"
+    return Pins(precision, None, args.torchcompile)
 
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -203,6 +218,10 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--person-vote", action="store_true", help="photos of one person share their gender and age: their mean answers"
     )
-    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads or processes (default 2)")
+    parser.add_argument("--detector", metavar="FILE", help="face detector: mtcnn (default) or a YuNet file (.onnx)")
+    switch = argparse.BooleanOptionalAction
+    parser.add_argument("--amp", action=switch, help="answer in 16 bits, or in 32 (default: what is faster here)")
+    parser.add_argument("--amp-dtype", default="bfloat16", choices=AMP, help="of --amp (default bfloat16)")
+    parser.add_argument("--torchcompile", action=switch, help="compile the backbone first, for many photos")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     flags.add_flags(parser, Sources, "photos")

@@ -16,9 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from multihead import masks
 from multihead.augment import Augment, BoxJitter, Plain, apply, jitter, members, photo_seed
-from multihead.crops import Box, Crop, Region, box_of, cut, locate
+from multihead.crops import Box, Crop, Region, box_of
+from multihead.cutting import read_crops
 from multihead.data import Photos
-from multihead.images import read_image
+from multihead.images import open_image
 from multihead.labels import MASK, UNKNOWN, Head, base
 from multihead.samplers import draw
 
@@ -47,31 +48,6 @@ class Batch:
         }
         labels, drawn = self.labels.to(device), self.drawn.to(device)
         return Batch(images, self.present.to(device), labels, self.rows, drawn, self.unreadable)
-
-
-def cut_crops(
-    image: np.ndarray, crops: Sequence[Crop], box: Sequence[float] | None, whole: bool = False
-) -> tuple[list[np.ndarray], list[bool]]:
-    """The crops (H, W, 3) of one photo and which of them are present; an absent crop is black.
-
-    box: the face, None if none is known (crops then read the whole photo). whole: the photo is a tight face.
-    """
-    cuts, regions = cut_regions(image, crops, box, whole)
-    return cuts, [region is not None for region in regions]
-
-
-def cut_regions(
-    image: np.ndarray, crops: Sequence[Crop], box: Sequence[float] | None, whole: bool = False
-) -> tuple[list[np.ndarray], list[Region | None]]:
-    """As `cut_crops`, with each crop's region of the photo in pixels, None for an absent crop."""
-    if whole:
-        box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-    regions = [locate(crop, box, image.shape) for crop in crops]
-    cuts = [
-        np.zeros((*crop.size, 3), np.uint8) if region is None else cut(image, region, crop.size)
-        for crop, region in zip(crops, regions)
-    ]
-    return cuts, regions
 
 
 @dataclass(frozen=True)
@@ -145,12 +121,12 @@ class PhotoSet(Dataset[Any]):
         if self.kept and self.decoded is not None and (found := self.decoded.get(key)):
             self.kept.put(row, *found)
             return found
-        image = read_image(self.paths[row])
+        photo = open_image(self.paths[row])
         try:
             box, whole = self.boxes[row], self.whole[row]
             if self.jitter and seed is not None and (box or whole):
-                box, whole = _jittered(self.jitter, None if whole else box, image, seed), False
-            cuts, regions = cut_regions(image, self.crops, box, whole)
+                box, whole = _jittered(self.jitter, None if whole else box, photo.size, seed), False
+            cuts, regions = read_crops(photo, self.crops, box, whole)
         except ValueError as error:
             raise ValueError(f"{self.paths[row]!r}: {error}") from error
         if self.kept:
@@ -257,9 +233,9 @@ def _height(points: np.ndarray) -> float:
     return float(np.hypot(*(points[3:].mean(0) - points[:2].mean(0))))
 
 
-def _jittered(setting: BoxJitter, box: Box | None, image: np.ndarray, seed: int) -> Box:
+def _jittered(setting: BoxJitter, box: Box | None, size: tuple[int, int], seed: int) -> Box:
     """The moved box where it still meets the photo, else the box itself."""
-    high, wide = image.shape[:2]
+    high, wide = size
     box = box or (0.0, 0.0, float(wide), float(high))
     moved = jitter(setting, box, seed)
     meets = moved[0] < wide and moved[1] < high and moved[2] > 0 and moved[3] > 0

@@ -69,6 +69,11 @@ class Encoded:
             self._last = (reduction, guarded(lambda: self._decode(reduction), self.name))
         return self._last[1]
 
+    @property
+    def held(self) -> int:
+        """How many decoded pixels it keeps."""
+        return 0 if self._last is None else self._last[1].shape[0] * self._last[1].shape[1]
+
 
 def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
     """The photo of a file's bytes; what is no JPEG is decoded here and now.
@@ -93,7 +98,9 @@ def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
 
 def decoded(image: np.ndarray, name: str) -> Encoded:
     """The photo of RGB pixels (H, W, 3) that are there already."""
-    return Encoded(name, image.shape[:2], lambda reduction: image)
+    photo = Encoded(name, image.shape[:2], lambda reduction: image)
+    photo.pixels()
+    return photo
 
 
 def guarded(decode: Callable[[], np.ndarray], name: str) -> np.ndarray:

@@ -18,7 +18,8 @@ from multihead.images import read_image
 from multihead.labels import HEADS, UNKNOWN, encode
 from multihead.logs import line
 from multihead.optim import AdamW
-from multihead.prediction import answers, table
+from multihead.pipeline import answers
+from multihead.prediction import table
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.schedules import OneCycle

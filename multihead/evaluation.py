@@ -15,6 +15,7 @@ from multihead.batches import Batch, PhotoSet, in_order, loader
 from multihead.boxes import locate_faces
 from multihead.crops import Crop
 from multihead.data import Photos, check_not_pseudo
+from multihead.faces import Detector
 from multihead.labels import HEADS, Head, base, size
 from multihead.metrics import Scores, score
 from multihead.modes import Pins, autocast
@@ -48,6 +49,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     missing: str = "full",
+    finder: Detector | None = None,
     pins: Pins = Pins(),
 ) -> Scores:
     """Scores of the model over all rows of `photos`; faces are searched where a crop needs one.
@@ -61,7 +63,7 @@ def evaluate(
     """
     keep_memory()
     check_not_pseudo(photos, "scored")
-    located = locate_faces(photos, model.crops, missing=missing)
+    located = locate_faces(photos, model.crops, missing=missing, finder=finder)
     photos = located.photos
     held = PhotoSet(photos, model.space, model.crops, memory=0)
     ready = prepared(model, batch_size, pins)[0] if len(held) >= ENOUGH else model
@@ -123,7 +125,7 @@ def answers(
     precision: str = "f32",
 ) -> tuple[np.ndarray, np.ndarray, list[tuple[int, str]]]:
     """(rows that could be read (n,), their joint probabilities (n, K), [(row, reason)] of the others)."""
-    device = next(iter(model.parameters())).device  # type: ignore[call-overload]
+    device = device_of(model)
     batches = loader(photos, in_order(rows, batch_size), workers=workers, pin=device.type == "cuda")
     found, probs, unreadable = [np.empty(0, np.int64)], [np.empty((0, size(model.space)))], []
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
@@ -133,6 +135,12 @@ def answers(
                 found.append(batch.rows.numpy())
                 probs.append(batch_probs(model, batch, device))
     return np.concatenate(found), np.concatenate(probs), unreadable
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model's images belong: the device of its weights, the CPU for one without any, as an exported model."""
+    weights = next(iter(model.parameters()), None)
+    return torch.device("cpu") if weights is None else weights.device
 
 
 def batch_probs(model: Classifier, batch: Batch, device: torch.device) -> np.ndarray:

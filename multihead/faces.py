@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import cv2
 import numpy as np
 
+from multihead.decoders import Encoded
+
 if TYPE_CHECKING:
     from facenet_pytorch import MTCNN
 
@@ -181,6 +183,16 @@ class Finder:
             with torch.random.fork_rng(devices=[]):  # new layers draw numbers: a first search must not shift a seed
                 self._nets = facenet_pytorch.MTCNN(keep_all=True, device=self.device)
         return self._nets
+
+
+def search(finder: Detector, photos: Sequence[Encoded]) -> list[list[Face]]:
+    """The faces of each photo, largest first, in pixels of the full photo."""
+    return finder.find([photo.pixels() for photo in photos])
+
+
+def reduction_of(finder: Detector, size: tuple[int, int]) -> int:
+    """The coarsest decoding that the finder is content with for its first look at a photo of (height, width)."""
+    return finder.reduction(size) if hasattr(finder, "reduction") else 1
 
 
 def choose(faces: Sequence[Face], which: str, size: tuple[int, int]) -> list[Face]:

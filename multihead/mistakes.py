@@ -154,7 +154,7 @@ def _pictures(
 def _regions(
     image: np.ndarray, needed: Sequence[Crop], photos: Any, place: int
 ) -> tuple[list[np.ndarray], list[Region | None]]:
-    from multihead.batches import cut_regions
+    from multihead.cutting import cut_regions
 
     return cut_regions(image, needed, box_of(photos.boxes[place]), bool(photos.table["whole"].iloc[place]))
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("f32", "bf16", "fp16")
+AMP = {"bfloat16": "bf16", "float16": "fp16"}  # timm's names of precisions, and ours
 PIN = "MULTIHEAD_MODE"  # the environment variable that names the mode of every run and answer of a process
 
 

@@ -12,6 +12,7 @@ from multihead.augment import Augment, Diary, Flip, Gentle, check
 from multihead.balance import Balance, Fixed
 from multihead.losses import CrossEntropy, Loss
 from multihead.mixing import Mix
+from multihead.modes import AMP
 from multihead.optim import AdamW, Optim
 from multihead.options import between, choice, option, variants
 from multihead.samplers import Sampler
@@ -100,7 +101,7 @@ class Recipe:
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
         choice("recipe", "select", self.select, ("best", "last"))
-        choice("recipe", "amp_dtype", self.amp_dtype, ("bfloat16", "float16"))
+        choice("recipe", "amp_dtype", self.amp_dtype, tuple(AMP))
         choice("recipe", "missing", self.missing, ("full", "skip", "error"))
         for name in ("distill", "crop_drop"):
             between("recipe", name, getattr(self, name), 0, 1)

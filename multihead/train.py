@@ -33,7 +33,7 @@ from multihead.masks import DrawnMask
 from multihead.metrics import Scores
 from multihead.mixing import mix
 from multihead.model import Model
-from multihead.modes import Mode, Pins, autocast
+from multihead.modes import AMP, Mode, Pins, autocast
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
 from multihead.recipe import Recipe
@@ -126,8 +126,7 @@ def _last(folder: Path | None, resume: bool) -> Mapping[str, Any] | None:
 
 def pins(recipe: Recipe) -> Pins:
     """What the recipe decides of how steps are computed."""
-    small = {"bfloat16": "bf16", "float16": "fp16"}[recipe.amp_dtype]
-    precision = None if recipe.amp is None else small if recipe.amp else "f32"
+    precision = None if recipe.amp is None else AMP[recipe.amp_dtype] if recipe.amp else "f32"
     return Pins(precision, recipe.channels_last, recipe.torchcompile)
 
 

@@ -12,8 +12,6 @@ from multihead.batches import (
     Item,
     PhotoSet,
     Shuffled,
-    cut_crops,
-    cut_regions,
     drop_crop,
     in_order,
     loader,
@@ -21,6 +19,7 @@ from multihead.batches import (
     points_in,
 )
 from multihead.crops import BODY, FACE, FULL, cut, locate
+from multihead.cutting import cut_crops, cut_regions
 from multihead.images import read_image
 from multihead.labels import AGE, FLAT, GENDER, HEADS, Head
 from multihead.masks import DrawnMask, choose, draw_mask

@@ -14,7 +14,6 @@ import multihead as mh
 from multihead.boxes import boxes_file, locate_faces
 from multihead.cli import main
 from multihead.faces import Face
-from multihead.prediction import answers
 
 TINY = ["--model", "test_resnet", "--resize", "32", "--epochs", "1", "-j", "0"]
 FULL = mh.FULL.resized(32)
@@ -56,7 +55,7 @@ def test_the_competition_flow_of_the_readme(people, tmp_path, monkeypatch, capsy
     assert main(["split", "train", "-o", "splits.csv", "--val-share", "0.3"]) == 0
     crops = ["--boxes", "boxes.csv", "--crops", "face"]
     assert main(["train", "splits.csv", *crops, *TINY, "--output", "runs/c"]) == 0
-    monkeypatch.setattr("multihead.prediction.Finder", Middle)
+    monkeypatch.setattr("multihead.pipeline.Finder", Middle)
     assert main(["predict", "runs/c", "eval/info.csv", "--submission", "submission.csv"]) == 0
     filled, info = pd.read_csv("submission.csv"), pd.read_csv("eval/info.csv")
     assert filled.ImageID.tolist() == info.ImageID.tolist() and filled.ans.between(0, 17).all()
@@ -188,18 +187,6 @@ def test_predict_and_scan_do_not_mind_labels(model, tmp_path, monkeypatch):
     (tmp_path / "map.csv").write_text("file\na.png\n")
     mapped = ["predict", str(model), str(tmp_path / "map.csv"), "--columns", "path=file", "-o", str(tmp_path / "m.csv")]
     assert main(mapped) == 0 and len(pd.read_csv(tmp_path / "m.csv")) == 1
-
-
-def test_large_photos_are_answered_a_few_at_a_time(model, monkeypatch):
-    import multihead.prediction as module
-
-    monkeypatch.setattr(module, "CHUNK_PIXELS", 3 * 100 * 100)
-    sizes = []
-    real = module._answer
-    monkeypatch.setattr(module, "_answer", lambda m, rows, size: sizes.append(len(rows)) or real(m, rows, size))
-    photos = [np.zeros((100, 100, 3), np.uint8)] * 10
-    assert len(list(answers(mh.load(model), photos))) == 10
-    assert sizes == [3, 3, 3, 1]
 
 
 def test_photos_without_a_face_are_said_and_scored(tmp_path, capsys):

@@ -11,9 +11,9 @@ import multihead
 LAYERS = (
     "files options labels crops decoders images metrics splits logs speed canvas cells plots event_files event_logs "
     "augment masks mixing losses balance optim schedules samplers calibrate pages modes",
-    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials",
+    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials yunet cutting",
     "data layouts reading boxes points batches checkpoint drawn persons dealing choices prepared",
-    "evaluation prediction teaching tta sides nested adjusted hiding activation fitting",
+    "evaluation inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting",
     "train",
     "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "flags settings arms workbench records answering folding panel spaces searching cli __main__",

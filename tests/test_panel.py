@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from multihead import panel, prediction
+from multihead import panel, pipeline, prediction
 from multihead.adjusted import Adjusted
 from multihead.calibrate import apply_temperatures, fit_temperatures
 from multihead.cli import main
@@ -19,7 +19,8 @@ from multihead.evaluation import evaluate, person_voted
 from multihead.joined import Ensemble, load
 from multihead.labels import GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
-from multihead.prediction import answers, predict
+from multihead.pipeline import answers
+from multihead.prediction import predict
 from multihead.reading import read
 from multihead.soup import average, greedy_soup, refresh
 from multihead.voting import fit_vote_weights, person_vote
@@ -266,7 +267,7 @@ def test_each_photo_is_decoded_searched_and_cut_once(people, monkeypatch):
     members = [Model("test_resnet", table).eval() for table in tables]
     counts = {"read": [], "searched": [], "cut": []}
 
-    def reading(source, plain=prediction.read_image):
+    def reading(source, plain=pipeline.open_image):
         counts["read"].append(source)
         return plain(source)
 
@@ -276,12 +277,12 @@ def test_each_photo_is_decoded_searched_and_cut_once(people, monkeypatch):
 
     finder = SimpleNamespace(find=finding)
 
-    def cutting(image, crops, *args, plain=prediction.cut_crops, **options):
+    def cutting(image, crops, *args, plain=pipeline.read_crops, **options):
         counts["cut"].append(tuple(crops))
         return plain(image, crops, *args, **options)
 
-    monkeypatch.setattr(prediction, "read_image", reading)
-    monkeypatch.setattr(prediction, "cut_crops", cutting)
+    monkeypatch.setattr(pipeline, "open_image", reading)
+    monkeypatch.setattr(pipeline, "read_crops", cutting)
     paths = read(people / "train").paths[:7]
     whole_answer = predict(Ensemble(members).eval(), paths, finder=finder, workers=0)
     assert len(counts["read"]) == len(counts["searched"]) == len(counts["cut"]) == 7

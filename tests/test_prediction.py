@@ -9,10 +9,12 @@ from PIL import Image
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.faces import Face
 from multihead.images import read_image
+from multihead.inputs import Item, items
 from multihead.joined import combine
 from multihead.labels import AGE, GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
-from multihead.prediction import Item, answers, box_text, items, predict, submission, table
+from multihead.pipeline import Answer, answers
+from multihead.prediction import box_text, predict, submission, table
 from multihead.reading import read
 
 SMALL = FULL.resized(32, 24)
@@ -300,7 +302,6 @@ def test_a_table_of_fewer_heads(folder):
 
 
 def test_table_of_answers_by_hand():
-    from multihead.prediction import Answer
 
     probs = np.zeros(18)
     probs[15] = 0.75

@@ -1,0 +1,76 @@
+"""The photos that somebody wants answered: files, folders, tables, arrays, pictures, bytes; each with a name."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multihead.crops import Box, box_of
+from multihead.data import Photos
+from multihead.images import image_files
+from multihead.reading import read
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photo to answer for: its name in the table, what to read, and what is known of its face and person."""
+
+    name: str
+    source: Any
+    box: Box | None = None
+    whole: bool = False
+    person: str = ""
+
+
+def items(source: object) -> Iterator[Item]:
+    """The photos of any accepted source, lazily, each with a name.
+
+    Raises: TypeError for what is no source, ValueError for a CSV that cannot be read.
+    """
+    yield from _items(source, "photo")
+
+
+def _items(source: Any, name: str) -> Iterator[Item]:
+    import pandas as pd
+    from PIL import Image
+
+    if isinstance(source, Item):
+        yield source
+    elif isinstance(source, Photos):
+        known = zip(source.paths, source.table.name, source.boxes, source.table.whole, source.people)
+        for path, shown, box, whole, person in known:
+            yield Item(shown, Path(path), box_of(box), bool(whole), person)
+    elif isinstance(source, pd.DataFrame):
+        yield from _items(read(source, heads=()), name)
+    elif isinstance(source, (str, Path)):
+        yield from _path_items(source)
+    elif isinstance(source, np.ndarray) and source.ndim == 4:
+        yield from (Item(f"{name} {number}", image) for number, image in enumerate(source))
+    elif isinstance(source, (np.ndarray, bytes, bytearray, Image.Image)):
+        yield Item(name, source)
+    elif isinstance(source, (list, tuple)) or hasattr(source, "__next__"):
+        for number, part in enumerate(source):
+            yield from _items(part, f"{name} {number}")
+    else:
+        raise TypeError(
+            f"cannot read photos from {type(source).__name__}; expected a path, array, PIL picture, bytes or a list"
+        )
+
+
+def _path_items(source: str | Path) -> Iterator[Item]:
+    path = Path(source)
+    if path.is_dir():
+        yield from (Item(str(file), file) for file in image_files(path))
+    elif path.suffix.lower() in (".csv", ".tsv", ".txt") and path.is_file():
+        yield from _items(read(path, heads=()), "")
+    elif not path.exists() and glob.has_magic(str(source)):
+        matches = sorted(glob.glob(str(source), recursive=True))
+        for match in matches or [str(source)]:
+            yield from _path_items(match) if matches else [Item(match, Path(match))]
+    else:
+        yield Item(str(source), path)  # what is not there is a row with its reason

@@ -1,0 +1,259 @@
+"""From photos to answers in lanes: each lane opens, searches, cuts and answers a few photos on its share of the cores.
+
+Answers come out in the order of the photos. However many photos there are, a chunk for each lane, and one that waits,
+are in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from multihead.crops import Box
+from multihead.cutting import read_crops
+from multihead.decoders import Encoded, ImageError
+from multihead.evaluation import Classifier, device_of, evaluating
+from multihead.faces import Detector, Finder, choose, reduction_of, search
+from multihead.images import open_image
+from multihead.inputs import Item, items
+from multihead.modes import Pins
+from multihead.prepared import ENOUGH, prepared
+from multihead.speed import keep_memory
+
+CHUNK = {"cpu": 16, "cuda": 64}  # photos that are searched and answered together: on a core, what its caches still hold
+LANES = 8  # at most, where nothing else is asked for
+HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
+
+Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row: the photo, the face (None: none, or not looked for), joint probabilities (K,) or the reason for none."""
+
+    item: Item
+    box: Box | None
+    probs: np.ndarray | None
+    error: str = ""
+
+
+def answers(
+    model: Classifier,
+    source: object,
+    *,
+    faces: str | None = None,
+    batch_size: int | None = None,
+    missing: str = "full",
+    finder: Detector | None = None,
+    workers: int | None = None,
+    draw: str | Path | None = None,
+    pins: Pins = Pins(),
+) -> Iterator[Answer]:
+    """The rows of `predict` (same arguments) one by one, as they are found; memory does not grow with the source."""
+    if faces not in (None, "largest", "central", "all"):
+        raise ValueError(f"faces={faces!r}; expected 'largest', 'central' or 'all'")
+    if missing not in ("full", "skip", "error"):
+        raise ValueError(f"missing={missing!r}; expected 'full', 'skip' or 'error'")
+    for name, number in (("batch_size", batch_size), ("workers", workers)):
+        if number is not None and number < 0:
+            raise ValueError(f"{name}={number!r}; expected a whole number of 1 or more")
+    needs = any(crop.needs_box for crop in model.crops)
+    if faces == "all" and not needs:
+        print("the model reads whole photos: all faces of a photo get one answer; train with crops that need a face "
+              "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
+    keep_memory()
+    rest = items(source)
+    first = list(islice(rest, ENOUGH))
+    few = len(first) < ENOUGH
+    lanes = max(1, lane_count() if workers is None else workers)
+    chunk = batch_size or CHUNK.get(device_of(model).type, CHUNK["cuda"])
+    if few:  # the lanes share them evenly
+        chunk = max(1, min(chunk, -(-len(first) // lanes)))
+        lanes = max(1, min(lanes, -(-len(first) // chunk)))
+    with _shared_cores(lanes) as threads:
+        ready = model if few else prepared(model, chunk, pins)[0]
+        lane = _Lane(ready, finder or Finder(), faces or ("largest" if needs else None), needs, missing, chunk, draw)
+        start = lambda: torch.set_num_threads(threads)  # noqa: E731
+        with evaluating(ready):
+            for done in in_lanes(lane.answer, _chunks(chain(first, rest), chunk), lanes, start):
+                yield from done
+
+
+def lane_count() -> int:
+    """How many lanes are used by default: as many as cores may be used, at most 8."""
+    return min(LANES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def in_lanes(
+    work: Callable[[Any], Any], chunks: Iterable[Any], lanes: int, start: Callable[[], object] = int
+) -> Iterator[Any]:
+    """What `work` makes of each chunk, in order, by `lanes` threads that each begin with `start`; never more than one
+    chunk a lane, and one that waits, is taken ahead. An error of a chunk comes in its turn."""
+    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=start)
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(work, chunk))
+            if len(waiting) > lanes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _shared_cores(lanes: int) -> Iterator[int]:
+    """How many threads each of the lanes gets of those that torch and OpenCV have; after the block as before."""
+    threads, others = torch.get_num_threads(), cv2.getNumThreads()
+    each = max(1, threads // lanes)
+    torch.set_num_threads(each)
+    cv2.setNumThreads(each)
+    try:
+        yield each
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(others)
+
+
+def _chunks(rest: Iterable[Item], count: int) -> Iterator[list[Item]]:
+    """Lists of `count` photos; the rows of one photo stay together."""
+    chunk: list[Item] = []
+    for item in rest:
+        if len(chunk) >= count and chunk[-1].name != item.name:
+            yield chunk
+            chunk = []
+        chunk.append(item)
+    if chunk:
+        yield chunk
+
+
+@dataclass(frozen=True)
+class _Lane:
+    """What a lane does with a chunk of photos; several run it at once."""
+
+    model: Classifier
+    finder: Detector
+    faces: str | None  # which are looked for: None for none
+    needs: bool
+    missing: str
+    batch_size: int
+    draw: str | Path | None
+    alone: threading.Lock = threading.Lock()
+
+    def answer(self, chunk: Sequence[Item]) -> list[Answer]:
+        """The answers to a chunk of photos, in order."""
+        rows: list[tuple[Answer, Cuts | None]] = []
+        for group in self._groups(chunk):
+            found = self._search(group)
+            for (item, photo), boxes in zip(group, found, strict=True):
+                rows += [self._row(item, photo, box) for box in boxes]
+        done = self._probs(rows)
+        if self.draw is not None:
+            self._draw(done)
+        return done
+
+    def _groups(self, chunk: Sequence[Item]) -> Iterator[list[tuple[Item, Encoded | str]]]:
+        """The photos of a chunk, opened, and decoded for the search; as many as may be in memory together."""
+        group: list[tuple[Item, Encoded | str]] = []
+        held = 0
+        for item in chunk:
+            last = group[-1] if group else None
+            photo = last[1] if last and last[0].source is item.source else self._open(item)
+            group.append((item, photo))
+            held += 0 if isinstance(photo, str) else photo.held
+            if held >= HELD:
+                yield group
+                group, held = [], 0
+        if group:
+            yield group
+
+    def _open(self, item: Item) -> Encoded | str:
+        try:
+            photo = open_image(item.source)
+            if self._searches(item):
+                photo.pixels(reduction_of(self.finder, photo.size))
+            return photo
+        except ImageError as error:
+            return str(error)
+
+    def _searches(self, item: Item) -> bool:
+        return self.faces is not None and item.box is None and not item.whole
+
+    def _search(self, group: Sequence[tuple[Item, Encoded | str]]) -> list[list[Box | None]]:
+        """The boxes to answer for in each photo: its own box if it came with one, else those of the faces found."""
+        wanted = [photo for item, photo in group if not isinstance(photo, str) and self._searches(item)]
+        parallel = getattr(self.finder, "parallel", False)
+        with contextlib.nullcontext() if parallel else self.alone:
+            searched = iter(search(self.finder, wanted) if wanted else [])
+        found: list[list[Box | None]] = []
+        for item, photo in group:
+            if isinstance(photo, str) or not self._searches(item):
+                found.append([item.box])
+                continue
+            faces = choose(next(searched), self.faces or "largest", photo.size)
+            found.append([face.box for face in faces] or [None])
+        return found
+
+    def _row(self, item: Item, photo: Encoded | str, box: Box | None) -> tuple[Answer, Cuts | None]:
+        """The row without its probabilities, and its crops; None for these where there is no answer."""
+        if isinstance(photo, str):
+            return Answer(item, None, None, photo), None
+        if self.needs and box is None and not item.whole and self.missing != "full":
+            if self.missing == "error":
+                raise ValueError(f"{item.name}: no face found; use missing='full' or 'skip'")
+            return Answer(item, None, None, "no face found"), None
+        try:
+            cuts, regions = read_crops(photo, self.model.crops, box, item.whole)
+        except ImageError as error:
+            return Answer(item, None, None, str(error)), None
+        except ValueError as error:
+            return Answer(item, box, None, f"{item.name}: {error}"), None
+        return Answer(item, box, None), (cuts, [region is not None for region in regions])
+
+    def _probs(self, rows: Sequence[tuple[Answer, Cuts | None]]) -> list[Answer]:
+        """The rows with their probabilities, one pass of the model for `batch_size` of them."""
+        done = [row for row, _ in rows]
+        there = [(place, cuts) for place, (_, cuts) in enumerate(rows) if cuts is not None]
+        for start in range(0, len(there), self.batch_size):
+            part = there[start : start + self.batch_size]
+            for (place, _), probs in zip(part, batch_answers(self.model, [cuts for _, cuts in part]), strict=True):
+                done[place] = replace(done[place], probs=probs)
+        return done
+
+    def _draw(self, done: Sequence[Answer]) -> None:
+        """Pictures of the photos with their answers; a table may have several rows of one photo."""
+        from multihead.drawn import annotate, picture_path
+
+        for name in dict.fromkeys(row.item.name for row in done if row.probs is not None):
+            mine = [row for row in done if row.item.name == name]
+            shown = [(row.box, row.probs) for row in mine if row.probs is not None]
+            image = open_image(mine[0].item.source).pixels()
+            annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
+
+
+def batch_answers(model: Classifier, rows: Sequence[Cuts]) -> np.ndarray:
+    """Joint probabilities (B, K) of the rows' crops, in one pass of a model in evaluation mode."""
+    device = device_of(model)
+    images: dict[Any, torch.Tensor] = {}
+    for column, crop in enumerate(model.crops):
+        pixels = torch.from_numpy(np.stack([cuts[column] for cuts, _ in rows]))  # (B, H, W, 3)
+        pixels = pixels.pin_memory() if device.type == "cuda" else pixels
+        # (B, 3, H, W) in channels_last strides: no copy
+        images[crop] = pixels.permute(0, 3, 1, 2).to(device, non_blocking=True)
+    present = torch.tensor([there for _, there in rows], dtype=torch.bool)
+    with torch.inference_mode():
+        return model.probs(images, present).cpu().numpy()

@@ -1,0 +1,213 @@
+"""Lanes: order, bounds, errors in their turn, shared cores; on made-up work and on small photos."""
+
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from multihead import FACE, FULL, HEADS, Model
+from multihead.faces import Face
+from multihead.modes import PIN, Pins
+from multihead.pipeline import answers, batch_answers, in_lanes, lane_count
+
+SMALL = FULL.resized(32)
+
+
+def model_of(crop=SMALL):
+    torch.manual_seed(0)
+    return Model("test_resnet", [head.on(crop) for head in HEADS]).eval()
+
+
+def noise(seed, size=(40, 48)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+
+
+def jpeg(seed, size=(40, 48)):
+    return cv2.imencode(".jpg", noise(seed, size))[1].tobytes()
+
+
+class Middle:
+    """A face in the middle of each photo; notes who asks at once, and how large the photos are."""
+
+    def __init__(self, parallel=False):
+        self.parallel, self.busy, self.most, self.shapes = parallel, 0, 0, []
+
+    def find(self, images):
+        self.busy += 1
+        self.most = max(self.most, self.busy)
+        self.shapes += [image.shape for image in images]
+        time.sleep(0.01)
+        self.busy -= 1
+        return [[Face((10, 10, 30, 30), 0.9)] for _ in images]
+
+
+# ---- lanes
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 5])
+def test_results_come_in_order_whoever_is_done_first(lanes):
+    def work(number):
+        time.sleep(0.002 * (number % 3))
+        return number
+
+    assert list(in_lanes(work, range(30), lanes)) == list(range(30))
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_no_more_than_a_chunk_a_lane_and_one_that_waits_is_taken(lanes):
+    taken = []
+
+    def source():
+        for number in range(50):
+            taken.append(number)
+            yield number
+
+    for got, _ in enumerate(in_lanes(int, source(), lanes), 1):
+        assert len(taken) - got <= lanes
+    assert len(taken) == 50
+
+
+def test_an_error_comes_in_its_turn_and_ends_the_rest():
+    done = []
+
+    def work(number):
+        if number == 2:
+            raise ValueError("two")
+        done.append(number)
+        return number
+
+    found = in_lanes(work, range(1000), 2)
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(found)
+    assert len(done) < 10
+
+
+def test_a_consumer_that_leaves_stops_the_lanes():
+    before = threading.active_count()
+    found = in_lanes(int, range(1000), 3)
+    next(found)
+    found.close()
+    assert threading.active_count() == before
+
+
+def test_lanes_begin_with_their_share_of_the_cores():
+    seen = []
+    list(in_lanes(lambda _: time.sleep(0.01), range(6), 3, lambda: seen.append(threading.get_ident())))
+    assert len(set(seen)) == len(seen) == 3
+
+
+def test_threads_are_shared_and_given_back():
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    torch.set_num_threads(6)
+    cv2.setNumThreads(6)
+    try:
+        seen = []
+
+        class Looker:
+            parallel = True
+
+            def find(self, images):
+                seen.append((torch.get_num_threads(), cv2.getNumThreads()))
+                return [[] for _ in images]
+
+        rows = answers(model_of(FACE.resized(32)), [noise(0)] * 64, finder=Looker(), workers=3)
+        next(rows)
+        assert set(seen) == {(2, 2)}
+        list(rows)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (6, 6)
+        rows = answers(model_of(), [noise(0)] * 64, workers=3)
+        next(rows)
+        rows.close()
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (6, 6)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def test_as_many_lanes_as_cores_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(3), raising=False)
+    assert lane_count() == 3
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(96), raising=False)
+    assert lane_count() == 8
+
+
+# ---- answers
+
+
+@pytest.mark.parametrize("count", [1, 5, 31, 32, 70])
+@pytest.mark.parametrize("workers, batch_size", [(1, None), (3, 4), (2, 50)])
+def test_answers_do_not_depend_on_lanes_chunks_or_number(count, workers, batch_size):
+    model = model_of()
+    found = list(answers(model, [noise(seed) for seed in range(count)], workers=workers, batch_size=batch_size))
+    assert [row.item.name for row in found] == [f"photo {number}" for number in range(count)]
+    images = [cv2.resize(noise(seed), (32, 32), interpolation=cv2.INTER_AREA) for seed in range(count)]
+    expected = batch_answers(model, [([image], [True]) for image in images])
+    np.testing.assert_allclose([row.probs for row in found], expected, atol=1e-5)
+
+
+def test_what_is_pinned_decides_how_many_photos_are_answered(monkeypatch):
+    monkeypatch.delenv(PIN)
+    model, photos = model_of(), [noise(seed) for seed in range(40)]
+    exact = [row.probs for row in answers(model, photos, pins=Pins("f32"))]
+    rough = [row.probs for row in answers(model, photos, pins=Pins("bf16"))]
+    assert 1e-6 < np.abs(np.subtract(exact, rough)).max() < 0.05
+    np.testing.assert_allclose(exact[:20], [row.probs for row in answers(model, photos[:20])], atol=1e-5)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_only_a_finder_that_says_so_is_asked_by_several_lanes_at_once(parallel):
+    finder = Middle(parallel)
+    rows = list(answers(model_of(FACE.resized(32)), [noise(n) for n in range(96)], finder=finder, workers=3))
+    assert [row.box for row in rows] == [(10, 10, 30, 30)] * 96
+    assert (finder.most > 1) == parallel
+
+
+def test_a_photo_is_decoded_for_the_search_as_small_as_the_finder_likes():
+    class Modest(Middle):
+        def reduction(self, size):
+            return 4
+
+    class Plain(Middle):
+        pass
+
+    photos, plain = [jpeg(n, (160, 240)) for n in range(3)], Plain()
+    list(answers(model_of(FACE.resized(32)), photos, finder=plain))
+    assert set(plain.shapes) == {(160, 240, 3)}
+    modest = Modest()
+    rows = list(answers(model_of(FACE.resized(32)), photos, finder=modest))
+    assert len(rows) == 3 and all(row.probs is not None for row in rows)
+
+
+def test_large_photos_are_searched_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr("multihead.pipeline.HELD", 3 * 100 * 100)
+    sizes = []
+
+    class Counting:
+        def find(self, images):
+            sizes.append(len(images))
+            return [[] for _ in images]
+
+    photos = [noise(n, (100, 100)) for n in range(10)]
+    rows = list(answers(model_of(FACE.resized(32)), photos, finder=Counting(), workers=1))
+    assert sizes == [3, 3, 3, 1] and len(rows) == 10
+
+
+def test_damage_behind_the_header_is_a_row_with_its_reason():
+    """A JPEG whose pixels cannot be decoded: seen by the search where there is one, else when it is cut."""
+    whole = jpeg(0)
+    start = whole.index(b"\xff\xda") + 2
+    broken = whole[:start] + b"\x00\x01" + whole[-2:]
+    for crop in (SMALL, FACE.resized(32)):
+        rows = list(answers(model_of(crop), [whole, broken, whole], finder=Middle()))
+        assert [row.probs is None for row in rows] == [False, True, False]
+        assert f"{len(broken)} bytes: " in rows[1].error
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": -1}, {"workers": -2}])
+def test_negative_numbers_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected a whole number of 1 or more"):
+        next(answers(model_of(), [noise(0)], **wrong))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from multihead.settings import Sources, device, read_sources, speaker, with_tta
 
 if TYPE_CHECKING:
     from multihead.data import Photos
+    from multihead.labels import Head
+    from multihead.pipeline import Answer
 
 
 # ---- evaluate
@@ -100,7 +102,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(args: argparse.Namespace) -> int:
     """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
     from multihead import prediction
-    from multihead.files import check_writable, write_text
+    from multihead.files import check_writable, growing
     from multihead.joined import load
     from multihead.logs import bar
     from multihead.pipeline import answers
@@ -120,40 +122,47 @@ def predict(args: argparse.Namespace) -> int:
         _check_people(args, source, model)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("faces", "batch_size", "missing", "workers")}
     options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
-    rows: list[Any] = []
-    try:
-        with bar(0, "predict", not args.quiet) as shown:
-            for row in answers(model, source, **options, draw=args.draw):
-                rows.append(row)
-                shown.update()
-    finally:  # what was answered before an interruption is kept
-        if args.person_vote:
-            rows = prediction.person_voted(rows, model.space)
-        table = prediction.table(rows, model.space)
-        text = table.to_csv(index=False)
-        if args.output and rows:
-            write_text(args.output, text)
-    if not rows:
+    with bar(0, "predict", not args.quiet) as shown:
+        rows = _told(answers(model, source, **options, draw=args.draw), shown)
+        rows = _voted(rows, model.space) if args.person_vote else rows
+        if args.output:
+            with growing(args.output) as stream:
+                tally = prediction.write_table(rows, model.space, stream.write)
+        else:
+            tally = prediction.write_table(rows, model.space, lambda text: print(text, end=""))
+    if not tally.rows:
         print(f"no photos in {', '.join(args.source)}: nothing to answer", file=sys.stderr)
         return 1
-    if not args.output:
-        print(text, end="")
-    failed = [row for row in rows if row.probs is None]
-    for row in failed:
-        print(f"no answer: {row.error}", file=sys.stderr)
-    faceless = sum(row.probs is not None and row.box is None for row in rows)
-    if failed:
-        print(f"{len(failed)} of {len(rows)} rows have no answer", file=sys.stderr)
-    if faceless and any(crop.needs_box for crop in model.crops):
-        names = [row.item.name for row in rows if row.probs is not None and row.box is None and not row.item.whole]
-        print(
-            f"{faceless} photos have no face and were read whole, for example {', '.join(names[:5])}", file=sys.stderr
-        )
+    if tally.failed:
+        print(f"{tally.failed} of {tally.rows} rows have no answer", file=sys.stderr)
+    if tally.faceless and any(crop.needs_box for crop in model.crops):
+        names = ", ".join(tally.names)
+        print(f"{tally.faceless} photos have no face and were read whole, for example {names}", file=sys.stderr)
     said = [f"wrote {args.output}"] if args.output else []
     said += [f"pictures in {args.draw}"] if args.draw else []
     if said:
-        say(f"{len(rows)} rows; " + "; ".join(said))
-    return 1 if len(failed) == len(rows) or (args.strict and failed) else 0
+        say(f"{tally.rows} rows; " + "; ".join(said))
+    return 1 if tally.failed == tally.rows or (args.strict and tally.failed) else 0
+
+
+def _told(rows: Iterable[Answer], shown: Any) -> Iterator[Answer]:
+    """The rows, each counted on the bar; those without an answer are said."""
+    for row in rows:
+        shown.update()
+        if row.probs is None:
+            shown.write(f"no answer: {row.error}", file=sys.stderr)
+        yield row
+
+
+def _voted(rows: Iterable[Answer], space: Sequence[Head]) -> Iterator[Answer]:
+    """The rows after the photos of each person have voted, also of those that came before an interruption."""
+    from multihead.prediction import person_voted
+
+    came: list[Answer] = []
+    try:
+        came.extend(rows)  # as far as it gets
+    finally:
+        yield from person_voted(came, space)
 
 
 def _check_people(args: argparse.Namespace, photos: Photos, model: Any) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -21,6 +22,31 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     try:
         write(fresh)
         os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def growing(path: str | Path) -> Iterator[TextIO]:
+    """A text file (UTF-8) that stands at `path` when the block ends, also by an error, if anything was written.
+
+    For results that come one by one: what came before an interruption is kept. Raises: OSError of the file system.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with open(fresh, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            try:
+                yield stream
+            finally:
+                written = stream.tell() > 0
+        if written:
+            os.replace(fresh, path)
+    except BaseException:
+        if fresh.exists() and fresh.stat().st_size:
+            os.replace(fresh, path)
+        raise
     finally:
         fresh.unlink(missing_ok=True)
 

@@ -84,8 +84,12 @@ def image_files(folder: str | os.PathLike) -> list[Path]:
     >>> image_files("data")  # doctest: +SKIP
     [PosixPath('data/a.jpg'), PosixPath('data/b/c.PNG')]
     """
-    files = [path for path in _walk(Path(folder), set()) if is_image_name(path)]
-    return sorted(files)
+    return list(iter_image_files(folder))
+
+
+def iter_image_files(folder: str | os.PathLike) -> Iterator[Path]:
+    """The files of `image_files`, in its order, one by one: memory for the names of one folder at a time."""
+    return (path for path in _walk(Path(folder), set()) if is_image_name(path))
 
 
 def write_jpeg(image: np.ndarray, path: str | os.PathLike, quality: int = 95) -> None:
@@ -115,14 +119,13 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
         return
     seen.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(folder / entry.name, seen)
-            else:
-                yield folder / entry.name
+    with os.scandir(folder) as entries:  # sorted names give the order of sorted paths
+        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+    for name, is_folder in found:
+        if is_folder:
+            yield from _walk(folder / name, seen)
+        else:
+            yield folder / name
 
 
 def _file_bytes(path: Path) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 
 from multihead.crops import Box, box_of
 from multihead.data import Photos
-from multihead.images import image_files
+from multihead.images import iter_image_files
 from multihead.reading import read
 
 
@@ -65,7 +65,7 @@ def _items(source: Any, name: str) -> Iterator[Item]:
 def _path_items(source: str | Path) -> Iterator[Item]:
     path = Path(source)
     if path.is_dir():
-        yield from (Item(str(file), file) for file in image_files(path))
+        yield from (Item(str(file), file) for file in iter_image_files(path))
     elif path.suffix.lower() in (".csv", ".tsv", ".txt") and path.is_file():
         yield from _items(read(path, heads=()), "")
     elif not path.exists() and glob.has_magic(str(source)):

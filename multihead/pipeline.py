@@ -205,7 +205,7 @@ class _Lane:
                 found.append([item.box])
                 continue
             faces = choose(next(searched), self.faces or "largest", photo.size)
-            found.append([face.box for face in faces] or [None])
+            found.append([_as_written(face.box) for face in faces] or [None])
         return found
 
     def _row(self, item: Item, photo: Encoded | str, box: Box | None) -> tuple[Answer, Cuts | None]:
@@ -243,6 +243,12 @@ class _Lane:
             shown = [(row.box, row.probs) for row in mine if row.probs is not None]
             image = open_image(mine[0].item.source).pixels()
             annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
+
+
+def _as_written(box: Box) -> Box:
+    """The box as tables of answers hold it, so that such a table, answered again, gives the same answers."""
+    x0, y0, x1, y1 = (round(edge, 1) for edge in box)
+    return (x0, y0, x1, y1)
 
 
 def batch_answers(model: Classifier, rows: Sequence[Cuts]) -> np.ndarray:

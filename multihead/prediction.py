@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ from multihead.voting import person_vote, shared_heads
 
 if TYPE_CHECKING:
     import pandas as pd
+
+WAITING = 256  # rows that are written together
+SHOWN = 5  # names of photos that are said
 
 
 def predict(
@@ -104,6 +107,47 @@ def table(rows: Iterator[Answer] | Sequence[Answer], space: Sequence[Head]) -> p
     columns |= {f"joint:{index}": probs[:, index] for index in range(number)}
     columns["error"] = [row.error for row in rows]
     return pd.DataFrame(columns)
+
+
+@dataclass
+class Tally:
+    """What a table of answers holds: its rows, those without an answer, and photos that were read whole for want of a
+    face, the first of them by name."""
+
+    rows: int = 0
+    failed: int = 0
+    faceless: int = 0
+    names: list[str] = field(default_factory=list)
+
+    def count(self, row: Answer) -> None:
+        """Count a row."""
+        self.rows += 1
+        self.failed += row.probs is None
+        if row.probs is not None and row.box is None:
+            self.faceless += 1
+            if len(self.names) < SHOWN and not row.item.whole:
+                self.names.append(row.item.name)
+
+
+def write_table(rows: Iterable[Answer], space: Sequence[Head], write: Callable[[str], object]) -> Tally:
+    """Write the answers as CSV while they come, as `table` would hold them; what was counted on the way. Rows that came
+    before an error are written."""
+    tally, waiting = Tally(), list[Answer]()
+
+    def flush() -> None:
+        if waiting:
+            write(table(waiting, space).to_csv(index=False, header=tally.rows == len(waiting)))
+        waiting.clear()
+
+    try:
+        for row in rows:
+            tally.count(row)
+            waiting.append(row)
+            if len(waiting) == WAITING:
+                flush()
+    finally:
+        flush()
+    return tally
 
 
 def box_text(box: Box | None) -> str:

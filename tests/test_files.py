@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead.files import cache_folder, locked, replace_file, write_text
+from multihead.files import cache_folder, growing, locked, replace_file, write_text
 
 
 def test_a_file_is_replaced_and_folders_are_made(tmp_path):
@@ -62,3 +62,18 @@ def test_a_lock_is_had_by_one_and_free_after(tmp_path):
         assert mine and not others
     with locked(tmp_path / "lock") as again:
         assert again
+
+
+def test_a_growing_file_stands_with_what_came_before_an_error(tmp_path):
+    path = tmp_path / "new" / "table.csv"
+    with pytest.raises(KeyboardInterrupt), growing(path) as stream:
+        stream.write("one\n")
+        assert not path.exists()
+        raise KeyboardInterrupt
+    assert path.read_text() == "one\n" and len(list(path.parent.iterdir())) == 1
+    with growing(path) as stream:
+        pass
+    assert path.read_text() == "one\n"  # nothing was written: the old file stays
+    with growing(path) as stream:
+        stream.write("two \udcff\n")
+    assert path.read_bytes() == b"two \xff\n" and len(list(path.parent.iterdir())) == 1

@@ -14,7 +14,7 @@ from multihead.joined import combine
 from multihead.labels import AGE, GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
 from multihead.pipeline import Answer, answers
-from multihead.prediction import box_text, predict, submission, table
+from multihead.prediction import box_text, predict, submission, table, write_table
 from multihead.reading import read
 
 SMALL = FULL.resized(32, 24)
@@ -384,3 +384,25 @@ def test_a_submission_needs_its_column(tmp_path):
     (tmp_path / "info.csv").write_text("name\na.jpg\n")
     with pytest.raises(KeyError, match="expected ImageID, as in the competition's info.csv"):
         submission(model_of(), tmp_path / "info.csv")
+
+
+def test_a_table_written_row_by_row_is_the_table(folder, monkeypatch):
+    monkeypatch.setattr("multihead.prediction.WAITING", 3)
+    model, text = model_of(HEADS, FACE.resized(32)), []
+    source = [folder, b"broken", noise(1), noise(2)]
+    tally = write_table(answers(model, source, finder=Looker()), model.space, text.append)
+    assert len(text) == 3 and "".join(text) == predict(model, source, finder=Looker()).to_csv(index=False)
+    assert (tally.rows, tally.failed, tally.faceless) == (7, 1, 3)
+    assert tally.names == [str(folder / "b.png"), "photo 2", "photo 3"]
+
+
+def test_rows_before_an_interruption_are_written(folder):
+    model, text = model_of(), []
+
+    def interrupted():
+        yield from answers(model, folder)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_table(interrupted(), model.space, text.append)
+    assert len("".join(text).splitlines()) == 1 + 4

@@ -22,10 +22,10 @@ def measure(arms, pairs):
     times = {name: {"train_step": [], "answer": []} for name in models}
     for round_ in range(pairs + 1):
         for name in list(models) if round_ % 2 else list(models)[::-1]:
-            step, answer = sum(map(_step, models[name])), sum(map(_answer, models[name]))
+            taken = {"train_step": sum(map(step, models[name])), "answer": sum(map(answer, models[name]))}
             if round_:  # the first round warms up
-                times[name]["train_step"].append(step)
-                times[name]["answer"].append(answer)
+                for what, seconds in taken.items():
+                    times[name][what].append(seconds)
     first = next(iter(times))
     return {
         name: {
@@ -68,7 +68,7 @@ def _batch(model):
     }
 
 
-def _step(model):
+def step(model):
     """Seconds of one training step."""
     model.train()
     place = next(model.parameters()).device
@@ -84,7 +84,7 @@ def _step(model):
     return _now(place) - started
 
 
-def _answer(model):
+def answer(model):
     """Seconds of one batch of answers."""
     model.eval()
     place, images = next(model.parameters()).device, _batch(model)
@@ -113,7 +113,7 @@ def _peak(arm, number):
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far, of importing
     before = 0 if place.type == "cuda" else _kilobytes("VmRSS") / 2**10
     for _ in range(3):
-        _step(model)
+        step(model)
     after = torch.cuda.max_memory_allocated(place) / 2**20 if place.type == "cuda" else _kilobytes("VmHWM") / 2**10
     return after - before
 

@@ -86,7 +86,7 @@ def training_choice(
         return Choice(pins.on(Mode()), "usual")
     if found == "timed":
         with _apart(device):
-            run = _Steps(model, criteria, optim, batch_size)
+            run = Steps(model, criteria, optim, batch_size)
             if pins.allow(plain) and not kept():
                 seconds = fastest({plain: run.of(plain)})
             keep_memory()
@@ -99,7 +99,7 @@ def training_choice(
     return Choice(chosen, found, allowed)
 
 
-class _Steps:
+class Steps:
     """Training steps on copies of a model, with made-up photos and labels; one copy for each memory format."""
 
     def __init__(self, model: Model, criteria: Mapping[str, Criterion], optim: Optim, batch_size: int) -> None:
@@ -153,7 +153,7 @@ def _compiled(
     mode = replace(chosen, compiled=True)
     with _apart(next(model.parameters()).device):
         started = time.perf_counter()
-        found = fastest({mode: _Steps(model, criteria, optim, batch_size).of(mode)})
+        found = fastest({mode: Steps(model, criteria, optim, batch_size).of(mode)})
         cost = time.perf_counter() - started
     return mode if mode in found and steps * (seconds[chosen] - found[mode]) > cost else chosen
 

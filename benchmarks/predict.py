@@ -1,0 +1,197 @@
+"""`predict` with face crops, from files to a table, beside the glue that users write: PIL, facenet-pytorch, timm.
+
+    python benchmarks/predict.py --data DATA/bootlike [--yunet FILE.onnx] [--pretrained-path FILE]
+
+One JSON line: milliseconds a photo and how many times as fast ours is (the glue with batches of 1 and of 32), and
+`predict` beside the sum of its stages' times alone. Photos are those of DATA, resized to 384x512 (width x height), JPEG
+quality 95, in a temporary folder; each side runs in a process of its own, the glue with glibc's own thresholds.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pairs
+from record import record
+
+PHOTOS = 100
+SIZE = 224
+MODEL = "tf_efficientnet_lite0"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of photos of one person each")
+    parser.add_argument("--yunet", help="YuNet's ONNX file")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder  # nothing is remembered from before
+        photos = make_photos(arguments.data, Path(folder) / "photos")
+        numbers = compare(photos, arguments)
+    about = {"photos": PHOTOS, "photo": "384x512 JPEG", "model": MODEL, "crop": SIZE, **pairs.surroundings()}
+    print(json.dumps(record("predict", about, numbers)))
+    for name, least in {"ours, mtcnn": (5, 5), "ours, yunet": (9, 10)}.items():
+        for batch, bound in zip((1, 32), least):
+            if name in numbers["sides"]:
+                found = numbers["sides"][name]["faster"][f"glue, batch {batch}"]
+                assert found["interval"][1] >= bound, f"{name}: {found['ratio']} times as fast as batches of {batch}"
+
+
+def make_photos(data, folder):
+    """The paths of `PHOTOS` photos of 384x512, of as many people as there are."""
+    import cv2
+
+    from multihead.images import image_files, read_image, write_jpeg
+
+    files = image_files(data)
+    chosen = [files[place] for place in np.linspace(0, len(files) - 1, PHOTOS).astype(int)]
+    for number, file in enumerate(chosen):
+        image = cv2.resize(read_image(file), (384, 512), interpolation=cv2.INTER_CUBIC)
+        write_jpeg(image, folder / f"{number:03}.jpg")
+    return [str(path) for path in image_files(folder)]
+
+
+def compare(photos, arguments):
+    """{"sides": {side: ms a photo, times as fast}, "stages": ...}"""
+    detectors = {"mtcnn": None} | ({"yunet": arguments.yunet} if arguments.yunet else {})
+    theirs = {f"glue, batch {batch}": pairs.Side(glue, {"paths": photos, "batch": batch}) for batch in (1, 32)}
+    settings = {f"ours, {name}": {"paths": photos, "detector": file} for name, file in detectors.items()}
+    sides = theirs | {name: pairs.Side(ours, each) for name, each in settings.items()}
+    times = pairs.measure(sides, arguments.rounds)
+    for side in sides.values():
+        side.close()
+    found = {name: {"ms": round(1000 * statistics.median(each) / PHOTOS, 2)} for name, each in times.items()}
+    for name in settings:
+        found[name]["faster"] = {other: pairs.faster(times[name], times[other]) for other in theirs}
+        found[name]["mode"] = sides[name].about
+    whole = {name: stages(each, arguments.rounds) for name, each in settings.items()}
+    return {"sides": found, "stages": whole}
+
+
+def glue(paths, batch):
+    """What users write: PIL, MTCNN photo by photo, a margin, a resize, timm's eager model over batches."""
+    import timm
+    import torch
+    from facenet_pytorch import MTCNN
+    from PIL import Image
+
+    finder, model = MTCNN(keep_all=True), timm.create_model(MODEL, num_classes=18).eval()
+    mean, std = (torch.tensor(model.pretrained_cfg[name]).view(3, 1, 1) for name in ("mean", "std"))
+
+    def crop(path):
+        photo = Image.open(path).convert("RGB")
+        boxes, _ = finder.detect(photo)
+        if boxes is not None:
+            x0, y0, x1, y1 = boxes[0]
+            margin = 0.25 * max(x1 - x0, y1 - y0)
+            photo = photo.crop((x0 - margin, y0 - margin, x1 + margin, y1 + margin))
+        pixels = torch.from_numpy(np.array(photo.resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
+        return (pixels.permute(2, 0, 1).float() / 255 - mean) / std
+
+    def work():
+        with torch.inference_mode():
+            for start in range(0, len(paths), batch):
+                images = torch.stack([crop(path) for path in paths[start : start + batch]])
+                model(images).softmax(1)
+
+    return work
+
+
+def ours(paths, detector):
+    """`multihead.predict` on the files."""
+    import multihead as mh
+    from multihead.yunet import open_detector
+
+    model, finder = _model(), open_detector(detector)
+
+    def work():
+        table = mh.predict(model, paths, finder=finder)
+        assert len(table) == len(paths) and (table.error == "").all()
+
+    work()
+    memory = Path(os.environ["XDG_CACHE_HOME"]) / "multihead" / "modes.json"
+    modes = json.loads(memory.read_text())
+    work.about = [min(times, key=times.get) for name, times in modes.items() if name.startswith("answer")]
+    return work
+
+
+def stages(settings, rounds):
+    """Milliseconds a photo of each stage alone, in lanes as `predict` runs them, of `predict`, and how near it comes to
+    one after the other: the sum of the stages' times over the time of `predict`."""
+    names = ("open", "search", "cut", "answer")
+    sides = {name: pairs.Side(stage, settings | {"name": name}) for name in names}
+    sides["predict"] = pairs.Side(ours, settings)
+    times = pairs.measure(sides, rounds)
+    for side in sides.values():
+        side.close()
+    alone = [sum(each) for each in zip(*(times[name] for name in names), strict=True)]
+    ms = {name: round(1000 * statistics.median(each) / PHOTOS, 2) for name, each in times.items()}
+    return {
+        "ms": ms,
+        "sum": round(sum(ms[name] for name in names), 2),
+        "reached": pairs.faster(times["predict"], alone),
+    }
+
+
+def stage(paths, detector, name):
+    """One stage of `predict` on all photos; what it needs of the stages before is made beforehand."""
+    import torch
+
+    from multihead.cutting import read_crops
+    from multihead.faces import choose, reduction_of, search
+    from multihead.images import open_image
+    from multihead.pipeline import CHUNK, batch_answers, in_lanes, lane_count
+    from multihead.prepared import prepared
+    from multihead.speed import keep_memory
+    from multihead.yunet import open_detector
+
+    keep_memory()
+    lanes, rows = lane_count(), CHUNK["cpu"]
+    share = max(1, torch.get_num_threads() // lanes)
+    torch.set_num_threads(share)
+    finder, model = open_detector(detector), _model()
+    fast = prepared(model, rows)[0]
+
+    def opened(path):
+        photo = open_image(path)
+        photo.pixels(reduction_of(finder, photo.size))
+        return photo
+
+    def cut(photo, box):
+        cuts, regions = read_crops(photo, model.crops, box)
+        return cuts, [region is not None for region in regions]
+
+    photos = [opened(path) for path in paths]
+    found = [choose(faces, "largest", photo.size) for photo, faces in zip(photos, search(finder, photos), strict=True)]
+    boxes = [faces[0].box if faces else None for faces in found]
+    crops = [cut(photo, box) for photo, box in zip(photos, boxes, strict=True)]
+    works = {
+        "open": (paths, lambda part: [opened(path) for path in part]),
+        "search": (photos, lambda part: search(finder, part)),
+        "cut": (list(zip(photos, boxes, strict=True)), lambda part: [cut(*each) for each in part]),
+        "answer": (crops, lambda part: batch_answers(fast, part)),
+    }
+    whole, each = works[name]
+    chunks = [whole[start : start + rows] for start in range(0, len(whole), rows)]
+
+    def work():
+        for _ in in_lanes(each, chunks, lanes, lambda: torch.set_num_threads(share)):
+            pass
+
+    return work
+
+
+def _model():
+    import multihead as mh
+
+    face = mh.FACE.resized(SIZE)
+    return mh.Model(MODEL, heads=[head.on(face) for head in mh.HEADS]).eval()
+
+
+if __name__ == "__main__":
+    main()

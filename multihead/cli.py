@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead import answering, flags, folding, panel, records, searching, workbench
+from multihead import answering, flags, folding, panel, records, searching, shipping, workbench
 from multihead.recipe import Recipe
 from multihead.settings import (
     Network,
@@ -281,6 +281,7 @@ VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.A
     "preview": (workbench.preview, workbench.preview_arguments),
     "lr-range": (workbench.lr_range, workbench.lr_range_arguments),
     "label": (workbench.label, workbench.label_arguments),
+    "export": (shipping.export, shipping.export_arguments),
     "logs": (records.logs, records.logs_arguments),
     "report": (records.report, records.report_arguments),
 }

@@ -143,6 +143,20 @@ def device_of(model: Any) -> torch.device:
     return torch.device("cpu") if weights is None else weights.device
 
 
+def read_batches(model: Classifier, photos: Photos, limit: int, batch_size: int = 32) -> list[Batch]:
+    """Up to `limit` photos, spread over all of them, as batches on the CPU; what cannot be read is left out.
+
+    Raises: ValueError where none can be read.
+    """
+    located = locate_faces(photos, model.crops).photos
+    rows = np.unique(np.linspace(0, len(located) - 1, min(limit, len(located))).astype(int))
+    batches = loader(PhotoSet(located, model.space, model.crops, memory=0), in_order(rows, batch_size))
+    found = [batch for batch in batches if len(batch.rows)]
+    if not found:
+        raise ValueError(f"none of {len(photos)} photos could be read")
+    return found
+
+
 def batch_probs(model: Classifier, batch: Batch, device: torch.device) -> np.ndarray:
     """Joint probabilities (B, K) of one batch, in numpy."""
     moved = batch.to(device, channels_last=True)

@@ -17,9 +17,10 @@ from multihead.folders import save_members
 from multihead.labels import Head, base
 from multihead.model import Model
 from multihead.options import choice
+from multihead.runtimes import Exported, is_exported
 from multihead.tta import TTA
 
-Member: TypeAlias = "Model | Ensemble | Combined | Adjusted | TTA"
+Member: TypeAlias = "Model | Ensemble | Combined | Adjusted | TTA | Exported"
 
 
 TIE = 1e-6  # shares of votes that differ by less are tied
@@ -118,9 +119,11 @@ def combine(models: Sequence[Member]) -> Combined:
 
 
 def load(folder: str | Path) -> Member:
-    """The model, ensemble, combination or adjusted model of a folder, ready to answer; nothing in the folder is run.
+    """The model, ensemble, combination, adjusted or exported model of a folder, ready to answer; nothing in the folder
+    is run.
 
-    Raises: FileNotFoundError or ValueError where it is no such folder.
+    Raises: FileNotFoundError or ValueError where it is no such folder; ImportError where an exported model needs a
+    package that is not installed.
     """
     folder = Path(folder)
     listed = folder / "ensemble.json"
@@ -128,6 +131,8 @@ def load(folder: str | Path) -> Member:
         run = folder / "model"  # a run folder: its model
         if run.is_dir() and not (folder / "config.json").exists():
             return load(run)
+        if is_exported(folder):
+            return Exported(folder)
         return Model.from_pretrained(_own(folder))
     content = json.loads(listed.read_text())
     makers: dict[str, Callable[[list[Any]], Any]] = {

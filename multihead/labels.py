@@ -184,7 +184,7 @@ def joint(probs: Mapping[str, Array], heads: Sequence[Head] = HEADS) -> Array:
         if product is None:
             product = rows
         else:
-            product = (product[:, :, None] * rows[:, None, :]).reshape(len(rows), -1)  # (N, K so far)
+            product = (product[:, :, None] * rows[:, None, :]).reshape(rows.shape[0], -1)  # (N, K so far)
     if product is None:
         raise ValueError("joint() needs at least one head")
     return product
@@ -198,7 +198,7 @@ def marginals(probs: Array, heads: Sequence[Head] = HEADS) -> dict[str, Array]:
     table = base(heads)
     if probs.ndim != 2 or probs.shape[1] != size(table):
         raise ValueError(f"joint probabilities have shape {tuple(probs.shape)}; expected (N, {size(table)})")
-    grid = probs.reshape(len(probs), *(len(head.classes) for head in table))  # (N, C1, C2, ...)
+    grid = probs.reshape(probs.shape[0], *(len(head.classes) for head in table))  # (N, C1, C2, ...)
     axes = range(1, len(table) + 1)
     found = {}
     for axis, head in enumerate(table, 1):

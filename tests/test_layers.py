@@ -11,12 +11,13 @@ import multihead
 LAYERS = (
     "files options labels crops decoders images metrics splits logs speed canvas cells plots event_files event_logs "
     "augment masks mixing losses balance optim schedules samplers calibrate pages modes",
-    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials yunet cutting",
+    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials yunet "
+    "cutting graphs archives runtimes",
     "data layouts reading boxes points batches checkpoint drawn persons dealing choices prepared",
-    "evaluation inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting",
+    "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting",
     "train",
-    "joined crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
-    "flags settings arms workbench records answering folding panel spaces searching cli __main__",
+    "joined export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
+    "flags settings arms workbench records answering folding panel spaces searching shipping cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 FOLDER = Path(multihead.__file__).parent

@@ -1,0 +1,147 @@
+"""OpenVINO graphs in int8: ranges from some people's photos, and what it costs on the photos of others."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from multihead.evaluation import read_batches
+from multihead.graphs import input_names
+from multihead.labels import UNKNOWN, base, encode
+from multihead.metrics import confusion
+from multihead.model import Model
+from multihead.runtimes import compile_openvino, without_telemetry
+
+if TYPE_CHECKING:
+    from multihead.data import Photos
+
+ROUNDS = 10  # layers given back to f32, one at a time, where int8 costs too much
+
+
+@dataclass(frozen=True)
+class Control:
+    """A batch that controls int8: the graph's inputs, the joint classes (B,), -1 = unknown, and the answers (B,) of
+    the graph in f32."""
+
+    feed: dict[str, np.ndarray]
+    labels: np.ndarray
+    answers: np.ndarray
+
+
+def int8(graph: Any, model: Model, photos: Photos, *, max_drop: float, limit: int) -> tuple[Any, str, str]:
+    """(the graph in int8, "int8", what it costs), or (the graph itself, "bf16", why) where int8 costs more than
+    `max_drop`; see `multihead.export.openvino`.
+
+    Raises: ImportError that names the extra; ValueError for photos of one person only.
+    """
+    nncf = without_telemetry("nncf", "quant")
+    calibrating, controlling = photos.split(0.5, seed=0)
+    if not len(calibrating) or not len(controlling):
+        raise ValueError(f"int8 needs photos of two people or more, to calibrate and to control; got {photos}")
+    feeds = [feed for feed, _ in _feeds(model, calibrating, limit, 1)]
+    control = controls(graph, model, controlling, limit)
+    found = _quantise(nncf, graph, model, feeds, control, max_drop)
+    name, before = measure(graph, control, "f32")
+    if found is None or not _quantised(found):
+        return graph, "bf16", f"int8 could not keep {name} within {max_drop:g}: bf16 was written"
+    drop = before - measure(found, control, "int8")[1]
+    rows = sum(len(batch.answers) for batch in control)
+    told = f"{name} {before - drop:.4f}, f32 {before:.4f}, on {rows} photos of people who did not calibrate it"
+    if drop > max_drop:
+        return graph, "bf16", f"int8 would lose more than {max_drop:g} ({told}): bf16 was written"
+    return found, "int8", f"{told}; {len(feeds)} calibrated it"
+
+
+def controls(graph: Any, model: Model, photos: Photos, limit: int) -> list[Control]:
+    """The photos as batches that control int8."""
+    run, found = compile_openvino(graph, "f32"), []
+    for feed, labels in _feeds(model, photos, limit, 32):
+        found.append(Control(feed, encode(labels, base(model.heads)), run(feed).argmax(1)))
+    return found
+
+
+def measure(graph: Any, control: Sequence[Control], precision: str) -> tuple[str, float]:
+    """(what is measured, its value) of an OpenVINO graph: macro-F1 of the joint classes of the labelled rows, or where
+    there are none, the share of answers as in f32."""
+    run = compile_openvino(graph, precision)
+    return _measured([run(batch.feed).argmax(1) for batch in control], control)
+
+
+def _measured(answers: Sequence[np.ndarray], control: Sequence[Control]) -> tuple[str, float]:
+    given = np.concatenate(list(answers))
+    labels, wanted = (np.concatenate([getattr(batch, name) for batch in control]) for name in ("labels", "answers"))
+    known = labels != UNKNOWN
+    if not known.any():
+        return "agreement", float((given == wanted).mean())
+    classes = [str(number) for number in range(1 + int(max(labels.max(), given.max())))]
+    return "macro-F1", confusion(labels[known], given[known], classes).f1
+
+
+def _feeds(model: Model, photos: Photos, limit: int, rows: int) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+    """(inputs of the graph, labels (B, heads)) of up to `limit` photos, `rows` at a time."""
+    names = input_names(model.crops)
+    for batch in read_batches(model, photos, limit, rows):
+        arrays = [np.ascontiguousarray(batch.images[crop].numpy()) for crop in model.crops]
+        yield dict(zip(names, [*arrays, batch.present.numpy()])), batch.labels.numpy()
+
+
+def _quantise(
+    nncf: Any,
+    graph: Any,
+    model: Model,
+    feeds: Sequence[dict[str, np.ndarray]],
+    control: Sequence[Control],
+    max_drop: float,
+) -> Any:
+    """nncf's graph, with as many layers in f32 as the control asks for; None where it gives up."""
+    attention = any("Attention" in type(module).__name__ for module in model.backbone.modules())
+
+    def validate(compiled: Any, batches: Iterable[Control]) -> tuple[float, None]:
+        batches = list(batches)
+        return _measured([compiled(batch.feed)["joint"].argmax(1) for batch in batches], batches)[1], None
+
+    with _silent():
+        try:
+            return nncf.quantize_with_accuracy_control(
+                graph.clone(),
+                nncf.Dataset(list(feeds)),
+                nncf.Dataset(list(control), lambda batch: batch.feed),
+                validate,
+                max_drop=max_drop,
+                preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: swish and the like go below zero
+                subset_size=len(feeds),
+                model_type=nncf.ModelType.TRANSFORMER if attention else None,
+                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ROUNDS),
+            )
+        except RuntimeError:  # nncf.ValidationError and the like: no layer may be quantised
+            return None
+
+
+def _quantised(graph: Any) -> bool:
+    """True where a layer of the graph is quantised: nncf gives the graph back as it was where it can do nothing."""
+    return any(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without nncf's bars, tables and remarks inside."""
+    logger = logging.getLogger("nncf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", module=r"nncf\b")
+            yield
+    finally:
+        logger.setLevel(level)

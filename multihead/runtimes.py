@@ -1,0 +1,192 @@
+"""Exported models, opened: ONNX Runtime, OpenVINO or torch.export answer as the model did that they were made of."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from multihead import archives
+from multihead import labels as algebra
+from multihead.crops import Crop
+from multihead.files import replace_file
+from multihead.graphs import input_names
+from multihead.model import head_from_dict
+
+KIND, FORMAT = "exported", 1
+FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
+PRECISIONS = ("f32", "bf16", "int8")
+
+Run = Callable[[Mapping[str, np.ndarray]], np.ndarray]
+
+
+class Exported(nn.Module):
+    """A model that answers through another runtime, on the CPU; it predicts, is scored, saved and put into an
+    `Ensemble` like any other, but has no weights to train.
+
+    folder: what `multihead export` or `multihead.export` wrote. threads: of the runtime, by default as many as it
+    takes itself. Nothing in the folder is run: a graph is a list of known steps, and a torch graph that holds anything
+    else is refused.
+
+    Raises: FileNotFoundError for a folder that lacks a file, ValueError for one that is not of an exported model or of
+    an unknown runtime or format, ImportError that names the extra to install.
+    """
+
+    def __init__(self, folder: str | Path, *, threads: int | None = None) -> None:
+        super().__init__()
+        self.folder, self.config = Path(folder), read_exported(folder)
+        self.heads = tuple(head_from_dict(head) for head in self.config["heads"])
+        self.space, self.crops = algebra.space(self.heads), algebra.crops(self.heads)
+        prior = self.config.get("prior")
+        self.prior = None if prior is None else tuple(prior)
+        self.runtime, self.precision = str(self.config["runtime"]), str(self.config["precision"])
+        self.inputs = input_names(self.crops)
+        start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]
+        self._run: Run = start(self.folder, self.precision, threads)
+        self.training = False
+
+    def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
+        """Joint probabilities (B, K) in float64 of uint8 images {Crop: (B, 3, H, W)}; present as in `Model`.
+
+        Raises: KeyError for a missing crop; ValueError for images that are not uint8 (B, 3, H, W) of the crop's size.
+        """
+        pixels = [_pixels(images, crop) for crop in self.crops]
+        rows, device = len(pixels[0]), pixels[0].device
+        if not rows:
+            return torch.zeros((0, algebra.size(self.space)), dtype=torch.float64, device=device)
+        there = torch.ones((rows, len(pixels)), dtype=torch.bool) if present is None else present
+        arrays = [np.ascontiguousarray(each.cpu().numpy()) for each in (*pixels, there.bool())]
+        joint = torch.from_numpy(np.asarray(self._run(dict(zip(self.inputs, arrays))), np.float64))  # (B, K)
+        return (joint / joint.sum(1, keepdim=True)).to(device)
+
+    def save(self, folder: str | Path) -> None:
+        """Copy the exported folder; `multihead.load` opens the copy."""
+        folder = Path(folder)
+        if folder.resolve() == self.folder.resolve():
+            return
+        for name in (*FILES[self.runtime], "README.md", "config.json"):
+            if (self.folder / name).is_file():
+                replace_file(folder / name, functools.partial(shutil.copyfile, self.folder / name))
+
+
+def is_exported(folder: str | Path) -> bool:
+    """True for a folder whose config.json says that it holds an exported model."""
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        return False
+    content = json.loads(path.read_text())
+    return isinstance(content, dict) and content.get("kind") == KIND
+
+
+def read_exported(folder: str | Path) -> dict[str, Any]:
+    """The config of an exported folder, of which the files are there.
+
+    Raises: FileNotFoundError or ValueError where it is no such folder.
+    """
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is no exported model: config.json is missing; expected what export wrote")
+    config = json.loads(path.read_text())
+    if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of an exported model of format {FORMAT}; expected what export wrote")
+    for name, known in (("runtime", tuple(FILES)), ("precision", PRECISIONS)):
+        if config.get(name) not in known:
+            raise ValueError(f"{path} has {name} {config.get(name)!r}; expected one of {', '.join(known)}")
+    if missing := [name for name in FILES[config["runtime"]] if not (Path(folder) / name).is_file()]:
+        raise FileNotFoundError(f"{folder} lacks {missing[0]}; export the model again")
+    return config
+
+
+def import_openvino() -> Any:
+    """The openvino package, without its report of its own use over the network: its import would send one.
+
+    Raises: ImportError that names the extra.
+    """
+    return without_telemetry("openvino", "openvino")
+
+
+def without_telemetry(name: str, extra: str) -> Any:
+    """A package that reports its use through openvino_telemetry, imported as if that were not installed.
+
+    Raises: ImportError that names the extra.
+    """
+    import importlib
+
+    hidden, before = "openvino_telemetry", sys.modules.get("openvino_telemetry")
+    sys.modules[hidden] = None  # type: ignore[assignment]  # an import of it fails, and its users fall back to a stub
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"{name} is needed here ({error}): pip install 'multihead[{extra}]'") from error
+    finally:
+        sys.modules.pop(hidden)
+        if before is not None:
+            sys.modules[hidden] = before
+
+
+def _pixels(images: Mapping[Crop, Tensor], crop: Crop) -> Tensor:
+    if crop not in images:
+        held = [each.name for each in images]
+        raise KeyError(f"model needs crop {crop}, batch has {held}; pass crops=model.crops to the data set")
+    pixels = images[crop]
+    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (3, *crop.size):
+        raise ValueError(
+            f"crop {crop.name!r} expects uint8 (B, 3, {crop.size[0]}, {crop.size[1]}), "
+            f"got {pixels.dtype} {tuple(pixels.shape)}; pass pixels of 0..255, normalisation happens inside"
+        )
+    return pixels
+
+
+def _onnx(folder: Path, precision: str, threads: int | None) -> Run:
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ImportError(f"an ONNX model needs onnxruntime ({error}): pip install 'multihead[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    if threads:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no common class that is public
+        raise ValueError(f"{folder / 'model.onnx'} is no ONNX model that can be opened: {error}") from error
+    return lambda feed: session.run(["joint"], dict(feed))[0]
+
+
+def compile_openvino(model: Any, precision: str, threads: int | None = None) -> Run:
+    """A function from inputs to joint probabilities (B, K) of an OpenVINO model or its file, set for short answers."""
+    openvino = import_openvino()
+    # batches are large enough to fill the cores: one stream is faster than several
+    hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16"}
+    if threads:
+        hints["INFERENCE_NUM_THREADS"] = str(threads)
+    core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        hints["INFERENCE_PRECISION_HINT"] = "f32"
+    compiled = core.compile_model(model, "CPU", hints)
+    return lambda feed: compiled(dict(feed))["joint"]
+
+
+def _openvino(folder: Path, precision: str, threads: int | None) -> Run:
+    try:
+        return compile_openvino(folder / "model.xml", precision, threads)
+    except RuntimeError as error:
+        raise ValueError(f"{folder / 'model.xml'} is no OpenVINO model that can be opened: {error}") from error
+
+
+def _torch(folder: Path, precision: str, threads: int | None) -> Run:
+    program = archives.load(folder / "model.pt2").module()
+
+    def run(feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            return program(*(torch.from_numpy(array) for array in feed.values()))[-1].numpy()
+
+    return run

@@ -1,0 +1,110 @@
+"""The verb export: a model, run or ensemble as a folder for ONNX Runtime, OpenVINO or torch.export."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multihead import flags
+from multihead.settings import Sources, read_sources, speaker
+
+if TYPE_CHECKING:
+    from multihead.data import Photos
+
+FORMATS = {"onnx": ("f32",), "openvino": ("f32", "bf16", "int8"), "torch": ("f32",)}
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a model for ONNX Runtime, OpenVINO or torch.export, checked against the model; int8 keeps a bound."""
+    from multihead import export as exporting
+    from multihead.joined import load
+
+    precision = _precision(args)
+    model, say = load(args.model), speaker(args)
+    photos = _photos(args, model) if args.data else None
+    say(f"exporting {args.model} to {args.format} in {precision}")
+    if args.format == "onnx":
+        checks = exporting.onnx(model, args.output, photos=photos, opset=args.opset or exporting.OPSET)
+    elif args.format == "torch":
+        checks = exporting.torch_export(model, args.output, photos=photos)
+    else:
+        limits: dict[str, Any] = {"max_drop": args.max_drop, "limit": args.limit}
+        checks = exporting.openvino(model, args.output, precision, photos=photos, **limits)
+    for name, check in checks.items():
+        say(f"{name}: {check}" if name else str(check))
+    say(f"wrote {args.output}; open it with multihead.load, evaluate or predict")
+    return 0
+
+
+def export_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of `multihead export`."""
+    parser.add_argument("model", metavar="MODEL", help="folder of a model, a run or an ensemble")
+    parser.add_argument("-o", "--output", default="runs/export", help="new folder to write (default runs/export)")
+    parser.add_argument(
+        "--format", type=flags.one_of(list(FORMATS)), default="onnx", metavar="{onnx,openvino,torch}", help="runtime"
+    )
+    parser.add_argument(
+        "--precision",
+        type=flags.one_of(["f32", "bf16", "int8"]),
+        metavar="{f32,bf16,int8}",
+        help="default f32, with openvino bf16; int8 needs --data",
+    )
+    parser.add_argument(
+        "--data", nargs="+", default=[], metavar="DATA", help="photos to check on; int8 is calibrated on half of them"
+    )
+    parser.add_argument(
+        "--max-drop", type=float, default=0.01, help="macro-F1 (or agreement) that int8 may lose (default 0.01)"
+    )
+    parser.add_argument("--limit", type=int, default=300, help="photos that calibrate, and control, int8 (default 300)")
+    parser.add_argument("--held-out", action="store_true", help="calibrate int8 on photos that validate or test, too")
+    parser.add_argument("--opset", type=int, help="version of ONNX's operators (default 20)")
+    flags.add_flags(parser, Sources, "photos")
+
+
+def _precision(args: argparse.Namespace) -> str:
+    """The asked precision, or the format's own. Raises: ValueError where flags do not go together."""
+    precision = args.precision or ("bf16" if args.format == "openvino" else "f32")
+    if precision not in FORMATS[args.format]:
+        raise ValueError(f"--format {args.format} has no precision {precision}; --format openvino has f32, bf16, int8")
+    if precision == "int8" and not args.data:
+        raise ValueError("int8 is calibrated on photos of people who trained the model: name them, --data")
+    if args.opset and args.format != "onnx":
+        raise ValueError(f"--opset has no meaning for --format {args.format}")
+    if not 0 <= args.max_drop < 1 or args.limit < 1:
+        raise ValueError(f"--max-drop {args.max_drop:g} --limit {args.limit}; expected a share, and a number of photos")
+    return precision
+
+
+def _photos(args: argparse.Namespace, model: Any) -> Photos:
+    """The photos of --data; of a table with a split column the training part, of int8 nobody who tests the model.
+
+    Raises: ValueError where all are held out.
+    """
+    from multihead.evaluation import label_heads
+
+    photos = read_sources(args, args.data, heads=label_heads(model))
+    if args.precision != "int8" or args.held_out:
+        return photos
+    held = _held_out(Path(args.model))
+    out = [path in held or part in ("val", "test") for path, part in zip(photos.paths, photos.table.split)]
+    if all(out):
+        raise ValueError(
+            f"all {len(photos)} photos of --data validate or test; int8 that is calibrated on them would be scored too "
+            "well: name photos of training people, or pass --held-out"
+        )
+    kept = photos[[row for row, away in enumerate(out) if not away]]
+    speaker(args)(f"calibrating on {kept}; {sum(out)} photos that validate or test are left out")
+    return kept
+
+
+def _held_out(model: Path) -> set[str]:
+    """Paths of the photos that, as far as the folder tells, validated or tested the model."""
+    import pandas as pd
+
+    found: set[str] = set()
+    for table in (model / "splits.csv", model.parent / "splits.csv"):
+        if table.is_file():
+            rows = pd.read_csv(table, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+            found |= set(rows.path[rows.split.isin(["val", "test"])])
+    return found

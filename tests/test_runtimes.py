@@ -1,0 +1,205 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from multihead import export
+from multihead.adjusted import Adjusted
+from multihead.crops import BODY, FACE, FULL
+from multihead.evaluation import device_of, evaluate
+from multihead.joined import Ensemble, combine, load
+from multihead.labels import AGE, GENDER, HEADS, MASK, flat
+from multihead.model import Model
+from multihead.prediction import predict
+from multihead.reading import read
+from multihead.runtimes import Exported, import_openvino, read_exported, without_telemetry
+from multihead.tta import TTA
+
+FACES, BODIES = FACE.resized(32), BODY.resized(48, 32)
+RUNTIMES = ("onnx", "openvino", "torch")
+
+
+def model_of(heads, seed=0):
+    torch.manual_seed(seed)
+    model = Model("resnet10t", heads)
+    torch.nn.init.normal_(model.absent)
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=0.3)
+    model.prior = tuple(np.random.default_rng(seed).dirichlet(np.ones(18)))
+    return model.eval()
+
+
+def images_of(model, count=5, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {crop: (count, 3, *crop.size) for crop in model.crops}
+    return {c: torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for c, shape in shapes.items()}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of([MASK.on(FACES), GENDER.on(BODIES), AGE.on(BODIES, FACES)])
+
+
+@pytest.fixture(scope="module")
+def folders(model, tmp_path_factory):
+    """{runtime: an exported folder of `model`}."""
+    root = tmp_path_factory.mktemp("exported")
+    export.onnx(model, root / "onnx")
+    export.torch_export(model, root / "torch")
+    export.openvino(model, root / "openvino", "f32")
+    return {name: root / name for name in RUNTIMES}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_answers_as_the_model(model, folders, runtime):
+    opened = load(folders[runtime])
+    assert isinstance(opened, Exported) and opened.runtime == runtime and opened.precision == "f32"
+    assert (opened.space, opened.crops, opened.heads) == (model.space, model.crops, model.heads)
+    assert opened.prior == pytest.approx(model.prior) and not opened.training
+    for count in (1, 2, 5, 64):
+        images = images_of(model, count, seed=count)
+        present = torch.rand(count, 2, generator=torch.Generator().manual_seed(count)) < 0.6
+        for shown in (None, present):
+            with torch.no_grad():
+                wanted = model.probs(images, shown)
+            found = opened.probs(images, shown)
+            assert found.dtype == torch.float64 and found.device.type == "cpu"
+            torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-4)
+            torch.testing.assert_close(found.sum(1), torch.ones(count, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_pixels_of_an_absent_crop_are_not_read(model, folders, runtime):
+    opened, images = load(folders[runtime]), images_of(model)
+    present = torch.ones(5, 2, dtype=torch.bool)
+    present[2, 1] = False
+    before = opened.probs(images, present)
+    images[BODIES] = images[BODIES].clone()
+    images[BODIES][2] = 0
+    after = opened.probs(images, present)
+    torch.testing.assert_close(after, before, atol=1e-7, rtol=0)
+    assert (opened.probs(images)[2] - after[2]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_no_rows_channels_last_and_wrong_pixels(model, folders, runtime):
+    opened, images = load(folders[runtime]), images_of(model)
+    assert opened.probs({crop: rows[:0] for crop, rows in images.items()}).shape == (0, 18)
+    strided = {crop: rows.contiguous(memory_format=torch.channels_last) for crop, rows in images.items()}
+    torch.testing.assert_close(opened.probs(strided), opened.probs(images))
+    with pytest.raises(KeyError, match="model needs crop .*body.*batch has \\['face'\\]"):
+        opened.probs({FACES: images[FACES]})
+    with pytest.raises(ValueError, match="crop 'face' expects uint8 \\(B, 3, 32, 32\\), got torch.float32"):
+        opened.probs(images | {FACES: images[FACES].float()})
+    with pytest.raises(ValueError, match="got torch.uint8 \\(5, 3, 16, 16\\)"):
+        opened.probs(images | {FACES: images[FACES][:, :, :16, :16]})
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_predicts_and_is_scored_like_the_model(model, folders, people, runtime):
+    opened, photos = load(folders[runtime]), read(people / "train")[:6]
+    mine, others = evaluate(model, photos, workers=0), evaluate(opened, photos, workers=0)
+    np.testing.assert_allclose(others.probs, mine.probs, atol=2e-6)
+    assert device_of(opened) == torch.device("cpu") and device_of(model) == torch.device("cpu")
+    rows = predict(opened, photos.paths[:2])
+    np.testing.assert_allclose(rows["joint:3"], predict(model, photos.paths[:2])["joint:3"], atol=2e-6)
+
+
+def test_in_ensembles_views_and_corrections_that_are_saved(model, folders, tmp_path):
+    opened = load(folders["torch"])
+    whole = Ensemble([opened, model, Adjusted(opened, {"mask": 2.0}), TTA(opened)], [1, 2, 3, 4]).eval()
+    same = Ensemble([model, model, Adjusted(model, {"mask": 2.0}), TTA(model)], [1, 2, 3, 4]).eval()
+    images = images_of(model)
+    present = torch.tensor([[True, False]] * 5)
+    with torch.no_grad():
+        torch.testing.assert_close(whole.probs(images, present), same.probs(images, present), atol=2e-6, rtol=1e-4)
+        whole.save(tmp_path / "whole")
+        back = load(tmp_path / "whole")
+        assert isinstance(back.members[0], Exported) and isinstance(back.members[3].model, Exported)
+        torch.testing.assert_close(back.probs(images), whole.probs(images))
+    assert back.members[0].folder == tmp_path / "whole" / "member0"
+    mask, rest = model_of([MASK.on(FACES)]), load(folders["onnx"])
+    mask.prior = None
+    with pytest.raises(ValueError, match="repeat a name"):
+        combine([mask, rest])
+    opened.save(opened.folder)  # onto itself: nothing happens
+    assert load(opened.folder).runtime == "torch"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_broken_folders(folders, tmp_path, runtime):
+    load(folders[runtime]).save(tmp_path / "copy")
+    config = json.loads((tmp_path / "copy" / "config.json").read_text())
+
+    def changed(**values):
+        (tmp_path / "copy" / "config.json").write_text(json.dumps(config | values))
+        return load(tmp_path / "copy")
+
+    with pytest.raises(ValueError, match="has runtime 'pickle'; expected one of onnx, openvino, torch"):
+        changed(runtime="pickle")
+    with pytest.raises(ValueError, match="has precision 'int2'; expected one of f32, bf16, int8"):
+        changed(precision="int2")
+    with pytest.raises(ValueError, match="is not of an exported model of format 1"):
+        changed(format=2)
+    assert changed().runtime == runtime
+    name = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}[runtime]
+    (tmp_path / "copy" / name).write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=f"{name} is no "):
+        changed()
+    (tmp_path / "copy" / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"lacks {name}; export the model again"):
+        changed()
+    with pytest.raises(FileNotFoundError, match="config.json is missing; expected what export wrote"):
+        read_exported(tmp_path)
+    with pytest.raises(ValueError, match="is not of a multihead model"):
+        Model.from_pretrained(folders[runtime])
+
+
+@pytest.mark.parametrize(("package", "runtime", "extra"), [("onnxruntime", "onnx", "onnx"), ("openvino",) * 3])
+def test_a_missing_package_names_its_extra(folders, monkeypatch, package, runtime, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"pip install 'multihead\[{extra}\]'"):
+        load(folders[runtime])
+    with pytest.raises(ImportError, match=r"pip install 'multihead\[quant\]'"):
+        without_telemetry("no_such_package", "quant")
+
+
+WATCH = """
+import sys
+seen = []
+sys.addaudithook(lambda event, args: seen.append(event) if event.startswith("socket.") else None)
+from multihead.runtimes import import_openvino, without_telemetry
+before = set(sys.modules)
+import_openvino(); without_telemetry("nncf", "quant")
+import nncf.telemetry.wrapper, openvino.tools.ovc.telemetry_utils
+kinds = [type(nncf.telemetry.wrapper.telemetry).__name__, openvino.tools.ovc.telemetry_utils.tm.__name__]
+import time; time.sleep(0.5)
+print([event for event in seen if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto")])
+print([name for name in sys.modules if name.startswith("openvino_telemetry")], *kinds)
+"""
+
+
+def test_nothing_reports_its_use_over_the_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = subprocess.run([sys.executable, "-W", "error", "-c", WATCH], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[:2] == ["[]", "[] MagicMock openvino.tools.ovc.telemetry_stub"]
+    assert done.stderr == "" and not list(tmp_path.iterdir())  # no identifier is left at home either
+
+
+def test_a_telemetry_that_was_imported_before_stays(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", sys)
+    import_openvino()
+    assert sys.modules["openvino_telemetry"] is sys
+
+
+def test_flat_models_too(tmp_path):
+    model = model_of(flat([head.on(FULL.resized(32)) for head in HEADS]))
+    export.onnx(model, tmp_path / "flat")
+    opened, images = load(tmp_path / "flat"), images_of(model)
+    with torch.no_grad():
+        torch.testing.assert_close(opened.probs(images), model.probs(images), atol=2e-6, rtol=1e-4)
+    assert opened.heads[0].parts  # its parts are kept

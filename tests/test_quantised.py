@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+import torch
+
+from multihead import quantised
+from multihead.crops import FULL
+from multihead.export import openvino, save_onnx
+from multihead.joined import load
+from multihead.labels import HEADS, decode
+from multihead.model import Model
+from multihead.quantised import Control, controls, measure
+from multihead.reading import read
+from multihead.runtimes import import_openvino
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = Model("test_resnet", [head.on(FULL.resized(32)) for head in HEADS]).eval()
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=2)
+    return model
+
+
+@pytest.fixture(scope="module")
+def photos(people):
+    return read(people / "train")[:40]
+
+
+@pytest.fixture(scope="module")
+def graph(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    save_onnx(model, path, 20)
+    return import_openvino().Core().read_model(path)
+
+
+def test_int8_is_written_where_it_keeps_the_bound(model, photos, tmp_path, capfd):
+    check = openvino(model, tmp_path / "x", "int8", photos=photos, max_drop=0.9, limit=12)[""]
+    opened = load(tmp_path / "x")
+    assert check.precision == opened.precision == "int8" and check.rows == 40
+    assert "macro-F1" in check.remark and "calibrated it" in check.remark
+    text = (tmp_path / "x" / "model.xml").read_text()
+    assert 'type="FakeQuantize"' in text
+    images = {FULL.resized(32): torch.zeros(3, 3, 32, 32, dtype=torch.uint8)}
+    assert opened.probs(images).shape == (3, 18)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_bf16_is_kept_where_int8_costs_too_much(graph, model, photos, monkeypatch):
+    """Without labels the answers of f32 count: of an untrained model hardly any layer can change without some."""
+    plain = _unlabelled(photos)
+    monkeypatch.setattr(quantised, "_quantise", lambda nncf, graph, *rest: _zeroed(graph))
+    kept, precision, remark = quantised.int8(graph, model, plain, max_drop=0.01, limit=12)
+    assert kept is graph and precision == "bf16"
+    assert remark.startswith("int8 would lose more than 0.01 (agreement 0.") and remark.endswith("bf16 was written")
+    for gone in (None, graph.clone()):  # nncf gave up, or gave the graph back as it was
+        monkeypatch.setattr(quantised, "_quantise", lambda *rest, gone=gone: gone)
+        kept, precision, remark = quantised.int8(graph, model, photos, max_drop=0.2, limit=12)
+        assert kept is graph and (precision, remark) == (
+            "bf16", "int8 could not keep macro-F1 within 0.2: bf16 was written",
+        )  # fmt: skip
+
+
+def _unlabelled(photos):
+    table = photos.table.copy()
+    for head in HEADS:
+        table[head.name] = -1
+    table["years"] = np.nan
+    return type(photos)(table, photos.heads)
+
+
+def _zeroed(graph):
+    """The graph with a FakeQuantize that leaves nothing of the pixels."""
+    import_openvino()
+    from openvino import opset13 as ops
+
+    graph = graph.clone()
+    node = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "Convert")
+    zero, one = (ops.constant(np.float32(value)) for value in (0, 1e-9))
+    lost = ops.fake_quantize(node.output(0), zero, one, zero, one, 2)
+    for target in node.output(0).get_target_inputs():
+        if target.get_node().get_friendly_name() != lost.get_friendly_name():
+            target.replace_source_output(lost.output(0))
+    graph.validate_nodes_and_infer_types()
+    return graph
+
+
+def test_people_calibrate_or_control_never_both(graph, model, photos, monkeypatch):
+    seen = []
+    real = quantised.read_batches
+
+    def read_batches(model, photos, limit, rows):
+        seen.append(set(photos.people))
+        return real(model, photos, limit, rows)
+
+    monkeypatch.setattr(quantised, "read_batches", read_batches)
+    monkeypatch.setattr(quantised, "_quantise", lambda *rest: None)
+    quantised.int8(graph, model, photos, max_drop=0.1, limit=12)
+    assert len(seen) == 2 and not seen[0] & seen[1] and len(seen[0] | seen[1]) == len(set(photos.people))
+
+
+def test_what_is_measured(graph, model, photos):
+    from sklearn.metrics import f1_score
+
+    control = controls(graph, model, photos, 20)
+    labels = np.concatenate([batch.labels for batch in control])
+    answers = np.concatenate([batch.answers for batch in control])
+    assert len(labels) == 20 and (decode(labels) >= 0).all()
+    name, value = measure(graph, control, "f32")
+    assert (name, value) == ("macro-F1", pytest.approx(f1_score(labels, answers, average="macro")))
+    blank = [Control(batch.feed, 0 * batch.labels - 1, 0 * batch.answers + 17) for batch in control]
+    assert measure(graph, blank, "f32") == ("agreement", pytest.approx((answers == 17).mean()))

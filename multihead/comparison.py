@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import paired, plots, ranks
+from multihead.cache import open_cache
 from multihead.crossval import Arm, Cell, carry_out, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
@@ -32,12 +33,14 @@ def compare(
     extra: Photos | None = None,
     sources: Sequence[str] = (),
     workers: int = 0,
+    cache: bool | str | Path = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Train every arm on every fold and seed and tell how they differ: one row an arm and metric, as `paired.compare`.
 
     photos: dealt into `folds` parts by person; each part is scored by the runs that did not see it. extra: more
-    training photos, never scored. sources: score only photos of these. workers: loader processes. Call it again with
+    training photos, never scored. sources: score only photos of these. workers: loader processes. cache: as
+    `train.epochs` takes it. Call it again with
     the same arguments to go on after an interruption; arms and seeds may be added. Under torchrun every process calls
     it; the first one writes. Several processes, on one machine or on several that share `out`, may call it with the
     same arguments: each takes the runs that no other has in hand.
@@ -56,7 +59,7 @@ def compare(
     for fold, (_, valid) in enumerate(parts):
         if not len(valid):
             raise ValueError(f"fold {fold} has no photo of {list(sources)} to score; there are {_sources(photos)}")
-    loading: dict[str, Any] = {"workers": workers, "decoded": {}}
+    loading: dict[str, Any] = {"workers": workers, "cache": open_cache(cache)}
     cells = [
         Cell(name, fold, seed, out / "runs" / name / f"fold{fold}-seed{seed}")
         for seed in seeds

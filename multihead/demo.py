@@ -60,7 +60,7 @@ def demo(
     model = Model(BACKBONE, heads=[head.on(FULL.resized(*SIZE)) for head in HEADS])
     recipe = Recipe(epochs=epochs or EPOCHS, optim=AdamW(4e-3), schedule=OneCycle(0.25), ema=EMA(0.99), seed=seed)
     finished = (folder / "run" / "metrics.json").exists()
-    for row in train_epochs(model, training, valid, recipe, out=folder / "run", resume=True):
+    for row in train_epochs(model, training, valid, recipe, out=folder / "run", resume=True, cache=False):
         say(line(row))
     if finished:
         say("the run was finished before; delete the folder to train again")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead import paired, ranks
+from multihead.cache import open_cache
 from multihead.crossval import (
     Arm,
     Cell,
@@ -58,6 +59,7 @@ def fit_folds(
     about: dict[str, object] | None = None,
     processes: int = 1,
     workers: int = 0,
+    cache: bool | str | Path = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame | None:
     """Train a fresh model on each of `folds` person-disjoint parts and score all photos by the models that did not see
@@ -67,8 +69,8 @@ def fit_folds(
     folds are dealt by recipe.seed; column: a column of the photos that names each row's fold instead, which must keep
     people whole. only: these folds now, the others elsewhere or later. extra: more training photos, never scored. rows:
     training rows, "all" or "full" (all heads known). about: what else tells these folds from others. processes: folds
-    trained at a time; several machines that share `out` may also call it at the same time. Called again, it goes on at
-    the fold, epoch and step where it stood.
+    trained at a time; several machines that share `out` may also call it at the same time. cache: as `train.epochs`
+    takes it. Called again, it goes on at the fold, epoch and step where it stood.
 
     Writes into `out`: photos.csv (with the fold in which each row validates), fold0, fold1, ... (run folders, each
     with its model), and once all are there oof.csv (out-of-fold probabilities) and scores.csv.
@@ -91,9 +93,9 @@ def fit_folds(
     wanted = [cells[fold] for fold in chosen]
     told = _told(cells, say, photos, table)
     if processes > 1:
-        _in_processes(processes, wanted, (arm, parts, extra, workers), told)
+        _in_processes(processes, wanted, (arm, parts, extra, workers, cache), told)
     else:
-        _work(wanted, (arm, parts, extra, workers), told, say)
+        _work(wanted, (arm, parts, extra, workers, cache), told, say)
     if not all(cell.done for cell in cells):
         left = [cell.fold for cell in cells if not cell.done]
         say(f"folds {', '.join(map(str, left))} are not trained yet; the scores wait for them")
@@ -191,8 +193,8 @@ def _chosen(only: Sequence[int] | None, folds: int) -> list[int]:
 def _work(
     cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], None], say: Callable[[str], None]
 ) -> None:
-    arm, parts, extra, workers = job
-    loading: dict[str, Any] = {"workers": workers, "decoded": {}}
+    arm, parts, extra, workers, cache = job
+    loading: dict[str, Any] = {"workers": workers, "cache": open_cache(cache)}
 
     def train(cell: Cell) -> None:
         def each(row: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ def evaluate(
     check_not_pseudo(photos, "scored")
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)
     photos = located.photos
-    held = PhotoSet(photos, model.space, model.crops, memory=0)
+    held = PhotoSet(photos, model.space, model.crops)
     ready = prepared(model, batch_size, pins)[0] if len(held) >= ENOUGH else model
     found, probs, unreadable = answers(ready, held, range(len(held)), batch_size=batch_size, workers=workers)
     if not len(found):

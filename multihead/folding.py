@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multihead import flags
 from multihead.recipe import Recipe
 from multihead.settings import (
+    Keeping,
     Network,
     Sources,
     Training,
@@ -56,6 +57,7 @@ def folds(args: argparse.Namespace) -> int:
         about=flags.effective(Network, network),
         processes=args.processes,
         workers=args.workers,
+        cache=flags.build(Keeping, values).chosen,
         say=say,
     )
     if ranks.first() and not (out / "args.yaml").exists():
@@ -101,5 +103,6 @@ def folds_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--extra", nargs="+", default=[], help="more folders or tables, for training only")
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("-j", "--workers", type=int, default=0, help="loader processes of a fold (default 0)")
+    flags.add_flags(parser, Keeping, "kept crops")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     add_training_flags(parser)

@@ -50,9 +50,10 @@ def lr_range(
     high: float = 1.0,
     steps: int = 100,
     workers: int = 2,
+    cache: bool | str | Path = True,
 ) -> RangeTest:
     """Train a copy of the model for `steps` steps while the rate rises from `low` to `high` by equal factors; stops
-    where the loss is four times its lowest. The model itself is not changed.
+    where the loss is four times its lowest. The model itself is not changed. cache: as `train.epochs` takes it.
 
     Raises: ValueError for bounds that do not rise, fewer than ten steps, or a loss that is no number from the start.
 
@@ -62,7 +63,7 @@ def lr_range(
         raise ValueError(f"low {low!r}, high {high!r}, steps {steps!r}; expected 0 < low < high and 10 steps or more")
     count = steps * recipe.batch_size * recipe.grad_accum_steps
     once = replace(recipe, epochs=1, epoch_photos=count, schedule=Constant(), freeze_epochs=0, ema=None, patience=None)
-    run = prepare(copy.deepcopy(model), photos, None, once, workers=workers)
+    run = prepare(copy.deepcopy(model), photos, None, once, workers=workers, cache=cache)
     run.steps = []
 
     def course(step: int) -> float:

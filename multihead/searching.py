@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from multihead import flags
 from multihead.arms import arm_parser, build_arm, complaining, split
 from multihead.recipe import Recipe
-from multihead.settings import build_recipe, read_sources, speaker
+from multihead.settings import Keeping, build_recipe, read_sources, speaker
 from multihead.spaces import Axis, Span, read_space, spell_axis, suggest
 from multihead.study import Plan, need_optuna
 from multihead.workbench import add_training_flags, need_data
@@ -123,6 +123,7 @@ def tune(args: argparse.Namespace) -> int:
         seed=build_recipe(vars(args)).seed,
         first=None if outside else first,
         about=about,
+        cache=flags.build(Keeping, vars(args)).chosen,
         say=say,
     )
     _conclude(args.output, best_trial(study), study.get_trials(deepcopy=False), ENOUGH, say)
@@ -168,4 +169,5 @@ def tune_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     flags.add_flags(parser, Plan, "search")
+    flags.add_flags(parser, Keeping, "kept crops")
     add_training_flags(parser)

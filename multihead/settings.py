@@ -66,6 +66,19 @@ class Session:
     device: str = option("auto", "cpu, cuda, or auto")
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """Where decoded crops are kept between epochs and runs; it changes no pixel."""
+
+    cache: bool = option(True, "keep decoded crops in files that runs share; without it, in memory")
+    cache_folder: str | None = option(None, "folder of those files, in place of the user's cache folder")
+
+    @property
+    def chosen(self) -> bool | str:
+        """As the `cache=` of `multihead.train.epochs`."""
+        return self.cache_folder or True if self.cache else False
+
+
 def read_sources(
     args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
 ) -> Photos:

@@ -1,10 +1,9 @@
-"""The two sides of a run, training and validation: photos located, decoded once, and what is wrong with them."""
+"""The two sides of a run, training and validation: photos located, their crops kept, and what is wrong with them."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from multihead import ranks, teaching
 from multihead.augment import Plain, members
 from multihead.batches import PhotoSet, mask_classes
 from multihead.boxes import locate_faces
+from multihead.cache import Cache
 from multihead.data import Photos
 from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, size
 from multihead.logs import bar
@@ -24,10 +24,9 @@ from multihead.targets import Targets, band_rows, one_hot, teach
 
 
 class Ready:
-    """Photos that can be read, with their crops in memory where they fit: what one side of a run reads.
+    """Photos that can be read, with their crops kept where there is room: what one side of a run reads.
 
-    training: whether the photos are changed as the recipe says. decoded: a dictionary in which several runs share
-    decoded crops.
+    training: whether the photos are changed as the recipe says. cache: where crops are kept; several runs may share it.
     """
 
     def __init__(
@@ -38,7 +37,7 @@ class Ready:
         *,
         training: bool,
         workers: int = 0,
-        decoded: MutableMapping[Any, Any] | None = None,
+        cache: Cache | None = None,
     ) -> None:
         cut = crops(heads)
         located = ranks.first_then_rest(lambda: locate_faces(photos, cut, missing=recipe.missing))
@@ -52,7 +51,7 @@ class Ready:
             points=self._points(heads) if any(isinstance(part, DrawnMask) for part in members(augment)) else None,
             crop_drop=recipe.crop_drop if training else 0.0,
             seed=recipe.seed,
-            decoded=decoded,
+            cache=cache,
         )
         self.unreadable = self.held.fill(workers)
         bad = {row for row, _ in self.unreadable}

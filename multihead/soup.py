@@ -88,7 +88,7 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
     norms = [module for module in model.modules() if isinstance(module, Norm)]
     if not norms:
         return model
-    held = PhotoSet(locate_faces(photos, model.crops, missing=missing).photos, model.heads, model.crops, memory=0)
+    held = PhotoSet(locate_faces(photos, model.crops, missing=missing).photos, model.heads, model.crops)
     old = [norm.momentum for norm in norms]
     device, seen = next(model.parameters()).device, 0
     model.eval()

@@ -115,7 +115,7 @@ def _ask(
     asked = photos[rows].with_columns(**{":row": rows})  # "skip" leaves rows out: each keeps its number
     keep_memory()
     asked = locate_faces(asked, model.crops, missing=missing).photos
-    held = PhotoSet(asked, (), model.crops, memory=0)
+    held = PhotoSet(asked, (), model.crops)
     found, probs, unreadable = answers(model, held, range(len(held)), batch_size=batch_size, workers=workers)
     warn("teaching", [reason for _, reason in unreadable], "photos could not be read and got no answer")
     return asked.table[":row"].to_numpy(np.int64)[found], probs

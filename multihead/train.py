@@ -10,7 +10,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from multihead import checkpoint, ranks
 from multihead.augment import members, photo_seed
 from multihead.balance import combine, epoch_weights, log_variance
 from multihead.batches import Batch, Shuffled, loader, mask_classes
+from multihead.cache import Cache, open_cache
 from multihead.choices import training_choice
 from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
 from multihead.evaluation import answers, scores
@@ -59,18 +60,22 @@ def epochs(
     out: str | Path | None = None,
     resume: bool = False,
     workers: int = 2,
+    cache: bool | str | Path | Cache = True,
     progress: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Train, yielding one row an epoch: epoch, loss, lr, photos_per_s, and the validation scores.
 
     When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one). out: a run
     folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume:
-    go on where the folder's last checkpoint stands. Under torchrun every process calls this; the first one writes.
+    go on where the folder's last checkpoint stands. cache: keep decoded crops in the user's cache folder (True), in
+    another folder, or in memory only (False): see `multihead.cache`. Under torchrun every process calls this; the
+    first one writes.
 
     Raises: LeakError where a person or file is on both sides; ValueError where nothing can be trained on, the loss is
     no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run.
     """
-    yield from prepare(model, train, valid, recipe, out=out, resume=resume, workers=workers).epochs(progress)
+    run = prepare(model, train, valid, recipe, out=out, resume=resume, workers=workers, cache=cache)
+    yield from run.epochs(progress)
 
 
 def prepare(
@@ -82,19 +87,20 @@ def prepare(
     out: str | Path | None = None,
     resume: bool = False,
     workers: int = 2,
-    decoded: MutableMapping[Any, Any] | None = None,
+    cache: bool | str | Path | Cache = True,
 ) -> Run:
     """The run that `epochs` carries out: photos found, decoded and checked, nothing trained yet.
 
-    decoded: a dictionary in which several runs on the same photos share decoded crops.
+    cache: as `epochs` takes it, or a `Cache` that several runs on the same photos share.
     """
     ranks.start()
     if valid is not None:
         check_disjoint(train, valid)
         check_not_pseudo(valid, "validation")
     folder = None if out is None else Path(out)
-    ready = Ready(model.heads, train, recipe, training=True, workers=workers, decoded=decoded)
-    held_out = {"training": False, "workers": workers, "decoded": decoded}
+    cache = open_cache(cache)
+    ready = Ready(model.heads, train, recipe, training=True, workers=workers, cache=cache)
+    held_out = {"training": False, "workers": workers, "cache": cache}
     ready_valid = None if valid is None else Ready(model.heads, valid, recipe, **held_out)  # type: ignore[arg-type]
     report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
     last = _last(folder, resume)
@@ -251,7 +257,8 @@ class Run:
         """Train the epochs that are left, a row each, then keep the weights that the recipe selects."""
         writes = self.folder is not None and ranks.first()
         events: Events | None = None
-        batches = loader(self.train.held, self.order, workers=self.workers, pin=self.device.type == "cuda")
+        workers = 0 if self.train.held.gathers(self.train.rows) else self.workers  # as in `_scores`
+        batches = loader(self.train.held, self.order, workers=workers, pin=self.device.type == "cuda")
         while self.epoch <= self.recipe.epochs and not self._exhausted():
             row = self._epoch(batches, progress)
             self.rows.append(row)
@@ -405,7 +412,7 @@ class Run:
     def _scores(self, ready: Ready) -> Scores:
         ranks.share_buffers(self.scored)
         mine = ready.rows[ranks.rank() :: ranks.world()]
-        workers = 0 if ready.held.kept else self.workers  # what is in memory is not worth a process
+        workers = 0 if ready.held.gathers(mine) else self.workers  # what is only copied is not worth a process
         found, probs, bad = answers(self.scored, ready.held, mine, workers=workers, precision=self.mode.precision)
         gathered = ranks.gather((found, probs, bad))
         rows = np.concatenate([part[0] for part in gathered])

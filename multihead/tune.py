@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from multihead.cache import open_cache
 from multihead.crossval import Arm
 from multihead.data import Photos
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
@@ -46,6 +47,7 @@ def search(
     seed: int = 0,
     first: Mapping[str, Any] | None = None,
     about: Mapping[str, object] | None = None,
+    cache: bool | str | Path = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Study:
     """The Optuna study after its trials; `arm(study.best_trial)` is the best way to train.
@@ -53,7 +55,8 @@ def search(
     arm: asks the trial for what is searched (`trial.suggest_float("lr", 1e-4, 1e-2, log=True)`) and gives the way to
     train. photos: dealt into `plan.folds` parts by person, each scored by the run that did not see it; leave out the
     people that the final score is to be told on. seed: of all trials, and of what is proposed. first: parameters of
-    the first trial, such as the ones used so far. about: what else must be the same where a study goes on.
+    the first trial, such as the ones used so far. about: what else must be the same where a study goes on. cache: as
+    `train.epochs` takes it.
 
     Call it again with the same arguments to go on, or in several processes at once; a trial whose process is killed is
     done by another, or by the next call. One that the time budget or Ctrl-C stops is done by the next call.
@@ -76,7 +79,7 @@ def search(
             claim(study, identity)
             if first is not None and not study.get_trials(deepcopy=False):
                 study.enqueue_trial(dict(first))
-        loading: dict[str, Any] = {"workers": plan.workers, "decoded": {}}
+        loading: dict[str, Any] = {"workers": plan.workers, "cache": open_cache(cache)}
         ends = time.monotonic() + 60 * (plan.minutes or float("inf"))
         job = _Job(arm, folds, loading, seed, ends, worker.name)
         try:

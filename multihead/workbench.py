@@ -11,6 +11,7 @@ from multihead import flags
 from multihead.arms import build_arms, changes
 from multihead.recipe import Recipe
 from multihead.settings import (
+    Keeping,
     Network,
     Session,
     Sources,
@@ -71,6 +72,7 @@ def compare(args: argparse.Namespace) -> int:
         extra=extra,
         sources=args.score_source,
         workers=args.workers,
+        cache=flags.build(Keeping, vars(args)).chosen,
         say=say,
     )
     say(table(found))
@@ -88,6 +90,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--score-source", nargs="+", default=[], help="score photos of these sources only")
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("-j", "--workers", type=int, default=0, help="loader processes (default 0)")
+    flags.add_flags(parser, Keeping, "kept crops")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     add_training_flags(parser)
     parser.set_defaults(arms=None)
@@ -145,7 +148,7 @@ def lr_range(args: argparse.Namespace) -> int:
     torch.manual_seed(recipe.seed)
     model = build_model(flags.build(Network, values), say).to(device(args.device))
     options = {"low": args.low, "high": args.high, "steps": args.steps, "workers": args.workers}
-    found = test(model, training, recipe, **options)
+    found = test(model, training, recipe, **options, cache=flags.build(Keeping, values).chosen)
     found.write(args.output)
     say(f"{len(found.rates)} steps; the loss falls fastest at lr {found.steepest:.3g}, is lowest at {found.lowest:.3g}")
     say(f"wrote {args.output} and {Path(args.output).with_suffix('.png')}")
@@ -160,6 +163,7 @@ def lr_range_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps (default 100)")
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("-j", "--workers", type=int, default=2, help="loader processes (default 2)")
+    flags.add_flags(parser, Keeping, "kept crops")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     add_training_flags(parser)
 

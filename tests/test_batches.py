@@ -1,4 +1,6 @@
+import itertools
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -6,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from multihead.augment import BoxJitter, Flip, Plain, jitter, photo_seed
+import multihead.cache as module
+from multihead.augment import BoxJitter, Cutout, Flip, Gentle, Plain, jitter, photo_seed
 from multihead.batches import (
     Batch,
     Item,
@@ -18,6 +21,7 @@ from multihead.batches import (
     mask_classes,
     points_in,
 )
+from multihead.cache import Cache
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.cutting import cut_crops, cut_regions
 from multihead.images import read_image
@@ -50,25 +54,6 @@ def batches_of(held, order, workers):
         (b.rows.tolist(), {c: p.clone() for c, p in b.images.items()}, b.drawn.tolist())
         for b in loader(held, order, workers=workers)
     ]
-
-
-def test_cut_crops_by_hand():
-    image = np.zeros((40, 30, 3), np.uint8)
-    image[10:20, 10:20] = 200
-    face = FACE.resized(10)
-    bare = type(face)("bare", "face", 0.0, (10, 10))
-    (found,), present = cut_crops(image, [bare], (10, 10, 20, 20))
-    assert present == [True] and (found == 200).all()
-    (found,), _ = cut_crops(image, [bare], None, whole=True)
-    assert 0 < (found == 200).mean() < 0.2  # the whole photo is the face
-    (found,), _ = cut_crops(image, [bare], None)
-    assert np.array_equal(found, cut(image, (0, 0, 30, 40), (10, 10)))
-
-
-def test_an_absent_crop_is_black_and_says_so():
-    image = np.full((40, 30, 3), 255, np.uint8)
-    cuts, present = cut_crops(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
-    assert present == [True, False] and (cuts[1] == 0).all() and (cuts[0] == 255).all()
 
 
 def test_items_are_the_crops_of_the_decoded_photo(folder):
@@ -119,12 +104,12 @@ def test_a_batch_moves_whole(folder):
     assert torch.equal(moved.images[SMALL], batch.images[SMALL]) and torch.equal(moved.labels, batch.labels)
 
 
-@pytest.mark.parametrize("memory", [0, 1 << 20])
-def test_workers_change_no_pixel(folder, memory):
-    photos = read(folder / "table.csv").where(lambda table: table.name != "3.png")
-    found = []
-    for workers in (0, 1, 2):
-        held = PhotoSet(photos, HEADS, [SMALL, FACE.resized(16)], augment=Flip(), seed=5, memory=memory)
+@pytest.mark.parametrize("augment", [Flip(), Plain(), (Gentle(), Cutout(1.0))], ids=["flip", "plain", "several"])
+def test_neither_workers_nor_the_cache_change_a_pixel(good, tmp_path, augment):
+    caches, found = [None, Cache(), Cache(memory=0), Cache(tmp_path / "crops"), Cache(tmp_path / "crops")], []
+    for number, workers in itertools.product(range(5), (0, 2)):
+        held = PhotoSet(good, HEADS, [SMALL, FACE.resized(16)], augment=augment, seed=5, cache=caches[number])
+        assert held.fill(workers) == [] and held.kept.here.all() == (number not in (0, 2))
         order = Shuffled(range(6), 2, seed=5)
         order.epoch = 3
         found.append(batches_of(held, order, workers))
@@ -145,8 +130,9 @@ def test_augmentation_follows_seed_epoch_and_row(folder):
 
 def test_kept_crops_keep_what_is_present(folder):
     photos = read(folder / "table.csv").with_columns(x0=0.0, y0=0.0, x1=30.0, y1=40.0)  # no body below such a face
-    held = PhotoSet(photos, HEADS, [SMALL, BODY.resized(16)])
-    first, kept = held[1, 0], held[1, 0]
+    held = PhotoSet(photos, HEADS, [SMALL, BODY.resized(16)], cache=Cache())
+    first, _ = held[1, 0], held.fill()
+    kept = held[1, 0]
     assert held.kept.get(0) is not None
     assert first.present == kept.present == [True, False]
     assert all(np.array_equal(left, right) for left, right in zip(first.cuts, kept.cuts))
@@ -155,8 +141,9 @@ def test_kept_crops_keep_what_is_present(folder):
 def test_kept_crops_hold_their_regions(folder):
     crops = [SMALL, FACE.resized(16), BODY.resized(16)]
     photos = read(folder / "table.csv").with_columns(y0=24.0, y1=39.0)
-    held = PhotoSet(photos, HEADS, crops)
-    decoded, kept = held.pixels(2), held.pixels(2)
+    held = PhotoSet(photos, HEADS, crops, cache=Cache())
+    decoded, _ = held.pixels(2), held.fill()
+    kept = held.pixels(2)
     wanted = [locate(crop, (5, 24, 20, 39), (42, 30)) for crop in crops]
     assert held.kept.get(2)[1] == kept[1] == decoded[1] == wanted
     assert wanted[0] == (0, 0, 30, 42) and wanted[1] is not None
@@ -164,7 +151,7 @@ def test_kept_crops_hold_their_regions(folder):
 
 def test_kept_crops_are_decoded_once_even_by_workers(folder):
     photos = read(folder / "table.csv").where(lambda table: table.name != "3.png")
-    held = PhotoSet(photos, HEADS, [SMALL], augment=Plain())
+    held = PhotoSet(photos, HEADS, [SMALL], augment=Plain(), cache=Cache())
     assert held.fill() == []
     before = batches_of(held, in_order(range(6), 3), 0)
     for path in photos.paths:
@@ -174,24 +161,42 @@ def test_kept_crops_are_decoded_once_even_by_workers(folder):
         assert all(torch.equal(a[1][SMALL], b[1][SMALL]) for a, b in zip(before, after))
 
 
-def test_what_a_worker_decodes_is_kept_for_all(folder):
-    held = PhotoSet(read(folder / "table.csv"), HEADS, [SMALL])
-    batches_of(held, in_order([0, 1], 1), 2)
-    assert held.kept.get(0) is not None and held.kept.get(2) is None
+def test_no_more_memory_is_taken_than_allowed(good):
+    needed = 6 * 3 * 24 * 20
+    for memory in (needed, needed - 1):
+        held = PhotoSet(good, HEADS, [SMALL], cache=Cache(memory=memory))
+        assert held.fill() == [] and held.kept.here.all() == (memory == needed)
+    shared = Cache(memory=needed + needed // 6)  # sets share what there is
+    first, second = (PhotoSet(good, HEADS, [crop], cache=shared) for crop in (SMALL, FULL.resized(20, 24)))
+    assert first.fill() == second.fill() == [] and first.kept.here.all() and not second.kept.here.any()
 
 
-def test_no_more_memory_is_taken_than_allowed(folder):
-    photos = read(folder / "table.csv")
-    needed = 7 * (1 + 16 + 3 * 24 * 20)  # a flag, a region and the pixels
-    assert PhotoSet(photos, HEADS, [SMALL], memory=needed).kept is not None
-    assert PhotoSet(photos, HEADS, [SMALL], memory=needed - 1).kept is None
+def test_a_batch_that_is_only_gathered_is_the_batch_of_its_items(good):
+    photos = good.with_columns(x0=[0.0] * 3 + [5.0] * 3, y0=[0.0] * 3 + [24.0] * 3, x1=30.0, y1=40.0)
+    held = PhotoSet(photos, HEADS, [SMALL, BODY.resized(16)], cache=Cache())
+    assert held.fill() == [] and held.gathers(range(6)) and not PhotoSet(good, HEADS, [SMALL]).gathers([0])
+    keys = [(1, row) for row in (4, 0, 5, 1, 1)]
+    gathered, joined = held.batch(keys), held.collate([held[key] for key in keys])
+    assert all(torch.equal(gathered.images[crop], joined.images[crop]) for crop in held.crops)
+    assert gathered.images[SMALL].is_contiguous(memory_format=torch.channels_last)
+    for name in ("present", "labels", "rows", "drawn"):
+        assert torch.equal(getattr(gathered, name), getattr(joined, name)), name
+    assert 0 < gathered.present[:, 1].sum() < 5
+    for changed in ({"augment": Flip()}, {"crop_drop": 0.5}):
+        assert not PhotoSet(photos, HEADS, [SMALL], cache=held.cache, **changed).gathers([0])
 
 
 def test_a_pickled_set_serves_as_well(folder):
-    held = PhotoSet(read(folder / "table.csv"), HEADS, [SMALL, FACE.resized(16)])
-    held.fill()
-    copy = pickle.loads(pickle.dumps(held))
-    assert all(np.array_equal(a, b) for a, b in zip(copy[0, 2].cuts, held[0, 2].cuts))
+    for cache in (Cache(), Cache(folder / "crops")):
+        held = PhotoSet(read(folder / "table.csv"), HEADS, [SMALL, FACE.resized(16)], cache=cache)
+        held.fill()
+        sent = pickle.dumps(held)
+        copy = pickle.loads(sent)
+        assert all(np.array_equal(a, b) for a, b in zip(copy[0, 2].cuts, held[0, 2].cuts))
+        # a worker that is spawned maps the same files; what is in memory it has to decode
+        assert (copy.kept.get(2) is None) == (not copy.gathers([2])) == (cache.folder is None)
+    shutil.rmtree(folder / "crops")
+    assert np.array_equal(pickle.loads(sent)[0, 2].cuts[0], held[0, 2].cuts[0])
 
 
 def test_shuffled_gives_every_row_once_and_follows_seed_and_epoch():
@@ -360,13 +365,6 @@ def test_points_in_agrees_with_the_cut_itself(place):
     np.testing.assert_allclose(middle, wanted[0], atol=0.1)
 
 
-def test_cut_regions_by_hand():
-    image = np.full((40, 30, 3), 255, np.uint8)
-    cuts, regions = cut_regions(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
-    assert regions == [(0, 0, 30, 40), None] and not cuts[1].any()
-    assert cut_regions(image, [FACE.resized(8)], (1, 1, 2, 2), whole=True)[1] == [(0, 0, 30, 40)]
-
-
 def test_drop_crop_never_drops_the_only_present_crop_and_follows_the_seed():
     cuts = [np.full((4, 4, 3), 9, np.uint8), np.full((2, 2, 3), 8, np.uint8), np.zeros((3, 3, 3), np.uint8)]
     assert all(drop_crop(cuts, [True, False, False], 1.0, seed)[1] == [True, False, False] for seed in range(30))
@@ -395,7 +393,7 @@ def test_crop_drop_makes_crops_of_a_set_absent(good):
 
 def test_a_jittered_box_moves_the_crops_and_keeps_nothing(good):
     face, setting = FACE.resized(16), BoxJitter(shift=0.3)
-    held = PhotoSet(good, HEADS, [face, SMALL], augment=setting, seed=4)
+    held = PhotoSet(good, HEADS, [face, SMALL], augment=setting, seed=4, cache=Cache())
     image = read_image(good.paths[0])
     for epoch in (1, 2):
         moved = jitter(setting, (5, 6, 20, 24), photo_seed(4, epoch, 0))
@@ -403,7 +401,7 @@ def test_a_jittered_box_moves_the_crops_and_keeps_nothing(good):
         assert np.array_equal(found[0], cut(image, locate(face, moved, image.shape), face.size))
         assert np.array_equal(found[1], cut(image, (0, 0, 30, 40), SMALL.size))
     still = PhotoSet(good, HEADS, [face]).pixels(0)[0][0]
-    assert held.fill() == [] and held.kept is None
+    assert held.fill() == [] and not held.kept.here.any()
     assert np.array_equal(held[0, 0].cuts[0], still) and not np.array_equal(held[1, 0].cuts[0], still)
 
 
@@ -424,19 +422,23 @@ def test_a_tight_face_is_jittered_as_a_whole(good):
     assert held.pixels(0, seed)[1] == [locate(FACE.resized(8), moved, image.shape)]
 
 
-def test_what_one_set_decodes_another_need_not(good):
-    decoded = {}
-    first = PhotoSet(good, HEADS, [SMALL, FACE.resized(16)], decoded=decoded)
+@pytest.mark.parametrize("where", [None, "crops"], ids=["memory", "disk"])
+def test_what_one_set_decodes_another_need_not(good, tmp_path, monkeypatch, where):
+    cache = Cache(where and tmp_path / where)
+    first = PhotoSet(good, HEADS, [SMALL, FACE.resized(16)], cache=cache)
     assert first.fill() == []
-    for path in good.paths:
-        open(path, "wb").close()  # nothing is left to decode
-    other = PhotoSet(good[[4, 1]], HEADS, [SMALL, FACE.resized(16)], augment=Flip(1.0), decoded=decoded)
-    assert other.fill() == []
-    for row, whole in enumerate((4, 1)):
-        assert other.pixels(row)[1] == first.pixels(whole)[1]
-        assert all(np.array_equal(a, b[:, ::-1]) for a, b in zip(other[1, row].cuts, first[1, whole].cuts))
-    assert len(PhotoSet(good, HEADS, [FACE.resized(20)], decoded=decoded).fill()) == 6  # other crops are other pixels
-    assert len(PhotoSet(good.with_columns(x0=1.0), HEADS, [SMALL, FACE.resized(16)], decoded=decoded).fill()) == 6
+    opened, plain = [], module.open_image
+    monkeypatch.setattr(module, "open_image", lambda path: opened.append(path) or plain(path))
+    caches = [cache] if where is None else [cache, Cache(tmp_path / where)]
+    for shared in caches:
+        other = PhotoSet(good[[4, 1]], HEADS, [SMALL, FACE.resized(16)], augment=Flip(1.0), cache=shared)
+        assert other.fill() == [] and not opened
+        for row, whole in enumerate((4, 1)):
+            assert other.pixels(row)[1] == first.pixels(whole)[1]
+            assert all(np.array_equal(a, b[:, ::-1]) for a, b in zip(other[1, row].cuts, first[1, whole].cuts))
+    assert PhotoSet(good, HEADS, [FACE.resized(20)], cache=cache).fill() == [] and len(opened) == 6  # other crops
+    moved = PhotoSet(good.with_columns(x0=1.0), HEADS, [FACE.resized(16)], cache=cache)
+    assert moved.fill() == [] and len(opened) == 12  # another box
 
 
 # ---- weighted epochs

@@ -13,7 +13,7 @@ LAYERS = (
     "augment masks mixing losses balance optim schedules samplers calibrate pages modes",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials yunet "
     "cutting graphs archives runtimes",
-    "data layouts reading boxes points batches checkpoint drawn persons dealing choices prepared",
+    "data layouts reading contents packs cache boxes points batches checkpoint drawn persons dealing choices prepared",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting",
     "train",
     "joined export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",

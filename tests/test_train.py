@@ -18,6 +18,7 @@ from multihead import checkpoint
 from multihead.augment import Diary, Flip, Plain
 from multihead.balance import DWA, Uncertainty
 from multihead.batches import PhotoSet, Shuffled, loader
+from multihead.cache import Cache
 from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
@@ -31,7 +32,7 @@ from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.samplers import Weighted
 from multihead.schedules import Constant, OneCycle, Plateau, rate
-from multihead.train import Run, epochs, fit, seeded, selection_of
+from multihead.train import Run, epochs, fit, prepare, seeded, selection_of
 
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(32, 24)
@@ -311,14 +312,12 @@ def test_unreadable_photos_are_named_once_and_left_out(people, tmp_path, capsys)
     assert len(rows) == 2 and json.loads((tmp_path / "run/metrics.json").read_text())["n"] == len(valid) - 1
 
 
-def test_a_photo_that_goes_bad_during_the_run_stops_it(people, tmp_path, monkeypatch):
+def test_a_photo_that_goes_bad_during_the_run_stops_it(people, tmp_path):
     import shutil
 
     shutil.copytree(people / "train", tmp_path / "data")
     train = read(tmp_path / "data")
-    monkeypatch.setattr("multihead.batches.MEMORY", 0)
-    monkeypatch.setattr(PhotoSet.__init__, "__kwdefaults__", PhotoSet.__init__.__kwdefaults__ | {"memory": 0})
-    run = epochs(small_model(), train, None, QUICK, workers=0)
+    run = prepare(small_model(), train, None, QUICK, workers=0, cache=Cache(memory=0)).epochs(False)
     next(run)
     for path in train.paths:
         Path(path).write_bytes(b"")

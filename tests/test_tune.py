@@ -134,7 +134,7 @@ def test_every_trial_sees_the_same_folds_of_people(photos, formula, tmp_path):
         assert sorted(train.paths + valid.paths) == sorted(photos.paths)
         assert valid.paths == formula.runs[number % FOLDS][1].paths
         assert (recipe.seed, recipe.select, recipe.val_interval) == (5, "last", 1)
-        assert loading["decoded"] is formula.runs[0][3]["decoded"]
+        assert loading["cache"] is formula.runs[0][3]["cache"]
     assert {path for run in formula.runs[:FOLDS] for path in run[1].paths} == set(photos.paths)
 
 

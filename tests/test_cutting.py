@@ -1,0 +1,169 @@
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multihead.crops import BODY, FACE, FULL, cut, locate
+from multihead.cutting import crop_regions, cut_at, cut_crops, cut_regions, read_crops, reduction_for
+from multihead.images import open_image, read_image
+
+
+def photo_of(height, width, seed=0):
+    """A smooth photo with detail, as a JPEG's bytes."""
+    rng = np.random.default_rng(seed)
+    image = cv2.resize(rng.integers(0, 256, (height // 24 + 2, width // 24 + 2, 3), np.uint8), (width, height))
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
+
+
+class Asked:
+    """A photo that notes the reductions it was decoded at."""
+
+    def __init__(self, source):
+        self.photo, self.reductions = open_image(source), []
+        self.size, self.name = self.photo.size, self.photo.name
+
+    def pixels(self, reduction=1):
+        self.reductions.append(reduction)
+        return self.photo.pixels(reduction)
+
+
+def test_cut_crops_by_hand():
+    image = np.zeros((40, 30, 3), np.uint8)
+    image[10:20, 10:20] = 200
+    face = FACE.resized(10)
+    bare = type(face)("bare", "face", 0.0, (10, 10))
+    (found,), present = cut_crops(image, [bare], (10, 10, 20, 20))
+    assert present == [True] and (found == 200).all()
+    (found,), _ = cut_crops(image, [bare], None, whole=True)
+    assert 0 < (found == 200).mean() < 0.2  # the whole photo is the face
+    (found,), _ = cut_crops(image, [bare], None)
+    assert np.array_equal(found, cut(image, (0, 0, 30, 40), (10, 10)))
+
+
+def test_an_absent_crop_is_black_and_says_so():
+    image = np.full((40, 30, 3), 255, np.uint8)
+    cuts, present = cut_crops(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
+    assert present == [True, False] and (cuts[1] == 0).all() and (cuts[0] == 255).all()
+
+
+def test_cut_regions_by_hand():
+    image = np.full((40, 30, 3), 255, np.uint8)
+    cuts, regions = cut_regions(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
+    assert regions == [(0, 0, 30, 40), None] and not cuts[1].any()
+    assert cut_regions(image, [FACE.resized(8)], (1, 1, 2, 2), whole=True)[1] == [(0, 0, 30, 40)]
+
+
+@pytest.mark.parametrize(
+    "side, reduction", [(99, 1), (100, 1), (199, 1), (200, 2), (399, 2), (400, 4), (799, 4), (800, 8), (6400, 8)]
+)
+def test_the_reduction_leaves_every_region_its_crops_size(side, reduction):
+    crop = FULL.resized(100, 50)
+    assert reduction_for([crop], [(0, 0, side, side)]) == reduction
+    assert reduction_for([crop, FACE.resized(80)], [(0, 0, 10_000, side), None]) == reduction  # an absent one asks none
+    assert reduction_for([crop, FACE.resized(200)], [(0, 0, side, side), (0, 0, 200, 300)]) == 1
+
+
+sides = st.integers(1, 900)
+
+
+@given(st.tuples(sides, sides), st.tuples(st.integers(1, 40), st.integers(1, 40)), st.tuples(sides, sides))
+def test_a_reduced_region_stays_where_it_is(start, size, length):
+    """On a photo whose grey rises with the column, or the row, a crop's mean tells where it lies."""
+    region, crop = (start[0], start[1], start[0] + length[0], start[1] + length[1]), FULL.resized(*size)
+    reduction = reduction_for([crop], [region])
+    assert all(length[1 - axis] >= reduction * size[axis] for axis in (0, 1)) or reduction == 1
+    assert reduction == 8 or any(length[1 - axis] < 2 * reduction * size[axis] for axis in (0, 1))
+
+    class Ramp:
+        size = (2000, 2000)
+
+        def pixels(self, reduction):
+            middles = (np.arange(2000 // reduction) + 0.5) * reduction / 10
+            shown = np.zeros((len(middles), len(middles), 3), np.uint8)
+            shown[:, :, 0], shown[:, :, 1] = np.rint(middles)[None], np.rint(middles)[:, None]
+            return shown
+
+    (found,) = cut_at(Ramp(), [crop], [region], reduction)
+    middle = [(region[axis] + region[axis + 2]) / 20 for axis in (0, 1)]
+    assert found.mean((0, 1))[:2] == pytest.approx(middle, abs=0.75)  # 7.5 pixels of the photo; grey is in whole steps
+
+
+def test_one_decode_serves_all_crops():
+    photo = Asked(photo_of(800, 640))
+    crops = [FACE.resized(32), FULL.resized(64), FULL.resized(64, 48)]
+    cuts, regions = read_crops(photo, crops, (200, 200, 400, 440))
+    assert photo.reductions == [8] and [pixels.shape[:2] for pixels in cuts] == [(32, 32), (64, 64), (64, 48)]
+    assert regions == [locate(crop, (200, 200, 400, 440), (800, 640)) for crop in crops]
+    photo = Asked(photo_of(800, 640))
+    read_crops(photo, [*crops, FACE.resized(224)], (200, 200, 400, 440))
+    assert photo.reductions == [1]  # the face is some 360 pixels
+
+
+def test_a_photo_of_absent_crops_is_not_decoded():
+    photo = Asked(photo_of(64, 48))
+    cuts, regions = read_crops(photo, [BODY.resized(8)], (0, 0, 48, 64))
+    assert regions == [None] and not cuts[0].any() and photo.reductions == []
+
+
+@pytest.mark.parametrize("box", [None, (211.0, 187.0, 455.0, 503.0)], ids=["full", "face"])
+@pytest.mark.parametrize("size", [56, 112, 224])
+def test_reduced_crops_are_near_those_of_a_full_decode(box, size):
+    data = photo_of(1203, 901, seed=size)
+    crops = [FULL.resized(size) if box is None else FACE.resized(size)]
+    image, photo = read_image(data), Asked(data)
+    near, regions = read_crops(photo, crops, box)
+    plain = [cut(image, locate(crop, box, image.shape), crop.size) for crop in crops]
+    assert regions == [locate(crop, box, image.shape) for crop in crops]
+    assert photo.reductions == [reduction_for(crops, regions)] != [1]
+    difference = np.abs(near[0].astype(int) - plain[0].astype(int))
+    assert difference.mean() < 3
+    shifted = np.roll(plain[0], 1, axis=1).astype(int)  # a crop that lies a pixel beside is further off
+    assert difference.mean() < np.abs(shifted - plain[0].astype(int)).mean() / 7
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photo_is_cut_where_it_is_upright(tmp_path, orientation):
+    from PIL import Image
+
+    data = photo_of(
+        800, 608, seed=3
+    )  # sides that the reduction divides: else a turned photo is off by a part of a pixel
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "turned.jpg"
+    Image.fromarray(read_image(data)).save(path, exif=exif, quality=95)
+    upright, box = read_image(path), (150.0, 200.0, 350.0, 450.0)
+    near, regions = read_crops(open_image(path), [FACE.resized(40)], box)
+    assert reduction_for([FACE.resized(40)], regions) == 8
+    assert np.abs(near[0].astype(int) - cut_crops(upright, [FACE.resized(40)], box)[0][0]).mean() < 4
+
+
+def test_other_formats_are_cut_in_full(tmp_path):
+    from PIL import Image
+
+    image = read_image(photo_of(320, 300))
+    Image.fromarray(image).save(tmp_path / "a.png")
+    found, _ = read_crops(open_image(tmp_path / "a.png"), [FULL.resized(20)], None)
+    assert np.array_equal(found[0], cut(image, (0, 0, 300, 320), (20, 20)))
+    regions = crop_regions((320, 300), [FULL.resized(20)], None)
+    assert np.array_equal(cut_at(open_image(image), [FULL.resized(20)], regions, 8)[0], found[0])
+
+
+def test_a_box_outside_the_photo_is_an_error():
+    with pytest.raises(ValueError, match="no area inside a photo of 48 x 64"):
+        read_crops(open_image(photo_of(64, 48)), [FACE.resized(8)], (100, 100, 120, 120))
+
+
+def test_real_photos_lose_little(shared_data):
+    table = pd.read_csv(shared_data / "mask_scenes" / "boxes.csv").drop_duplicates("path").head(30)
+    differences = []
+    for row in table.itertuples():
+        path, box = shared_data / "mask_scenes" / row.path, (row.x0, row.y0, row.x1, row.y1)
+        crops, image = [FACE.resized(24), FULL.resized(48)], read_image(path)
+        near, regions = read_crops(open_image(path), crops, box)
+        if reduction_for(crops, regions) > 1:
+            plain, _ = cut_crops(image, crops, box)
+            differences += [np.abs(a.astype(int) - b.astype(int)).mean() for a, b in zip(near, plain)]
+    assert len(differences) > 10 and np.median(differences) < 4

@@ -185,6 +185,8 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
     import cv2
     import numpy as np
 
+    from multihead import gentle
+
     if isinstance(augment, (Plain, BoxJitter, DrawnMask)):
         return crops
     rng = np.random.default_rng(seed)
@@ -196,12 +198,15 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
         return [_clahe(crop, augment.clip_limit) if isinstance(augment, CLAHE) else _grey(crop) for crop in crops]
     mirrored = rng.random() < augment.hflip
     changed = [cv2.flip(crop, 1) if mirrored else crop for crop in crops]  # a copy by numpy takes 20 times as long
+    if isinstance(augment, Gentle):
+        most = {"shift": augment.shift, "scale": augment.scale, "rotate": augment.rotate}
+        return [gentle.change(crop, seed, **most, colour=augment.color_jitter) for crop in changed]
     change = _change(augment)
     if change is None:
         return changed
     drawn = []
     # the first draw of the mirror's own seed would choose among jitters or operations: theirs is another stream
-    own = seed if isinstance(augment, Gentle) else photo_seed(seed, 0, 1)
+    own = photo_seed(seed, 0, 1)
     for crop in changed:
         change.set_random_seed(own)  # once per crop: every crop draws the same numbers
         drawn.append(change(image=crop)["image"])
@@ -261,7 +266,7 @@ def _grey(crop: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def _change(augment: Augment) -> Any:
     """The albumentations pipeline after the mirror, None where there is none."""
-    if not isinstance(augment, (Diary, Gentle, RandAugment)):
+    if not isinstance(augment, (Diary, RandAugment)):
         return None
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for news
     import albumentations as A
@@ -271,20 +276,10 @@ def _change(augment: Augment) -> Any:
         if isinstance(augment, RandAugment):
             operations = _operations(augment.magnitude / 10)
             return A.Compose([A.SomeOf(operations, n=augment.num_ops, replace=False, p=1)])
-        if isinstance(augment, Diary):
-            still: dict[str, Any] = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
-            moves = {"brightness": (0.2, 3), "contrast": (0.2, 3), "saturation": (0.2, 3), "hue": (-0.3, 0.3)}
-            jitters = [A.ColorJitter(**(still | {name: reach}), p=1) for name, reach in moves.items()]
-            return A.Compose([A.OneOf(jitters, p=augment.color_jitter_prob)])
-        factor = (1 - augment.color_jitter, 1 + augment.color_jitter)
-        move = _affine(
-            scale=(1 - augment.scale, 1 + augment.scale),
-            translate_percent=(-augment.shift, augment.shift),
-            rotate=(-augment.rotate, augment.rotate),
-        )
-        return A.Compose(
-            [move, A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)]
-        )
+        still: dict[str, Any] = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
+        moves = {"brightness": (0.2, 3), "contrast": (0.2, 3), "saturation": (0.2, 3), "hue": (-0.3, 0.3)}
+        jitters = [A.ColorJitter(**(still | {name: reach}), p=1) for name, reach in moves.items()]
+        return A.Compose([A.OneOf(jitters, p=augment.color_jitter_prob)])
 
 
 def _operations(strength: float) -> list[Any]:

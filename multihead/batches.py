@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from multihead import masks
 from multihead.augment import Augment, BoxJitter, Plain, apply, jitter, members, photo_seed
@@ -177,7 +178,10 @@ class PhotoSet(Dataset[Any]):
         rows = np.array([row for _, row in keys], np.int64)
         if not self.gathers(rows):
             return self.collate([self[key] for key in keys])
-        images = {crop: _channels_first(self.kept.gather(rows, column)) for column, crop in enumerate(self.crops)}
+        pixels = {crop: _buffer(len(rows), crop) for crop in self.crops}
+        for column, crop in enumerate(self.crops):
+            self.kept.gather(rows, column, pixels[crop].numpy())
+        images = {crop: found.permute(0, 3, 1, 2) for crop, found in pixels.items()}
         present, numbers = torch.from_numpy(self.kept.present(rows)), torch.from_numpy(rows)
         return Batch(images, present, self.labels[numbers], numbers, torch.full_like(numbers, UNKNOWN))
 
@@ -187,19 +191,25 @@ class PhotoSet(Dataset[Any]):
         bad = tuple((item.row, item.cuts) for item in items if isinstance(item.cuts, str))
         images = {}
         for column, crop in enumerate(self.crops):
-            pixels = np.empty((len(good), *crop.size, 3), np.uint8)
+            buffer = _buffer(len(good), crop)
+            pixels = buffer.numpy()
             for place, item in enumerate(good):
                 pixels[place] = item.cuts[column]
-            images[crop] = _channels_first(pixels)
+            images[crop] = buffer.permute(0, 3, 1, 2)  # (B, 3, H, W) in channels_last strides: no copy
         rows = torch.tensor([item.row for item in good], dtype=torch.int64)
         drawn = torch.tensor([item.drawn for item in good], dtype=torch.int64)
         present = torch.tensor([item.present for item in good], dtype=torch.bool).reshape(len(good), len(self.crops))
         return Batch(images, present, self.labels[rows], rows, drawn, bad)
 
 
-def _channels_first(pixels: np.ndarray) -> Tensor:
-    """Pixels (B, H, W, 3) as (B, 3, H, W) in channels_last strides: no copy."""
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+def _buffer(count: int, crop: Crop) -> Tensor:
+    """Room for `count` crops (B, H, W, 3); in a worker shared memory, so that sending copies nothing."""
+    shape = (count, *crop.size, 3)
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    # as torch's own default_collate does it
+    storage = torch.UntypedStorage._new_shared(math.prod(shape), device="cpu")
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def drop_crop(

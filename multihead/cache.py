@@ -110,7 +110,7 @@ class Cache:
     def _has_room(self, needed: int) -> bool:
         free = shutil.disk_usage(self.folder or ".").free
         room = min(self.limit, free // 2)
-        where = f"in {self.folder}; --cache (cache=) names another folder, --no-cache (cache=False) keeps none"
+        where = f"in {self.folder}; --cache-folder (cache=) names another, --no-cache (cache=False) none"
         if needed > room:
             say(f"crops take {_mb(needed)}, of {_mb(room)} at most (half of the free disk is {_mb(free // 2)}) {where}")
             return False
@@ -296,4 +296,4 @@ def _key(content: Content, region: Region, reduction: int) -> bytes:
 
 
 def _mb(count: int) -> str:
-    return f"{count / 1e6:.0f} MB"
+    return f"{-(-count // 1_000_000)} MB"

@@ -222,19 +222,18 @@ class Kept:
         edges = self.regions[row].tolist()
         return cuts, [(x0, y0, x1, y1) if x1 else None for x0, y0, x1, y1 in edges]
 
-    def gather(self, rows: np.ndarray, column: int) -> np.ndarray:
-        """The crop of this column (B, H, W, 3) of rows (B,) that are all kept, black where absent."""
-        pictures = np.empty((len(rows), *self.crops[column].size, 3), np.uint8)
+    def gather(self, rows: np.ndarray, column: int, pictures: np.ndarray) -> None:
+        """Put the crop of this column of kept rows (B,) into `pictures` (B, H, W, 3), black where absent."""
         packs, places = self.pack[rows, column], self.place[rows, column]
         for number in np.unique(packs[places >= 0]):
             chosen = np.flatnonzero((packs == number) & (places >= 0))
             pixels = self.packs[number].pixels
             assert pixels is not None
             if len(chosen) == len(rows):  # the usual case: no second copy
-                return np.take(pixels, places, axis=0, out=pictures, mode="clip")
+                np.take(pixels, places, axis=0, out=pictures, mode="clip")
+                return
             pictures[chosen] = pixels[places[chosen]]
         pictures[places < 0] = 0
-        return pictures
 
     def holds(self, rows: np.ndarray) -> bool:
         """True where all these rows can be gathered in this process."""

@@ -10,7 +10,7 @@ import multihead
 
 LAYERS = (
     "files options labels crops decoders images metrics splits logs speed canvas cells plots event_files event_logs "
-    "augment masks mixing losses balance optim schedules samplers calibrate pages modes",
+    "gentle augment masks mixing losses balance optim schedules samplers calibrate pages modes",
     "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials yunet "
     "cutting graphs archives runtimes",
     "data layouts reading contents packs cache boxes points batches checkpoint drawn persons dealing choices prepared",

@@ -88,10 +88,12 @@ def test_the_run_folder(sides, tmp_path):
     assert np.array_equal(parts["val"].labels(), valid.labels())
 
 
-def test_without_out_nothing_is_written(sides, tmp_path, monkeypatch, cache):
+def test_without_out_nothing_is_written_but_crops(sides, tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
-    fit(small_model(), *sides, QUICK, workers=0)
+    fit(small_model(), *sides, QUICK, workers=0, cache=False)
     assert list(tmp_path.iterdir()) == [] and list(cache.iterdir()) == []
+    fit(small_model(), *sides, QUICK, workers=0)
+    assert list(tmp_path.iterdir()) == [] and list(cache.rglob("*.pack"))
 
 
 def test_any_number_of_workers_gives_the_same_weights(sides):

@@ -1,0 +1,390 @@
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+import multihead.cache as module
+from multihead.cache import Cache, Wanted, open_cache
+from multihead.crops import BODY, FACE, FULL
+from multihead.cutting import read_crops
+from multihead.files import cache_folder, locked
+from multihead.images import open_image
+
+CROPS = (FULL.resized(24, 20), FACE.resized(16), BODY.resized(16))
+BOX = (5.0, 6.0, 20.0, 24.0)
+
+
+def draw(folder, count, seed=0):
+    """Photos of noise; those with an even number have a box, every fourth is a tight face."""
+    rng, wanted = np.random.default_rng(seed), []
+    folder.mkdir(exist_ok=True)
+    for number in range(count):
+        path = folder / f"{number}.jpg"
+        Image.fromarray(rng.integers(0, 256, (40 + number % 3, 30, 3), np.uint8)).save(path)
+        wanted.append(Wanted(str(path), None if number % 2 else BOX, number % 4 == 3))
+    return wanted
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return draw(tmp_path / "photos", 9)
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The files that were opened to be decoded."""
+    found, plain = [], module.open_image
+    monkeypatch.setattr(module, "open_image", lambda path: found.append(path) or plain(path))
+    return found
+
+
+def check(kept, photos, crops=CROPS):
+    """That every row is kept as it is read from the photo, one by one and gathered."""
+    assert kept.here.all() and kept.holds(np.arange(len(photos)))
+    for row, photo in enumerate(photos):
+        cuts, regions = read_crops(open_image(photo.path), crops, photo.box, photo.whole)
+        assert kept.get(row)[1] == regions
+        assert all(np.array_equal(left, right) for left, right in zip(kept.get(row)[0], cuts))
+        assert kept.present(np.array([row])).tolist() == [[region is not None for region in regions]]
+        for column in range(len(crops)):
+            assert np.array_equal(gathered(kept, [row], column)[0], cuts[column])
+
+
+def gathered(kept, rows, column):
+    pictures = np.full((len(rows), *kept.crops[column].size, 3), 9, np.uint8)
+    kept.gather(np.array(rows), column, pictures)
+    return pictures
+
+
+def packs(folder):
+    return sorted(Path(folder).glob("*/*.pack"))
+
+
+def test_crops_are_kept_as_they_are_read(photos, tmp_path, decoded, capsys):
+    kept, reasons = Cache(tmp_path / "crops").keep(photos, CROPS, 2)
+    assert reasons == {} and len(decoded) == len(photos)
+    check(kept, photos)
+    told = capsys.readouterr().err
+    assert f"keeping crops, 1 MB, in {tmp_path / 'crops'}; --cache-folder" in told and "--no-cache" in told
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+    assert len(decoded) == len(photos) and capsys.readouterr().err == ""  # a second run decodes and writes nothing
+    assert len(packs(tmp_path / "crops")) == 3
+
+
+def test_sets_share_what_each_wrote(photos, tmp_path, decoded):
+    cache = Cache(tmp_path / "crops")
+    cache.keep(photos[:5], CROPS[:1])
+    cache.keep(photos[3:], CROPS[1:])
+    kept, _ = Cache(tmp_path / "crops").keep(photos[::-1], CROPS)
+    check(kept, photos[::-1])
+    assert len(decoded) == 5 + 6 + (3 + 4)  # the last: 0 to 2 for face and body, 5 to 8 for the full crop
+    rows = [0, 8, 4, 4, 1]  # of several packs
+    for column in range(3):
+        pictures = gathered(kept, rows, column)
+        assert all(np.array_equal(pictures[at], kept.get(row)[0][column]) for at, row in enumerate(rows))
+
+
+def test_memory_serves_where_there_is_no_folder(photos, decoded):
+    cache = Cache()
+    check(cache.keep(photos, CROPS)[0], photos)
+    check(cache.keep(photos[4:], CROPS)[0], photos[4:])
+    assert len(decoded) == len(photos)
+    kept, reasons = Cache(memory=100).keep(photos, CROPS)
+    assert not kept.here.any() and reasons == {} and kept.get(0) is None and not kept.holds(np.array([0]))
+
+
+def test_a_changed_photo_or_box_is_decoded_again(photos, tmp_path, decoded):
+    Cache(tmp_path / "crops").keep(photos, CROPS)
+    old = os.stat(photos[2].path)
+    Image.fromarray(np.full((41, 30, 3), 7, np.uint8)).save(photos[2].path)
+    os.utime(photos[2].path, ns=(old.st_atime_ns, old.st_mtime_ns + 1))  # in the same second
+    photos[4] = photos[4]._replace(box=(9.0, 6.0, 20.0, 24.0))
+    decoded.clear()
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+    assert decoded == [photos[2].path, photos[4].path]
+
+
+def test_a_moved_collection_is_found_by_content(photos, tmp_path, decoded):
+    Cache(tmp_path / "crops").keep(photos, CROPS)
+    shutil.move(tmp_path / "photos", tmp_path / "elsewhere")
+    moved = [photo._replace(path=photo.path.replace("photos", "elsewhere")) for photo in photos]
+    decoded.clear()
+    check(Cache(tmp_path / "crops").keep(moved, CROPS)[0], moved)
+    assert decoded == []
+
+
+def test_other_crops_are_other_pixels(photos, tmp_path):
+    cache = Cache(tmp_path / "crops")
+    for size in ((16, 16), (17, 16), (16, 17)):
+        for margin in (0.25, 0.5):
+            crops = [FACE.resized(*size).__class__("face", "face", margin, size)]
+            check(cache.keep(photos, crops)[0], photos, crops)
+    assert len(list((tmp_path / "crops").glob("face-*"))) == 6
+
+
+def test_what_a_crop_shows_does_not_hang_on_the_others(tmp_path):
+    """Together with a large crop a small one is cut from a finer decode: those are two pictures."""
+    wanted = [Wanted(str(tmp_path / "a.jpg"), None, False)]
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (400, 400, 3), np.uint8)).save(wanted[0].path)
+    small, large = FULL.resized(40), FULL.resized(300)
+    for crops in ([small], [small, large], [large]):
+        check(Cache(tmp_path / "crops").keep(wanted, crops)[0], wanted, crops)
+        check(Cache(tmp_path / "crops").keep(wanted, crops)[0], wanted, crops)
+
+
+def test_unreadable_photos_are_named_and_the_rest_kept(photos, tmp_path):
+    Path(photos[1].path).write_bytes(b"")
+    data = Path(photos[3].path).read_bytes()
+    Path(photos[3].path).write_bytes(data[:200] + b"\0" * 100 + data[300:])
+    Path(photos[5].path).unlink()
+    photos[6] = photos[6]._replace(box=(100.0, 100.0, 120.0, 120.0))
+    for cache in (Cache(tmp_path / "crops"), Cache(tmp_path / "crops"), Cache(), Cache(memory=0)):
+        kept, reasons = cache.keep(photos, CROPS)
+        assert {1, 5, 6} <= set(reasons) and all(repr(photos[row].path) in reasons[row] for row in reasons)
+        assert "empty file" in reasons[1] and "no such file" in reasons[5] and "no area inside" in reasons[6]
+        assert kept.here.tolist() == [cache.memory > 0 and row not in reasons for row in range(9)]
+
+
+# ---- damage
+
+
+@pytest.mark.parametrize("harm", ["cut", "flipped", "table", "empty", "other"])
+def test_a_damaged_pack_is_never_believed(photos, tmp_path, capsys, decoded, harm):
+    folder = tmp_path / "crops"
+    Cache(folder).keep(photos, CROPS[:1])
+    (pack,) = packs(folder)
+    data = bytearray(pack.read_bytes())
+    if harm == "flipped":
+        data[24 * 20 * 3 * 4 + 5] ^= 1
+    elif harm == "table":
+        data[-40] ^= 1
+    pack.write_bytes({"cut": data[:-30], "empty": b"", "other": b"x" * 9999}.get(harm, bytes(data)))
+    decoded.clear(), capsys.readouterr()
+    check(Cache(folder).keep(photos, CROPS[:1])[0], photos, CROPS[:1])
+    told = capsys.readouterr().err
+    assert str(pack) in told and "decoded again" in told and not pack.exists()
+    assert len(decoded) == 9
+    check(Cache(folder).keep(photos, CROPS[:1])[0], photos, CROPS[:1])
+    assert len(decoded) == 9
+
+
+@pytest.mark.parametrize("harm", [b"", b"nonsense", None])
+def test_a_damaged_index_is_not_used(photos, tmp_path, decoded, harm):
+    aged(photos)
+    Cache(tmp_path / "crops").keep(photos, CROPS)
+    index = tmp_path / "crops" / "contents"
+    data = index.read_bytes()
+    index.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:] if harm is None else harm)
+    decoded.clear()
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+    assert decoded == [] and index.read_bytes() != harm
+
+
+def test_the_folder_may_go_at_any_time(photos, tmp_path, decoded):
+    folder = tmp_path / "crops"
+    cache = Cache(folder)
+    kept, _ = cache.keep(photos, CROPS)
+    shutil.rmtree(folder)
+    check(kept, photos)  # what is mapped stays
+    check(cache.keep(photos, CROPS)[0], photos)
+    check(Cache(folder).keep(photos, CROPS)[0], photos)
+    assert len(packs(folder)) == 3
+
+
+def aged(photos):
+    """Photos that were not written just now: their digests are remembered."""
+    for photo in photos:
+        os.utime(photo.path, (time.time() - 60,) * 2)
+
+
+def test_files_are_read_once(photos, tmp_path, monkeypatch):
+    import multihead.contents as contents
+
+    aged(photos)
+    opened, plain = [], contents.open_image
+    monkeypatch.setattr(contents, "open_image", lambda path: opened.append(path) or plain(path))
+    Cache(tmp_path / "crops").keep(photos, CROPS)
+    assert opened == [photo.path for photo in photos]
+    kept, _ = Cache(tmp_path / "crops").keep(photos, CROPS)
+    assert len(opened) == 9
+    check(kept, photos)
+
+
+# ---- no room
+
+
+def test_a_disk_without_room_is_a_note(photos, tmp_path, monkeypatch, capsys):
+    needed = 9 * 3 * 24 * 20
+    free = lambda count: lambda path: shutil._ntuple_diskusage(10**12, 0, count)  # noqa: E731
+    monkeypatch.setattr(module.shutil, "disk_usage", free(2 * needed - 1))
+    check(Cache(tmp_path / "crops").keep(photos, CROPS[:1])[0], photos, CROPS[:1])  # in memory
+    assert "half of the free disk is 1 MB" in capsys.readouterr().err and not packs(tmp_path / "crops")
+    Cache(tmp_path / "crops", limit=needed - 1).keep(photos, CROPS[:1])
+    assert "--no-cache" in capsys.readouterr().err and not packs(tmp_path / "crops")
+    monkeypatch.setattr(module.shutil, "disk_usage", free(2 * needed))
+    Cache(tmp_path / "crops", limit=needed).keep(photos, CROPS[:1])
+    assert len(packs(tmp_path / "crops")) == 1
+
+
+def test_a_file_where_the_folder_should_be_is_a_note(photos, tmp_path, capsys):
+    (tmp_path / "crops").write_text("")
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+    assert f"crops are not kept in {tmp_path / 'crops'}: File exists" in capsys.readouterr().err
+
+
+def limited(folder, queue):
+    """Keep crops in a process whose files may not grow past 20 kB, as on a disk that fills up."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    module._CHUNK, module.PIECE = 4, 1
+    photos = [Wanted(*row) for row in queue.get()]
+    kept, reasons = Cache(folder).keep(photos, CROPS)
+    check(kept, photos)
+    queue.put(reasons)
+
+
+def test_a_disk_that_fills_up_keeps_what_is_whole(tmp_path, capfd):
+    photos = draw(tmp_path / "photos", 30)
+    context = multiprocessing.get_context("fork")
+    queue = context.SimpleQueue()
+    queue.put([tuple(photo) for photo in photos])
+    process = context.Process(target=limited, args=(tmp_path / "crops", queue))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0 and queue.get() == {}
+    assert "File too large" in capfd.readouterr().err or packs(tmp_path / "crops")
+    assert not list((tmp_path / "crops").glob("*/*.part"))
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+
+
+def test_an_interruption_keeps_what_is_whole(tmp_path, monkeypatch, decoded):
+    photos = draw(tmp_path / "photos", 12)
+    monkeypatch.setattr(module, "_CHUNK", 4)
+    plain = module.cut_at
+
+    def stop(*arguments):
+        if len(decoded) > 8:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(module, "cut_at", stop)
+    with pytest.raises(KeyboardInterrupt):
+        Cache(tmp_path / "crops").keep(photos, CROPS)
+    monkeypatch.setattr(module, "cut_at", plain)
+    decoded.clear()
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+    assert len(decoded) == 4
+
+
+# ---- several processes
+
+PACK = """
+import sys, time
+import multihead.cache as module
+from multihead.cache import Cache, Wanted
+from test_cache import CROPS, check
+folder, count, stop = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+photos = [Wanted(f"{sys.argv[4]}/{n}.jpg", None if n % 2 else (5.0, 6.0, 20.0, 24.0), n % 4 == 3) for n in range(count)]
+module._CHUNK, module.PIECE, done, plain = 4, 20_000, [], module.cut_at
+def cut(*arguments):
+    done.append(1)
+    if stop == "stop" and len(done) == 22:
+        print("half", flush=True)
+        time.sleep(60)
+    return plain(*arguments)
+module.cut_at = cut
+kept, reasons = Cache(folder).keep(photos, CROPS, 2)
+assert not reasons
+check(kept, photos)
+print(len(done))
+"""
+
+
+def start(folder, count, photos, stop=""):
+    command = [sys.executable, "-c", PACK, str(folder), str(count), stop, str(photos)]
+    here = str(Path(__file__).parent)
+    path = {"PYTHONPATH": f"{here}:{Path(here).parent}"}
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **path}
+    )
+
+
+def test_processes_at_once_decode_each_photo_once(tmp_path):
+    draw(tmp_path / "photos", 40)
+    working = [start(tmp_path / "crops", 40, tmp_path / "photos") for _ in range(3)]
+    told = [process.communicate(timeout=120) for process in working]
+    assert [process.returncode for process in working] == [0, 0, 0], told
+    assert sorted(int(text) for text, _ in told) == [0, 0, 40]
+
+
+def test_a_writer_killed_in_the_middle_leaves_nothing_half(tmp_path):
+    photos = draw(tmp_path / "photos", 40)
+    killed = start(tmp_path / "crops", 40, tmp_path / "photos", "stop")
+    assert killed.stdout.readline() == "half\n"
+    with locked(tmp_path / "crops" / "lock") as mine:
+        assert not mine
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert list((tmp_path / "crops").glob("*/*.part")) and packs(tmp_path / "crops")
+    finished = start(tmp_path / "crops", 40, tmp_path / "photos")
+    told = finished.communicate(timeout=120)
+    assert finished.returncode == 0, told
+    assert 0 < int(told[0]) < 40 and not list((tmp_path / "crops").glob("*/*.part"))
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+
+
+# ---- names
+
+
+def test_a_cache_is_named_by_its_argument(tmp_path):
+    assert open_cache(True).folder == cache_folder() / "crops"
+    assert open_cache(False).folder is None and open_cache(str(tmp_path)).folder == tmp_path
+    cache = Cache()
+    assert open_cache(cache) is cache
+
+
+regions = st.tuples(*[st.integers(0, 99_999)] * 4)
+parts = st.tuples(st.binary(min_size=16, max_size=16), regions, st.sampled_from([1, 2, 4, 8]))
+
+
+@given(parts, parts)
+def test_keys_are_equal_only_for_equal_parts(one, other):
+    keys = [
+        module._key(module.Content(digest, (9, 9)), region, reduction) for digest, region, reduction in (one, other)
+    ]
+    assert (keys[0] == keys[1]) == (one == other) and len(keys[0]) == 16
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=8), min_size=1, max_size=6), st.data())
+def test_packs_together_hold_what_was_put_into_each(sets, data):
+    """Against a dictionary: any sets written one after another, looked up in any order."""
+    import tempfile
+
+    from multihead.packs import FileWriter, Shelf
+
+    picture = lambda number: np.full((2, 3, 3), number, np.uint8)  # noqa: E731
+    key = lambda number: bytes([number, 0]) * 8  # noqa: E731
+    with tempfile.TemporaryDirectory() as folder:
+        for numbers in sets:
+            writer = FileWriter(Path(folder), (2, 3))
+            for number in numbers:
+                writer.add(key(number), picture(number))
+            assert (writer.close() is None) == (not numbers)
+        shelf = Shelf(Path(folder), (2, 3))
+        shelf.refresh()
+        assert set(shelf.places) == {key(number) for numbers in sets for number in numbers}
+        for number in data.draw(st.permutations(sorted({number for numbers in sets for number in numbers}))):
+            pack, place = shelf.places[key(number)]
+            assert pack.check(place) and np.array_equal(pack.pixels[place], picture(number))

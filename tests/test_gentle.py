@@ -1,0 +1,79 @@
+import os
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
+
+from multihead.augment import Gentle, apply
+from multihead.gentle import change
+
+
+def pipeline(shift, scale, rotate, colour):
+    """The second implementation: albumentations' own."""
+    factor = (1 - colour, 1 + colour)
+    move = A.Affine(
+        scale=(1 - scale, 1 + scale),
+        translate_percent=(-shift, shift),
+        rotate=(-rotate, rotate),
+        border_mode=cv2.BORDER_REFLECT_101,
+        p=1,
+    )
+    return A.Compose([move, A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)])
+
+
+def noise(height, width):
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+
+
+settings = {
+    "default": (0.06, 0.12, 10.0, 0.2),
+    "still": (0.0, 0.0, 0.0, 0.3),
+    "grey": (0.1, 0.0, 0.0, 0.0),
+    "strong": (0.4, 0.5, 170.0, 0.9),
+    "whole": (0.0, 0.0, 90.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", settings)
+def test_every_seed_gives_albumentations_pixels(name):
+    reference, (shift, scale, rotate, colour) = pipeline(*settings[name]), settings[name]
+    for seed in [*range(80), 2**32 - 1]:
+        for image in (noise(48, 48), noise(33, 20)):
+            reference.set_random_seed(seed)
+            found = change(image, seed, shift=shift, scale=scale, rotate=rotate, colour=colour)
+            assert np.array_equal(found, reference(image=image)["image"]), (seed, image.shape)
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0, 0.9)] * 4), st.tuples(*[st.integers(2, 60)] * 2))
+def test_any_settings_give_albumentations_pixels(seed, setting, size):
+    shift, scale, rotate, colour = setting
+    reference = pipeline(shift, scale, 100 * rotate, colour)
+    reference.set_random_seed(seed)
+    found = change(noise(*size), seed, shift=shift, scale=scale, rotate=100 * rotate, colour=colour)
+    assert np.array_equal(found, reference(image=noise(*size))["image"])
+
+
+def test_the_augmentation_is_this_change_after_a_mirror():
+    image, setting = noise(20, 30), Gentle(hflip=0.5)
+    most = {"shift": setting.shift, "scale": setting.scale, "rotate": setting.rotate, "colour": setting.color_jitter}
+    seen = set()
+    for seed in range(12):
+        (found,) = apply(setting, [image], seed)
+        mirrored = bool(np.random.default_rng(seed).random() < 0.5)
+        assert np.array_equal(found, change(np.ascontiguousarray(image[:, ::-1]) if mirrored else image, seed, **most))
+        seen.add(mirrored)
+    assert seen == {True, False}
+
+
+def test_the_given_image_stays():
+    image = noise(16, 16)
+    before = image.copy()
+    image.flags.writeable = False  # as crops of a file are
+    for seed in range(20):
+        change(image, seed, shift=0.1, scale=0.1, rotate=5.0, colour=0.3)
+    assert np.array_equal(image, before)

@@ -232,7 +232,12 @@ def train(args: argparse.Namespace) -> int:
             write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     from multihead.logs import line
 
-    options = {"out": session.output, "resume": session.resume, "workers": session.workers, "cache": keeping.chosen}
+    options = {
+        "out": session.output,
+        "resume": session.resume,
+        "workers": session.workers,
+        "cache": keeping.opened(args.quiet),
+    }
     for row in epochs(model, training, valid, recipe, **options, progress=not args.quiet):
         say(line(row))
     _train_report(Path(session.output), say)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import paired, plots, ranks
-from multihead.cache import open_cache
+from multihead.cache import Cache, open_cache
 from multihead.crossval import Arm, Cell, carry_out, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
@@ -33,7 +33,7 @@ def compare(
     extra: Photos | None = None,
     sources: Sequence[str] = (),
     workers: int = 0,
-    cache: bool | str | Path = True,
+    cache: bool | str | Path | Cache = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
     """Train every arm on every fold and seed and tell how they differ: one row an arm and metric, as `paired.compare`.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead import paired, ranks
-from multihead.cache import open_cache
+from multihead.cache import Cache, open_cache
 from multihead.crossval import (
     Arm,
     Cell,
@@ -59,7 +59,7 @@ def fit_folds(
     about: dict[str, object] | None = None,
     processes: int = 1,
     workers: int = 0,
-    cache: bool | str | Path = True,
+    cache: bool | str | Path | Cache = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame | None:
     """Train a fresh model on each of `folds` person-disjoint parts and score all photos by the models that did not see

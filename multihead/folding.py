@@ -57,7 +57,7 @@ def folds(args: argparse.Namespace) -> int:
         about=flags.effective(Network, network),
         processes=args.processes,
         workers=args.workers,
-        cache=flags.build(Keeping, values).chosen,
+        cache=flags.build(Keeping, values).opened(args.quiet),
         say=say,
     )
     if ranks.first() and not (out / "args.yaml").exists():

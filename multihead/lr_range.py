@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from multihead import plots
+from multihead.cache import Cache
 from multihead.data import Photos
 from multihead.logs import write_rows
 from multihead.model import Model
@@ -50,7 +51,7 @@ def lr_range(
     high: float = 1.0,
     steps: int = 100,
     workers: int = 2,
-    cache: bool | str | Path = True,
+    cache: bool | str | Path | Cache = True,
 ) -> RangeTest:
     """Train a copy of the model for `steps` steps while the rate rises from `low` to `high` by equal factors; stops
     where the loss is four times its lowest. The model itself is not changed. cache: as `train.epochs` takes it.

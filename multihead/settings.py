@@ -12,6 +12,7 @@ from multihead import flags
 from multihead.options import choice, option
 
 if TYPE_CHECKING:
+    from multihead.cache import Cache
     from multihead.data import Photos
     from multihead.labels import Head
 
@@ -73,10 +74,13 @@ class Keeping:
     cache: bool = option(True, "keep decoded crops in files that runs share; without it, in memory")
     cache_folder: str | None = option(None, "folder of those files, in place of the user's cache folder")
 
-    @property
-    def chosen(self) -> bool | str:
-        """As the `cache=` of `multihead.train.epochs`."""
-        return self.cache_folder or True if self.cache else False
+    def opened(self, quiet: bool) -> Cache:
+        """The cache, which announces what it will write unless `quiet`."""
+        from multihead.cache import open_cache
+
+        cache = open_cache(self.cache_folder or True if self.cache else False)
+        cache.announce = not quiet
+        return cache
 
 
 def read_sources(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from multihead.cache import open_cache
+from multihead.cache import Cache, open_cache
 from multihead.crossval import Arm
 from multihead.data import Photos
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
@@ -47,7 +47,7 @@ def search(
     seed: int = 0,
     first: Mapping[str, Any] | None = None,
     about: Mapping[str, object] | None = None,
-    cache: bool | str | Path = True,
+    cache: bool | str | Path | Cache = True,
     say: Callable[[str], None] = lambda text: None,
 ) -> Study:
     """The Optuna study after its trials; `arm(study.best_trial)` is the best way to train.

@@ -355,6 +355,20 @@ def test_a_cache_is_named_by_its_argument(tmp_path):
     assert open_cache(cache) is cache
 
 
+@pytest.mark.parametrize(
+    "flags, folder", [([], "default"), (["--cache-folder", "here"], Path("here")), (["--no-cache"], None)]
+)
+@pytest.mark.parametrize("verb", ["train", "folds", "compare", "tune", "lr-range"])
+def test_the_command_line_names_the_cache(verb, flags, folder):
+    from multihead import flags as parsing
+    from multihead.cli import _parser
+    from multihead.settings import Keeping
+
+    args = _parser([verb]).parse_args([verb, "data", *flags, "-q"])
+    cache = parsing.build(Keeping, vars(args)).opened(args.quiet)
+    assert cache.folder == (cache_folder() / "crops" if folder == "default" else folder) and not cache.announce
+
+
 regions = st.tuples(*[st.integers(0, 99_999)] * 4)
 parts = st.tuples(st.binary(min_size=16, max_size=16), regions, st.sampled_from([1, 2, 4, 8]))
 

@@ -235,13 +235,20 @@ def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
 @pytest.mark.slow
 def test_without_a_terminal_there_are_no_control_characters_and_quiet_is_silent(data, tmp_path):
     loud = outside("train", data, *QUICK, "--output", tmp_path / "loud")
-    assert loud.returncode == 0 and loud.stderr == "", loud.stderr
+    (told,) = loud.stderr.splitlines()
+    assert loud.returncode == 0 and told.startswith("keeping crops, ") and "--no-cache" in told
     assert not set("\r\x1b\b\x07") & set(loud.stdout)
     lines = loud.stdout.splitlines()
     assert lines[-1].startswith(f"wrote {tmp_path / 'loud'}: model, ") and "macro-F1" in lines[-2]
     assert [line.split()[:2] for line in lines if line.startswith("epoch")] == [["epoch", "1"], ["epoch", "2"]]
-    quiet = outside("train", data, *QUICK, "--output", tmp_path / "quiet", "-q")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    kept = ["--cache-folder", tmp_path / "crops"]
+    quiet = outside("train", data, *QUICK, "--output", tmp_path / "quiet", "-q", *kept)
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "") and list((tmp_path / "crops").glob("*/*.pack"))
+    again = outside("train", data, *QUICK, "--output", tmp_path / "again", *kept)
+    none = outside("train", data, *QUICK, "--output", tmp_path / "none", "--no-cache")
+    assert (again.returncode, again.stderr) == (none.returncode, none.stderr) == (0, "")
+    scores = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("loud", "quiet", "again", "none")]
+    assert all(each == scores[0] for each in scores)
 
 
 @pytest.mark.slow

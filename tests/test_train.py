@@ -109,6 +109,17 @@ def test_any_number_of_workers_gives_the_same_weights(sides):
         assert same(state, found[0][0]) and rows == found[0][1]
 
 
+def test_where_crops_are_kept_changes_no_weight(sides, tmp_path):
+    recipe, found = replace(QUICK, augment=Diary(), crop_drop=0.3), []
+    for cache in (Cache(memory=0), False, tmp_path / "crops", tmp_path / "crops"):
+        model = small_model()
+        run = prepare(model, *sides, recipe, workers=0, cache=cache)
+        assert run.valid.held.gathers(run.valid.rows) == bool(found)
+        list(run.epochs(False))
+        found.append(state_of(model))
+    assert all(same(found[0], other) for other in found[1:])
+
+
 def test_the_seed_is_all_that_counts(sides):
     train, valid = sides
     before = torch.get_rng_state()

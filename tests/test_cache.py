@@ -231,9 +231,9 @@ def test_a_disk_without_room_is_a_note(photos, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(module.shutil, "disk_usage", free(2 * needed - 1))
     check(Cache(tmp_path / "crops").keep(photos, CROPS[:1])[0], photos, CROPS[:1])  # in memory
     assert "half of the free disk is 1 MB" in capsys.readouterr().err and not packs(tmp_path / "crops")
+    monkeypatch.setattr(module.shutil, "disk_usage", free(2 * needed))
     Cache(tmp_path / "crops", limit=needed - 1).keep(photos, CROPS[:1])
     assert "--no-cache" in capsys.readouterr().err and not packs(tmp_path / "crops")
-    monkeypatch.setattr(module.shutil, "disk_usage", free(2 * needed))
     Cache(tmp_path / "crops", limit=needed).keep(photos, CROPS[:1])
     assert len(packs(tmp_path / "crops")) == 1
 
@@ -300,11 +300,14 @@ photos = [Wanted(f"{sys.argv[4]}/{n}.jpg", None if n % 2 else (5.0, 6.0, 20.0, 2
 module._CHUNK, module.PIECE, done, plain = 4, 20_000, [], module.cut_at
 def cut(*arguments):
     done.append(1)
+    time.sleep(0.05 * (stop == "slow"))
     if stop == "stop" and len(done) == 22:
         print("half", flush=True)
         time.sleep(60)
     return plain(*arguments)
 module.cut_at = cut
+print("ready", flush=True)
+sys.stdin.readline()
 kept, reasons = Cache(folder).keep(photos, CROPS, 2)
 assert not reasons
 check(kept, photos)
@@ -317,13 +320,22 @@ def start(folder, count, photos, stop=""):
     here = str(Path(__file__).parent)
     path = {"PYTHONPATH": f"{here}:{Path(here).parent}"}
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **path}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **path},
     )
 
 
 def test_processes_at_once_decode_each_photo_once(tmp_path):
     draw(tmp_path / "photos", 40)
-    working = [start(tmp_path / "crops", 40, tmp_path / "photos") for _ in range(3)]
+    working = [start(tmp_path / "crops", 40, tmp_path / "photos", "slow") for _ in range(3)]
+    assert [process.stdout.readline() for process in working] == ["ready\n"] * 3  # so that they begin together
+    for process in working:
+        process.stdin.write("\n")
+        process.stdin.flush()
     told = [process.communicate(timeout=120) for process in working]
     assert [process.returncode for process in working] == [0, 0, 0], told
     assert sorted(int(text) for text, _ in told) == [0, 0, 40]
@@ -332,16 +344,18 @@ def test_processes_at_once_decode_each_photo_once(tmp_path):
 def test_a_writer_killed_in_the_middle_leaves_nothing_half(tmp_path):
     photos = draw(tmp_path / "photos", 40)
     killed = start(tmp_path / "crops", 40, tmp_path / "photos", "stop")
-    assert killed.stdout.readline() == "half\n"
+    killed.stdin.write("\n")
+    killed.stdin.flush()
+    assert [killed.stdout.readline() for _ in range(2)] == ["ready\n", "half\n"]
     with locked(tmp_path / "crops" / "lock") as mine:
         assert not mine
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert list((tmp_path / "crops").glob("*/*.part")) and packs(tmp_path / "crops")
     finished = start(tmp_path / "crops", 40, tmp_path / "photos")
-    told = finished.communicate(timeout=120)
+    told = finished.communicate("\n", timeout=120)
     assert finished.returncode == 0, told
-    assert 0 < int(told[0]) < 40 and not list((tmp_path / "crops").glob("*/*.part"))
+    assert 0 < int(told[0].split()[-1]) < 40 and not list((tmp_path / "crops").glob("*/*.part"))
     check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
 
 

@@ -71,14 +71,6 @@ def cut_at(photo: Encoded, crops: Sequence[Crop], regions: Sequence[Region | Non
     ]
 
 
-def cut_crops(
-    image: np.ndarray, crops: Sequence[Crop], box: Sequence[float] | None, whole: bool = False
-) -> tuple[list[np.ndarray], list[bool]]:
-    """The crops (H, W, 3) of a decoded photo and which of them are present: as `read_crops`."""
-    cuts, regions = cut_regions(image, crops, box, whole)
-    return cuts, [region is not None for region in regions]
-
-
 def cut_regions(
     image: np.ndarray, crops: Sequence[Crop], box: Sequence[float] | None, whole: bool = False
 ) -> tuple[list[np.ndarray], list[Region | None]]:

@@ -150,7 +150,7 @@ def read_batches(model: Classifier, photos: Photos, limit: int, batch_size: int 
     """
     located = locate_faces(photos, model.crops).photos
     rows = np.unique(np.linspace(0, len(located) - 1, min(limit, len(located))).astype(int))
-    batches = loader(PhotoSet(located, model.space, model.crops, memory=0), in_order(rows, batch_size))
+    batches = loader(PhotoSet(located, model.space, model.crops), in_order(rows, batch_size))
     found = [batch for batch in batches if len(batch.rows)]
     if not found:
         raise ValueError(f"none of {len(photos)} photos could be read")

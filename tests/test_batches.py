@@ -23,7 +23,6 @@ from multihead.batches import (
 )
 from multihead.cache import Cache
 from multihead.crops import BODY, FACE, FULL, cut, locate
-from multihead.cutting import cut_crops, cut_regions
 from multihead.images import read_image
 from multihead.labels import AGE, FLAT, GENDER, HEADS, Head
 from multihead.masks import DrawnMask, choose, draw_mask

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihead.crops import BODY, FACE, FULL, cut, locate
-from multihead.cutting import crop_regions, cut_at, cut_crops, cut_regions, read_crops, reduction_for
+from multihead.cutting import crop_regions, cut_at, cut_regions, read_crops, reduction_for
 from multihead.images import open_image, read_image
 
 
@@ -29,23 +29,23 @@ class Asked:
         return self.photo.pixels(reduction)
 
 
-def test_cut_crops_by_hand():
+def test_crops_by_hand():
     image = np.zeros((40, 30, 3), np.uint8)
     image[10:20, 10:20] = 200
     face = FACE.resized(10)
     bare = type(face)("bare", "face", 0.0, (10, 10))
-    (found,), present = cut_crops(image, [bare], (10, 10, 20, 20))
-    assert present == [True] and (found == 200).all()
-    (found,), _ = cut_crops(image, [bare], None, whole=True)
+    (found,), regions = cut_regions(image, [bare], (10, 10, 20, 20))
+    assert regions == [(10, 10, 20, 20)] and (found == 200).all()
+    (found,), _ = cut_regions(image, [bare], None, whole=True)
     assert 0 < (found == 200).mean() < 0.2  # the whole photo is the face
-    (found,), _ = cut_crops(image, [bare], None)
+    (found,), _ = cut_regions(image, [bare], None)
     assert np.array_equal(found, cut(image, (0, 0, 30, 40), (10, 10)))
 
 
 def test_an_absent_crop_is_black_and_says_so():
     image = np.full((40, 30, 3), 255, np.uint8)
-    cuts, present = cut_crops(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
-    assert present == [True, False] and (cuts[1] == 0).all() and (cuts[0] == 255).all()
+    cuts, regions = cut_regions(image, [FULL.resized(8), BODY.resized(12, 8)], (1, 1, 29, 39))
+    assert regions[0] and regions[1] is None and (cuts[1] == 0).all() and (cuts[0] == 255).all()
 
 
 def test_cut_regions_by_hand():
@@ -137,7 +137,7 @@ def test_a_turned_photo_is_cut_where_it_is_upright(tmp_path, orientation):
     upright, box = read_image(path), (150.0, 200.0, 350.0, 450.0)
     near, regions = read_crops(open_image(path), [FACE.resized(40)], box)
     assert reduction_for([FACE.resized(40)], regions) == 8
-    assert np.abs(near[0].astype(int) - cut_crops(upright, [FACE.resized(40)], box)[0][0]).mean() < 4
+    assert np.abs(near[0].astype(int) - cut_regions(upright, [FACE.resized(40)], box)[0][0]).mean() < 4
 
 
 def test_other_formats_are_cut_in_full(tmp_path):
@@ -164,6 +164,6 @@ def test_real_photos_lose_little(shared_data):
         crops, image = [FACE.resized(24), FULL.resized(48)], read_image(path)
         near, regions = read_crops(open_image(path), crops, box)
         if reduction_for(crops, regions) > 1:
-            plain, _ = cut_crops(image, crops, box)
+            plain, _ = cut_regions(image, crops, box)
             differences += [np.abs(a.astype(int) - b.astype(int)).mean() for a, b in zip(near, plain)]
     assert len(differences) > 10 and np.median(differences) < 4

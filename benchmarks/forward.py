@@ -101,8 +101,9 @@ def ours(backbone, size, precision=None):
     import torch
 
     import multihead as mh
+    from multihead.lanes import in_lanes, lane_count
     from multihead.modes import Pins
-    from multihead.pipeline import CHUNK, batch_answers, in_lanes, lane_count
+    from multihead.pipeline import CHUNK, batch_answers
     from multihead.prepared import prepared
     from multihead.speed import keep_memory
 

@@ -143,9 +143,10 @@ def stage(paths, detector, name):
     import torch
 
     from multihead.cutting import read_crops
-    from multihead.faces import choose, reduction_of, search
+    from multihead.faces import choose, first_reduction, search
     from multihead.images import open_image
-    from multihead.pipeline import CHUNK, batch_answers, in_lanes, lane_count
+    from multihead.lanes import in_lanes, lane_count
+    from multihead.pipeline import CHUNK, batch_answers
     from multihead.prepared import prepared
     from multihead.speed import keep_memory
     from multihead.yunet import open_detector
@@ -159,7 +160,7 @@ def stage(paths, detector, name):
 
     def opened(path):
         photo = open_image(path)
-        photo.pixels(reduction_of(finder, photo.size))
+        photo.pixels(first_reduction(finder, photo.size))
         return photo
 
     def cut(photo, box):
@@ -180,7 +181,7 @@ def stage(paths, detector, name):
     chunks = [whole[start : start + rows] for start in range(0, len(whole), rows)]
 
     def work():
-        for _ in in_lanes(each, chunks, lanes, lambda: torch.set_num_threads(share)):
+        for _ in in_lanes(each, chunks, lanes, share):
             pass
 
     return work

@@ -227,7 +227,7 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--person-vote", action="store_true", help="photos of one person share their gender and age: their mean answers"
     )
-    parser.add_argument("--detector", metavar="FILE", help="face detector: mtcnn (default) or a YuNet file (.onnx)")
+    parser.add_argument("--detector", metavar="FILE", help="mtcnn (default), or the path of a YuNet .onnx file")
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--amp", action=switch, help="answer in 16 bits, or in 32 (default: what is faster here)")
     parser.add_argument("--amp-dtype", default="bfloat16", choices=AMP, help="of --amp (default bfloat16)")

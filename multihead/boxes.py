@@ -13,11 +13,11 @@ import numpy as np
 from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
-from multihead.faces import Detector
+from multihead.faces import Detector, Finder, identity
 from multihead.files import cache_folder, write_text
 from multihead.scanning import read_boxes, scan
 
-SEARCH = 1  # raised when the search changes so much that kept boxes should not be used
+SEARCH = 2  # raised when the search changes so much that kept boxes should not be used
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,11 @@ def locate_faces(
     searched = 0
     for root in sorted(set(table.root[todo])):
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
-        forget_changed(boxes_file(root))
-        counts = scan(files, boxes_file(root), finder=finder, progress=progress)
+        kept = boxes_file(root, finder)
+        forget_changed(kept)
+        counts = scan(files, kept, finder=finder, progress=progress)
         searched += counts.found + counts.none + counts.unreadable
-        photos = _add(photos, todo & (table.root == root).to_numpy(), boxes_file(root))
+        photos = _add(photos, todo & (table.root == root).to_numpy(), kept)
     # a photo that cannot be read was not searched: it is reported as unreadable, by whoever reads it
     table = photos.table
     without = (table.x0.isna() & ~table.whole.astype(bool) & table.searched.astype(bool)).to_numpy()
@@ -94,7 +95,9 @@ def _written(file: str) -> float:
         return 0.0
 
 
-def boxes_file(root: str | Path) -> Path:
-    """Where the boxes of photos under `root` are kept by default; another version of the search keeps its own."""
-    key = hashlib.sha256(f"{SEARCH} {Path(root).resolve()}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
+def boxes_file(root: str | Path, finder: Detector | None = None) -> Path:
+    """Where the boxes of photos under `root` are kept by default; each detector, and each version of the search, keeps
+    its own. finder: default Finder()."""
+    text = f"{SEARCH} {identity(finder or Finder())} {Path(root).resolve()}"
+    key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return cache_folder() / f"boxes-{key}.csv"

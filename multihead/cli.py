@@ -7,7 +7,8 @@ import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,22 +134,20 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 def scan(args: argparse.Namespace) -> int:
     """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
     from multihead import scanning
-
-    photos = read_sources(args, heads=())
-    roots = set(photos.table.root)
-    root = roots.pop() if len(roots) == 1 else None
-    say, total = speaker(args), len(set(photos.paths))
     from multihead.logs import bar
+    from multihead.yunet import open_detector
 
-    with bar(total, "scan", not args.quiet) as shown:
-        counts = scanning.scan(
-            list(dict.fromkeys(photos.paths)),
-            args.output,
-            root=root,
-            which=args.faces,
-            workers=args.workers,
-            progress=lambda done, total, counts: shown.update(done - shown.n),
-        )
+    say = speaker(args)
+    finder = open_detector(args.detector)  # a wrong file is said before the photos are read
+    files, root = _files_to_scan(args)
+    with bar(0, "scan", not args.quiet) as shown:
+
+        def progress(done: int, total: int, counts: scanning.ScanCounts) -> None:
+            shown.total = total
+            shown.update(done - shown.n)
+
+        options = {"root": root, "which": args.faces, "finder": finder, "workers": args.workers}
+        counts = scanning.scan(files, args.output, **options, progress=progress)
     for problem in counts.problems:
         print(f"unreadable: {problem}", file=sys.stderr)
     say(
@@ -159,13 +158,33 @@ def scan(args: argparse.Namespace) -> int:
     return 0
 
 
+def _files_to_scan(args: argparse.Namespace) -> tuple[Iterable[str], Path | None]:
+    """The photos of the sources, and the folder that their names are relative to, if there is one."""
+    from multihead.images import iter_image_files
+    from multihead.layouts import competition_images
+
+    folder = Path(args.data[0])
+    plain = len(args.data) == 1 and folder.is_dir() and not (args.boxes or args.columns)
+    if plain and competition_images(folder) is None:  # no table is made of what may be a million names
+        found = map(str, iter_image_files(folder))
+        first = next(found, None)
+        if first is not None:
+            return chain([first], found), folder
+    photos = read_sources(args, heads=())
+    roots = set(photos.table.root)
+    return photos.paths, Path(roots.pop()) if len(roots) == 1 else None
+
+
 def _scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="SOURCE", help="folders or tables")
     parser.add_argument("-o", "--output", default="boxes.csv", help="table to write (default boxes.csv)")
     parser.add_argument(
         "--faces", default="largest", type=flags.one_of(["largest", "central", "all"]), help="largest, central or all"
     )
-    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding threads (default 2)")
+    parser.add_argument(
+        "--detector", metavar="NAME", help="mtcnn (default), or the path of a YuNet .onnx file, which is faster"
+    )
+    parser.add_argument("-j", "--workers", type=int, help="lanes that share the cores (default: one a core, at most 8)")
     flags.add_flags(parser, Sources, "photos")
 
 

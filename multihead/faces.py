@@ -1,24 +1,29 @@
-"""Face boxes: a detector, and the choice among several faces."""
+"""Face boxes: a detector, the search of photos that are decoded as far as it needs, the choice among several faces."""
 
 import math
+import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import cv2
 import numpy as np
 
-from multihead.decoders import Encoded
-
-if TYPE_CHECKING:
-    from facenet_pytorch import MTCNN
+from multihead import cascade
+from multihead.decoders import Encoded, ImageError
+from multihead.looks import Look, as_photos, fitted, halved, pixels
 
 WHICH = ("largest", "central", "all")
 
 _SMALLEST = 20  # pixels; below it MTCNN sees nothing that is worth a label
 _LONGEST = 1280  # pixels; larger photos are searched at this size
-_PASS_PIXELS = 8_000_000  # at most so many pixels go through the nets together
+_SHORTEST = 144  # pixels; a first look is taken at no smaller photos
+_FIRST_FACE = 0.15  # of the short side: the smallest face of a first look
+_OVERLAP = 0.5  # of candidates of one face; facenet-pytorch's 0.7 costs a quarter more time and finds as many
+_PASS_PIXELS = 4_000_000  # at most so many pixels go through the nets together
+
+
+_BUILDING = threading.Lock()  # layers draw random numbers as they are made, which is undone
 
 
 @dataclass(frozen=True)
@@ -44,21 +49,32 @@ class Face:
 
 
 class Detector(Protocol):
-    """Whatever finds faces: for each RGB uint8 photo (H, W, 3), of any mix of sizes, its faces, largest first."""
+    """Whatever finds faces: for each RGB uint8 photo (H, W, 3), of any mix of sizes, its faces, largest first.
+
+    A detector may also have what makes it faster and its boxes safe to keep:
+
+    - `search(photos: Sequence[Encoded]) -> list[list[Face]]`, in pixels of the full photos, each decoded as far as it
+      likes;
+    - `reduction(size: tuple[int, int]) -> int`: with which of decoders.REDUCTIONS its search begins for a photo of this
+      (height, width), so that threads can decode ahead;
+    - `parallel`, true where several threads may search at once;
+    - `identity`, a text that tells it from detectors that find other boxes.
+    """
 
     def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]: ...
 
 
 class Finder:
-    """MTCNN from facenet-pytorch, whose weights come with the package; nothing is downloaded.
+    """MTCNN with facenet-pytorch's nets, whose weights come with the package; nothing is downloaded.
 
     Each face is looked at twice more, once mirrored, and its score is the mean: masked faces pass at thresholds that
-    would otherwise let in chance patterns (benchmarks/faces.py has the figures).
+    would otherwise let in chance patterns (benchmarks/faces.py has the figures). A first look is taken at a half, a
+    quarter or an eighth of a photo; a portrait (one face, not a small one, or a large one) is then done.
 
     Args:
-        min_face: longer side of the smallest face given, in pixels of the photo. None looks for 0.1 of the photo's
-            short side (at least 20), and once more for 20 unless that finds a portrait: one face, not a small one.
-            Where nothing is found the mirror image is tried.
+        min_face: longer side of the smallest face given, in pixels of the photo. None looks first for 0.15 of the
+            photo's short side, then, unless that finds a portrait, for 20 pixels. Where a look finds nothing the mirror
+            image is tried.
         thresholds: least scores, 0..1: of the first two nets, and of the last one's mean over three looks.
         device: where the nets run, such as "cuda".
         longest: photos with a longer side are searched at this size, so that time and memory stay bounded.
@@ -72,7 +88,7 @@ class Finder:
     def __init__(
         self,
         min_face: int | None = None,
-        thresholds: tuple[float, float, float] = (0.5, 0.6, 0.55),
+        thresholds: tuple[float, float, float] = (0.6, 0.7, 0.45),
         *,
         device: str = "cpu",
         longest: int = _LONGEST,
@@ -81,11 +97,18 @@ class Finder:
             raise ValueError(f"expected min_face of 12 pixels or more (MTCNN's own window), got {min_face!r}")
         if len(thresholds) != 3 or not all(0 < threshold < 1 for threshold in thresholds):
             raise ValueError(f"expected three thresholds between 0 and 1, got {thresholds!r}")
-        self.min_face, self.thresholds, self.device, self.longest = min_face, tuple(thresholds), device, longest
-        self._nets: MTCNN | None = None
+        first, second, last = thresholds
+        self.min_face, self.thresholds, self.device, self.longest = min_face, (first, second, last), device, longest
+        self.parallel = device == "cpu"
+        self._nets: cascade.Nets | None = None
+
+    @property
+    def identity(self) -> str:
+        """What decides which boxes are found."""
+        return f"mtcnn min_face={self.min_face} thresholds={self.thresholds} longest={self.longest}"
 
     def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
-        """The faces of each photo, largest first; photos of equal size run together.
+        """The faces of each photo, largest first; photos of equal size run together, which changes no result.
 
         Args:
             images: RGB uint8 (H, W, 3) each, sizes may differ; read_image gives such.
@@ -93,106 +116,143 @@ class Finder:
         Raises:
             ValueError: an image is something else.
         """
-        for index, image in enumerate(images):
-            shown = isinstance(image, np.ndarray) and image.size > 0
-            if not (shown and image.dtype == np.uint8 and image.shape[2:] == (3,)):
-                got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-                raise ValueError(f"images[{index}]: expected RGB uint8 (H, W, 3), got {got}; use read_image first")
-        groups = defaultdict(list)
-        for index, image in enumerate(images):
-            groups[image.shape[:2]].append(index)
-        faces: list[list[Face]] = [[] for _ in images]
-        for size, members in groups.items():
-            for chunk in _chunks(members, max(1, _PASS_PIXELS // math.prod(_fit(size, self.longest)))):
-                for index, found in zip(chunk, self._find_equal([images[i] for i in chunk]), strict=True):
-                    faces[index] = found
-        return faces
+        return self.search(as_photos(images))
 
-    def _find_equal(self, images: list[np.ndarray]) -> list[list[Face]]:
-        """The faces of photos of one size: large ones, then small ones if it is no portrait, then the mirror's."""
-        height, width = images[0].shape[:2]
-        small = _fit((height, width), self.longest)
-        scale = np.array([width / small[1], height / small[0]])
-        if small != (height, width):
-            images = [cv2.resize(image, small[::-1], interpolation=cv2.INTER_AREA) for image in images]
-        wanted = self.min_face / scale.max() if self.min_face else max(_SMALLEST, 0.1 * min(small))
-        wanted = max(12.0, wanted)
-        found = self._detect(images, wanted)
-        if not self.min_face and wanted > _SMALLEST:
-            again = [i for i, (boxes, _) in enumerate(found) if not _is_portrait(boxes, small)]
-            for i, result in zip(again, self._detect([images[i] for i in again], _SMALLEST), strict=True):
-                found[i] = result
+    def reduction(self, size: tuple[int, int]) -> int:
+        """How much smaller a JPEG of this (height, width) may be decoded for the first look: 1, 2, 4 or 8."""
+        return self._first(size).reduction
+
+    def search(self, photos: Sequence[Encoded]) -> list[list[Face]]:
+        """As find, in pixels of the full photos, which are decoded as far as each look needs."""
+        faces: list[list[Face]] = [[] for _ in photos]
         # The nets are not symmetric: the mirror image shows them some masked faces that they overlook.
-        empty = [i for i, (boxes, _) in enumerate(found) if not len(boxes)]
-        mirrored = self._detect([np.ascontiguousarray(images[i][:, ::-1]) for i in empty], wanted)
-        for i, (boxes, points) in zip(empty, mirrored, strict=True):
-            found[i] = _mirror(boxes, points, small[1])
-        faces = [_faces(boxes, points, scale, (height, width)) for boxes, points in found]
-        return [[face for face in each if _longer(face) >= (self.min_face or 0)] for each in faces]
+        for how, see in ((self._first, self._seen), (self._first, self._seen_mirrored)):
+            _fill(faces, [i for i, found in enumerate(faces) if not found], photos, how, see)
+        again = [i for i, photo in enumerate(photos) if self._is_open(faces[i], photo.size)]
+        _fill(faces, again, photos, self._second, self._seen)
+        empty = [i for i in again if not faces[i]]
+        _fill(faces, empty, photos, self._second, self._seen_mirrored)
+        return [[face for face in found if longer(face) >= (self.min_face or 0)] for found in faces]
 
-    def _detect(self, images: list[np.ndarray], min_face: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _is_open(self, faces: Sequence[Face], size: tuple[int, int]) -> bool:
+        """True where a second look may find more than the first, which found these faces."""
+        return self._first(size) != self._second(size) and not is_portrait(faces, size)
+
+    def _first(self, size: tuple[int, int]) -> Look:
+        if self.min_face:
+            return self._second(size)
+        seen = halved(size, _SHORTEST, self.longest)
+        return seen._replace(min_face=max(_SMALLEST, _FIRST_FACE * min(seen.size)))
+
+    def _second(self, size: tuple[int, int]) -> Look:
+        seen = fitted(size, self.longest)
+        wanted = (self.min_face or 0) * seen.size[0] / size[0]
+        return seen._replace(min_face=max(12.0, wanted if self.min_face else _SMALLEST))
+
+    def _seen(self, images: list[np.ndarray], planned: Look) -> list[list[Face]]:
+        return [_faces(*found) for found in self._detect(images, planned)]
+
+    def _seen_mirrored(self, images: list[np.ndarray], planned: Look) -> list[list[Face]]:
+        found = self._detect([np.ascontiguousarray(image[:, ::-1]) for image in images], planned)
+        width = images[0].shape[1]
+        return [_faces(*_mirror(boxes, points, width)) for boxes, points in found]
+
+    def _detect(self, images: list[np.ndarray], planned: Look) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each photo, all of one size: boxes with scores (N, 5) and points (N, 5, 2)."""
-        try:
-            return self._run(images, min_face)
-        except (IndexError, RuntimeError, ValueError) as error:  # how detect_face dies of a box wholly outside a photo
-            if not any(words in str(error) for words in ("shape of the mask", "non-empty list")):
-                raise
-        if len(images) > 1:
-            return [self._detect([image], min_face)[0] for image in images]
-        frame = min(images[0].shape[:2]) // 2
-        framed = cv2.copyMakeBorder(images[0], frame, frame, frame, frame, cv2.BORDER_CONSTANT)
-        boxes, points = self._run([framed], min_face)[0]
-        return [(boxes - [frame, frame, frame, frame, 0], points - frame)]
-
-    def _run(self, images: list[np.ndarray], min_face: float) -> list[tuple[np.ndarray, np.ndarray]]:
-        import torch
-        from facenet_pytorch.models.utils.detect_face import detect_face
-
-        if not images or min(images[0].shape[:2]) * (12 / min_face) < 12:  # no level in the nets' pyramid
-            return [(np.zeros((0, 5)), np.zeros((0, 5, 2)))] * len(images)
-        nets, device = self._build(), torch.device(self.device)
-        first, second, last = self.thresholds
-        candidates = (first, second, max(0.1, last - 0.2))
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            batch = torch.from_numpy(np.stack(images)).to(device)  # (B, H, W, 3)
-            found = detect_face(batch, min_face, nets.pnet, nets.rnet, nets.onet, candidates, 0.709, device)
-            return [self._confirm(*each) for each in zip(images, *found, strict=True)]
-
-    def _confirm(self, image: np.ndarray, boxes: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Boxes and points whose mean score, as first found, looked at again and looked at mirrored, is high enough.
-
-        Real faces, masked ones above all, keep their score under a second look; chance patterns lose it.
-        """
-        import torch
-
-        boxes, points = (np.asarray(a, np.float64) for a in (boxes, points))  # ragged results have dtype object
-        if not len(boxes):
-            return boxes.reshape(0, 5), points.reshape(0, 5, 2)
-        looks = torch.from_numpy(np.stack([_square(image, box, 1.15, 48) for box in boxes]))
-        looks = (looks.to(self.device).permute(0, 3, 1, 2).float() - 127.5) / 128  # (N, 3, 48, 48)
-        again = self._build().onet(torch.cat([looks, looks.flip(3)]))[2][:, 1].view(2, -1)  # (2, N)
-        boxes[:, 4] = (boxes[:, 4] + again.sum(0).double().cpu().numpy()) / 3
-        sure = boxes[:, 4] >= self.thresholds[2]
-        return boxes[sure], points[sure]
-
-    def _build(self) -> "MTCNN":
-        if self._nets is None:
-            import facenet_pytorch
-            import torch
-
-            with torch.random.fork_rng(devices=[]):  # new layers draw numbers: a first search must not shift a seed
-                self._nets = facenet_pytorch.MTCNN(keep_all=True, device=self.device)
-        return self._nets
+        with _BUILDING:
+            if self._nets is None:
+                self._nets = cascade.build_nets(self.device)
+        return cascade.detect(self._nets, images, planned.min_face, self.thresholds, overlap=_OVERLAP)
 
 
 def search(finder: Detector, photos: Sequence[Encoded]) -> list[list[Face]]:
-    """The faces of each photo, largest first, in pixels of the full photo."""
-    return finder.find([photo.pixels() for photo in photos])
+    """The faces of each photo, largest first, in pixels of the full photo.
+
+    A detector without a search of its own is given the whole photos.
+
+    Raises:
+        ImageError: a photo is damaged.
+        ValueError: the detector gave more or fewer lists than photos.
+
+    >>> search(Finder(), as_photos([np.zeros((64, 48, 3), np.uint8)]))
+    [[]]
+    """
+    own = getattr(finder, "search", None)
+    found = own(photos) if own else finder.find([photo.pixels() for photo in photos])
+    if len(found) != len(photos):
+        name = f"{type(finder).__name__}.{'search' if own else 'find'}"
+        raise ValueError(f"{name} gave {len(found)} lists of faces for {len(photos)} photos")
+    return found
 
 
-def reduction_of(finder: Detector, size: tuple[int, int]) -> int:
-    """The coarsest decoding that the finder is content with for its first look at a photo of (height, width)."""
-    return finder.reduction(size) if hasattr(finder, "reduction") else 1
+def try_search(finder: Detector, photos: Sequence[Encoded | ImageError]) -> list[list[Face] | ImageError]:
+    """The faces of each photo as `search` gives them, or the error of one that could not be opened or is damaged."""
+    readable = [photo for photo in photos if isinstance(photo, Encoded)]
+    try:
+        found: Iterator[list[Face] | ImageError] = iter(search(finder, readable) if readable else [])
+    except ImageError:  # pixels that only a finer decoding shows to be damaged: the other photos are searched
+        found = (_alone(finder, photo) for photo in readable)
+    return [next(found) if isinstance(photo, Encoded) else photo for photo in photos]
+
+
+def _alone(finder: Detector, photo: Encoded) -> list[Face] | ImageError:
+    try:
+        return search(finder, [photo])[0]
+    except ImageError as error:
+        return error
+
+
+def first_reduction(finder: Detector, size: tuple[int, int]) -> int:
+    """How much smaller a JPEG of this (height, width) is decoded first by `search` with this detector."""
+    own = getattr(finder, "reduction", None)
+    return own(size) if own else 1
+
+
+def identity(finder: Detector) -> str:
+    """A text that differs between detectors that find different boxes; by its class where it does not say.
+
+    >>> identity(Finder(min_face=40)) == identity(Finder())
+    False
+    """
+    kind = type(finder)
+    return getattr(finder, "identity", None) or f"{kind.__module__}.{kind.__qualname__}"
+
+
+def look(
+    photos: Sequence[Encoded],
+    how: Callable[[tuple[int, int]], Look],
+    see: Callable[[list[np.ndarray], Look], list[list[Face]]],
+) -> list[list[Face]]:
+    """What see(images of one size, their look) finds in each photo, in pixels of the full photo, clipped to it."""
+    groups = defaultdict(list)
+    for index, photo in enumerate(photos):
+        groups[photo.size].append(index)
+    faces: list[list[Face]] = [[] for _ in photos]
+    for size, members in groups.items():
+        planned = how(size)
+        for chunk in _chunks(members, max(1, _PASS_PIXELS // math.prod(planned.size))):
+            images = [pixels(photos[index], planned) for index in chunk]
+            for index, found in zip(chunk, see(images, planned), strict=True):
+                faces[index] = _in_full(found, planned.size, size)
+    return faces
+
+
+def _fill(
+    faces: list[list[Face]],
+    rows: Sequence[int],
+    photos: Sequence[Encoded],
+    how: Callable[[tuple[int, int]], Look],
+    see: Callable[[list[np.ndarray], Look], list[list[Face]]],
+) -> None:
+    """Put what this look finds in the photos of these rows in the place of their faces; nothing replaces none."""
+    for row, found in zip(rows, look([photos[row] for row in rows], how, see), strict=True):
+        faces[row] = found or faces[row]
+
+
+def is_portrait(faces: Sequence[Face], size: tuple[int, int]) -> bool:
+    """A face that is too large in (height, width) to be one of a group whose other faces are yet to be found."""
+    longest = max(map(longer, faces), default=0.0)
+    return longest >= (0.2 if len(faces) == 1 else 0.4) * min(size)
 
 
 def choose(faces: Sequence[Face], which: str, size: tuple[int, int]) -> list[Face]:
@@ -215,21 +275,22 @@ def choose(faces: Sequence[Face], which: str, size: tuple[int, int]) -> list[Fac
     return ordered if which == "all" else ordered[:1]
 
 
-def _faces(boxes: np.ndarray, points: np.ndarray, scale: np.ndarray, size: tuple[int, int]) -> list[Face]:
-    """Faces in pixels of the photo, largest first, from boxes (N, 5) and points (N, 5, 2) of the searched size."""
-    limit = np.array(size[::-1] * 2, float)
-    faces = []
-    for box, five in zip(boxes, points, strict=True):
-        x0, y0, x1, y1 = (box[:4] * np.tile(scale, 2)).clip(0, limit).tolist()
-        if x1 - x0 >= 1 and y1 - y0 >= 1:  # the nets may leave the frame altogether
-            faces.append(Face((x0, y0, x1, y1), float(box[4]), tuple(map(tuple, (five * scale).tolist()))))
-    return sorted(faces, key=lambda face: -face.area)
+def _in_full(faces: Sequence[Face], seen: tuple[int, int], size: tuple[int, int]) -> list[Face]:
+    """Faces seen in (height, width), in pixels of the full size, clipped to it, largest first."""
+    scale = np.array([size[1] / seen[1], size[0] / seen[0]])
+    limit, found = np.array(size[::-1] * 2, float), []
+    for face in faces:
+        x0, y0, x1, y1 = (np.array(face.box) * np.tile(scale, 2)).clip(0, limit).tolist()
+        if x1 - x0 >= 1 and y1 - y0 >= 1:  # a detector may leave the frame altogether
+            points = None if face.points is None else tuple(map(tuple, (np.array(face.points) * scale).tolist()))
+            found.append(Face((x0, y0, x1, y1), face.score, points))
+    return sorted(found, key=lambda face: -face.area)
 
 
-def _is_portrait(boxes: np.ndarray, size: tuple[int, int]) -> bool:
-    """One face, and too large to be one of a group whose other faces are yet to be found."""
-    sides = (boxes[:, 2:4] - boxes[:, :2]).max(1)
-    return len(sides) == 1 and sides[0] >= 0.2 * min(size)
+def _faces(boxes: np.ndarray, points: np.ndarray) -> list[Face]:
+    """Faces from boxes (N, 5) and points (N, 5, 2)."""
+    rows = zip(boxes.tolist(), points.tolist(), strict=True)
+    return [Face(tuple(box[:4]), box[4], tuple(map(tuple, five))) for box, five in rows]
 
 
 def _mirror(boxes: np.ndarray, points: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -240,26 +301,10 @@ def _mirror(boxes: np.ndarray, points: np.ndarray, width: int) -> tuple[np.ndarr
     return boxes, points
 
 
-def _square(image: np.ndarray, box: np.ndarray, grow: float, size: int) -> np.ndarray:
-    """Pixels (size, size, 3) of a square about the box, its side grow times the longer one; black outside the photo."""
-    x0, y0, x1, y1 = box[:4]
-    side = max(1, round(grow * max(x1 - x0, y1 - y0)))
-    left, top = round((x0 + x1 - side) / 2), round((y0 + y1 - side) / 2)
-    square = np.zeros((side, side, 3), np.uint8)
-    inside = image[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
-    square[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
-    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA)
-
-
-def _longer(face: Face) -> float:
+def longer(face: Face) -> float:
+    """The longer side of a face's box, in pixels."""
     x0, y0, x1, y1 = face.box
     return max(x1 - x0, y1 - y0)
-
-
-def _fit(size: tuple[int, int], longest: int) -> tuple[int, int]:
-    """(height, width), scaled down to fit where it is larger."""
-    ratio = min(1.0, longest / max(size))
-    return max(1, round(size[0] * ratio)), max(1, round(size[1] * ratio))
 
 
 def _chunks(items: list, count: int) -> Iterator[list]:

@@ -39,21 +39,29 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, Path]:
     """
     import pandas as pd
 
-    for images in (root, root / "images", root / "train" / "images"):
-        if images.is_dir() and any(PERSON_FOLDER.fullmatch(item.name) for item in images.iterdir() if item.is_dir()):
-            listed = next(
-                (folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None
-            )
-            table = None if listed is None else read_csv(listed)
-            if table is not None and (lacking := sorted({"path", "gender", "age"} - set(table.columns))):
-                raise KeyError(f"{listed} lacks the columns {lacking}; it has {list(table.columns)}")
-            return read_competition(images, table)
+    images = competition_images(root)
+    if images is not None:
+        listed = next(
+            (folder / "train.csv" for folder in (images, images.parent) if (folder / "train.csv").is_file()), None
+        )
+        table = None if listed is None else read_csv(listed)
+        if table is not None and (lacking := sorted({"path", "gender", "age"} - set(table.columns))):
+            raise KeyError(f"{listed} lacks the columns {lacking}; it has {list(table.columns)}")
+        return read_competition(images, table)
     files = image_files(root)
     if not files:
         raise FileNotFoundError(
             f"no images under {root}; expected {root}/<id>_<gender>_<race>_<age>/*.jpg or a CSV with a 'path' column"
         )
     return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}, dtype=object), root
+
+
+def competition_images(root: Path) -> Path | None:
+    """The folder of person folders in or under `root`, None where the competition's layout is not there."""
+    for images in (root, root / "images", root / "train" / "images"):
+        if images.is_dir() and any(PERSON_FOLDER.fullmatch(item.name) for item in images.iterdir() if item.is_dir()):
+            return images
+    return None
 
 
 def read_competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFrame, Path]:

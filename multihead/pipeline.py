@@ -7,18 +7,14 @@ are in memory.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
@@ -26,15 +22,15 @@ from multihead.crops import Box
 from multihead.cutting import read_crops
 from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, device_of, evaluating
-from multihead.faces import Detector, Finder, choose, reduction_of, search
+from multihead.faces import Detector, Finder, choose, first_reduction, try_search
 from multihead.images import open_image
 from multihead.inputs import Item, items
+from multihead.lanes import in_lanes, lane_count, shared_cores
 from multihead.modes import Pins
 from multihead.prepared import ENOUGH, prepared
 from multihead.speed import keep_memory
 
 CHUNK = {"cpu": 16, "cuda": 64}  # photos that are searched and answered together: on a core, what its caches still hold
-LANES = 8  # at most, where nothing else is asked for
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 
 Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
@@ -83,50 +79,12 @@ def answers(
     if few:  # the lanes share them evenly
         chunk = max(1, min(chunk, -(-len(first) // lanes)))
         lanes = max(1, min(lanes, -(-len(first) // chunk)))
-    with _shared_cores(lanes) as threads:
+    with shared_cores(lanes) as threads:
         ready = model if few else prepared(model, chunk, pins)[0]
         lane = _Lane(ready, finder or Finder(), faces or ("largest" if needs else None), needs, missing, chunk, draw)
-        start = lambda: torch.set_num_threads(threads)  # noqa: E731
         with evaluating(ready):
-            for done in in_lanes(lane.answer, _chunks(chain(first, rest), chunk), lanes, start):
+            for done in in_lanes(lane.answer, _chunks(chain(first, rest), chunk), lanes, threads):
                 yield from done
-
-
-def lane_count() -> int:
-    """How many lanes are used by default: as many as cores may be used, at most 8."""
-    return min(LANES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
-def in_lanes(
-    work: Callable[[Any], Any], chunks: Iterable[Any], lanes: int, start: Callable[[], object] = int
-) -> Iterator[Any]:
-    """What `work` makes of each chunk, in order, by `lanes` threads that each begin with `start`; never more than one
-    chunk a lane, and one that waits, is taken ahead. An error of a chunk comes in its turn."""
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=start)
-    waiting: deque[Future[Any]] = deque()
-    try:
-        for chunk in chunks:
-            waiting.append(pool.submit(work, chunk))
-            if len(waiting) > lanes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _shared_cores(lanes: int) -> Iterator[int]:
-    """How many threads each of the lanes gets of those that torch and OpenCV have; after the block as before."""
-    threads, others = torch.get_num_threads(), cv2.getNumThreads()
-    each = max(1, threads // lanes)
-    torch.set_num_threads(each)
-    cv2.setNumThreads(each)
-    try:
-        yield each
-    finally:
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(others)
 
 
 def _chunks(rest: Iterable[Item], count: int) -> Iterator[list[Item]]:
@@ -158,8 +116,7 @@ class _Lane:
         """The answers to a chunk of photos, in order."""
         rows: list[tuple[Answer, Cuts | None]] = []
         for group in self._groups(chunk):
-            found = self._search(group)
-            for (item, photo), boxes in zip(group, found, strict=True):
+            for (item, _), (photo, boxes) in zip(group, self._search(group), strict=True):
                 rows += [self._row(item, photo, box) for box in boxes]
         done = self._probs(rows)
         if self.draw is not None:
@@ -185,7 +142,7 @@ class _Lane:
         try:
             photo = open_image(item.source)
             if self._searches(item):
-                photo.pixels(reduction_of(self.finder, photo.size))
+                photo.pixels(first_reduction(self.finder, photo.size))
             return photo
         except ImageError as error:
             return str(error)
@@ -193,19 +150,22 @@ class _Lane:
     def _searches(self, item: Item) -> bool:
         return self.faces is not None and item.box is None and not item.whole
 
-    def _search(self, group: Sequence[tuple[Item, Encoded | str]]) -> list[list[Box | None]]:
-        """The boxes to answer for in each photo: its own box if it came with one, else those of the faces found."""
+    def _search(self, group: Sequence[tuple[Item, Encoded | str]]) -> list[tuple[Encoded | str, list[Box | None]]]:
+        """Each photo, or why it cannot be read, with the boxes to answer for: its own, else those of faces found."""
         wanted = [photo for item, photo in group if not isinstance(photo, str) and self._searches(item)]
-        parallel = getattr(self.finder, "parallel", False)
-        with contextlib.nullcontext() if parallel else self.alone:
-            searched = iter(search(self.finder, wanted) if wanted else [])
-        found: list[list[Box | None]] = []
+        with contextlib.nullcontext() if getattr(self.finder, "parallel", False) else self.alone:
+            searched = iter(try_search(self.finder, wanted))
+        found: list[tuple[Encoded | str, list[Box | None]]] = []
         for item, photo in group:
             if isinstance(photo, str) or not self._searches(item):
-                found.append([item.box])
+                found.append((photo, [item.box]))
                 continue
-            faces = choose(next(searched), self.faces or "largest", photo.size)
-            found.append([_as_written(face.box) for face in faces] or [None])
+            faces = next(searched)
+            if isinstance(faces, ImageError):
+                found.append((str(faces), [None]))
+                continue
+            chosen = choose(faces, self.faces or "largest", photo.size)
+            found.append((photo, [_as_written(face.box) for face in chosen] or [None]))
         return found
 
     def _row(self, item: Item, photo: Encoded | str, box: Box | None) -> tuple[Answer, Cuts | None]:

@@ -13,10 +13,10 @@ import numpy as np
 from multihead.boxes import SEARCH
 from multihead.crops import Box, box_of
 from multihead.data import Photos
-from multihead.decoders import ImageError
-from multihead.faces import Detector, Face, Finder
+from multihead.decoders import Encoded, ImageError
+from multihead.faces import Detector, Face, Finder, identity, try_search
 from multihead.files import cache_folder
-from multihead.images import read_image
+from multihead.images import open_image
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
 
@@ -36,17 +36,18 @@ def locate_points(
     just searched.
     """
     found = np.full((len(photos), 5, 2), np.nan)
-    boxes, kept = photos.boxes, _read(points_file())
+    finder = finder or Finder()
+    file = points_file(finder)
+    boxes, kept = photos.boxes, _read(file)
     keys = {int(row): _key(photos.paths[row], box_of(boxes[row])) for row in rows}
     todo = [row for row, key in keys.items() if key not in kept]
-    finder = finder or Finder()
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         fresh = dict(_search(photos, chunk, boxes, finder))
         lines = {
             keys[row]: None if points is None else np.asarray(points).round(2).tolist() for row, points in fresh.items()
         }
-        _append(points_file(), lines)
+        _append(file, lines)
         kept |= lines
         if progress:
             progress(len(chunk))
@@ -56,23 +57,27 @@ def locate_points(
     return found
 
 
-def points_file() -> Path:
-    """Where the points are kept; another version of the search keeps its own."""
-    return cache_folder() / f"points-{SEARCH}.jsonl"
+def points_file(finder: Detector | None = None) -> Path:
+    """Where the points are kept; each detector, and each version of the search, keeps its own; default Finder()."""
+    key = hashlib.sha256(f"{SEARCH} {identity(finder or Finder())}".encode()).hexdigest()[:16]
+    return cache_folder() / f"points-{key}.jsonl"
 
 
 def _search(
     photos: Photos, rows: Sequence[int], boxes: np.ndarray, finder: Detector
 ) -> Iterator[tuple[int, Sequence[tuple[float, float]] | None]]:
-    images = {}
-    for row in rows:
-        try:
-            images[row] = read_image(photos.paths[row])
-        except ImageError:
-            yield row, None  # whoever reads the photo reports it
-    for row, faces in zip(images, finder.find(list(images.values()))):
-        face = _chosen(faces, box_of(boxes[row]))
+    opened = [_opened(photos.paths[row]) for row in rows]
+    for row, faces in zip(rows, try_search(finder, opened)):
+        # whoever reads a photo with an error reports it
+        face = None if isinstance(faces, ImageError) else _chosen(faces, box_of(boxes[row]))
         yield row, None if face is None else face.points
+
+
+def _opened(path: str) -> Encoded | ImageError:
+    try:
+        return open_image(path)
+    except ImageError as error:
+        return error
 
 
 def _chosen(faces: Sequence[Face], box: Box | None) -> Face | None:

@@ -3,19 +3,18 @@
 import csv
 import math
 import os
-from collections import deque
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
-from multihead.decoders import ImageError
-from multihead.faces import Detector, Finder, check_which, choose
-from multihead.images import read_image
+from multihead.decoders import Encoded, ImageError
+from multihead.faces import Detector, Face, Finder, check_which, choose, first_reduction, try_search
+from multihead.images import open_image
+from multihead.lanes import in_lanes, lane_count, shared_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "x0", "y0", "x1", "y1", "score", "status")
 STATUSES = ("found", "none", "unreadable")
 
-_BATCH_PIXELS = 64_000_000  # at most so many decoded pixels wait in a scan
+_BATCH_PIXELS = 32_000_000  # at most so many pixels of photos in full are searched together by a lane
 
 
 @dataclass
@@ -36,21 +35,28 @@ class ScanCounts:
     skipped: int = 0
     problems: list[str] = field(default_factory=list)
 
+    def add(self, text: str, problem: str) -> None:
+        """Count a photo by its rows."""
+        self.found += text.endswith(",found\n")
+        self.none += text.endswith(",none\n")
+        self.unreadable += text.endswith(",unreadable\n")
+        self.problems += [problem] if problem else []
+
 
 def scan(
-    files: Sequence[str | os.PathLike],
+    files: Iterable[str | os.PathLike],
     boxes: str | os.PathLike,
     *,
     root: str | os.PathLike | None = None,
     which: str = "largest",
     finder: Detector | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     batch: int = 32,
     progress: Callable[[int, int, ScanCounts], None] | None = None,
 ) -> ScanCounts:
     """Search photos for faces and write `path,x0,y0,x1,y1,score,status`; what the file knows is not searched again.
 
-    Each batch is appended to `<boxes>.part`, so that a killed scan loses one batch at most; at the end the file is
+    Each batch is appended to `<boxes>.part`, so that a killed scan loses a batch a lane at most; at the end the file is
     replaced as a whole, in the order of files, after them the rows of photos that are not in files. Unreadable photos
     are tried anew each time. To search with another `which` or finder, remove the file first.
 
@@ -59,8 +65,8 @@ def scan(
         boxes: the CSV to write or complete.
         root: photos under this folder are written relative to it (with /), the others with their absolute path.
         which: "largest", "central" or "all" (several rows a photo).
-        finder: default Finder().
-        workers: threads that decode.
+        finder: default Finder(); a `multihead.yunet.YuNet` serves too.
+        workers: lanes that share the cores, each searching a batch (default: one a core, at most 8).
         batch: photos searched together.
         progress: called after each batch with photos done, photos in all, and the counts.
 
@@ -74,24 +80,31 @@ def scan(
     check_which(which)
     boxes = Path(boxes)
     part = boxes.with_name(boxes.name + ".part")
-    names = {_name(file, root): Path(file) for file in files}
+    # name -> its rows as text, "" where it is not searched yet: one dictionary and no more for each photo
+    known = dict.fromkeys((_name(file, root) for file in files), "")
+    others: dict[str, str] = {}
     fresh = _by_path(_complete_rows(part))
-    known = {**_by_path(_rows(boxes) if boxes.exists() else []), **fresh}
-    todo = {name: file for name, file in names.items() if not _settled(known.get(name))}
-    counts = ScanCounts(skipped=len(names) - len(todo))
+    for texts in (_by_path(_rows(boxes) if boxes.exists() else []), fresh):
+        for name, text in texts.items():
+            (known if name in known else others)[name] = text
+    todo = [name for name, text in known.items() if not _settled(text)]
+    counts = ScanCounts(skipped=len(known) - len(todo))
     if not todo and not part.exists():
         return counts
     _write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
-    searched = _search(todo, finder or Finder(), which, workers, batch, counts)
+    job = _Job(Path(root or "."), finder or Finder(), which)
+    searched = _search(todo, job, lane_count() if workers is None else max(1, workers), batch)
     with closing(searched), open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-        for rows in searched:
-            stream.write("".join(map(_line, rows)))
+        for found in searched:
+            stream.write("".join(text for _, text, _ in found))
             stream.flush()
             os.fsync(stream.fileno())
-            fresh.update(_by_path(rows))
+            for name, text, problem in found:
+                known[name] = text
+                counts.add(text, problem)
             if progress:
-                progress(counts.skipped + counts.found + counts.none + counts.unreadable, len(names), counts)
-    _merge(boxes, fresh, names)
+                progress(counts.skipped + counts.found + counts.none + counts.unreadable, len(known), counts)
+    _write_rows(boxes, chain(known.values(), others.values()))
     part.unlink(missing_ok=True)
     return counts
 
@@ -124,63 +137,59 @@ class _Row(NamedTuple):
     status: str
 
 
-def _search(
-    todo: dict[str, Path], finder: Detector, which: str, workers: int, batch: int, counts: ScanCounts
-) -> Generator[list[_Row], None, None]:
-    """Rows of each batch of photos; counts is kept up to date."""
-    for photos in _batches(_decoded(todo, workers), batch):
-        readable = [image for _, image in photos if isinstance(image, np.ndarray)]
-        found = finder.find(readable)
-        if len(found) != len(readable):
-            raise ValueError(
-                f"{type(finder).__name__}.find gave {len(found)} lists of faces for {len(readable)} photos"
-            )
-        faces = iter(found)
-        rows: list[_Row] = []
-        for name, image in photos:
-            if isinstance(image, ImageError):
-                counts.unreadable += 1
-                counts.problems.append(str(image))
-                rows.append(_Row(name, None, None, "unreadable"))
-                continue
-            chosen = choose(next(faces), which, image.shape[:2])
-            counts.found += bool(chosen)
-            counts.none += not chosen
-            rows += [_Row(name, face.box, face.score, "found") for face in chosen]
-            rows += [] if chosen else [_Row(name, None, None, "none")]
-        yield rows
+Found = tuple[str, str, str]  # a photo's name, its rows as text, and why it cannot be read
 
 
-def _decoded(todo: dict[str, Path], workers: int) -> Iterator[tuple[str, np.ndarray | ImageError]]:
-    """Photos in order, decoded by threads that run at most 2 * workers photos ahead."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    waiting: deque = deque()
-    try:
-        for name, file in todo.items():
-            waiting.append((name, pool.submit(_read, file)))
-            if len(waiting) > 2 * workers:
-                name, future = waiting.popleft()
-                yield name, future.result()
-        while waiting:
-            name, future = waiting.popleft()
-            yield name, future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+@dataclass(frozen=True)
+class _Job:
+    """The search of a few photos; several lanes do it at once."""
+
+    root: Path
+    finder: Detector
+    which: str
+    alone: threading.Lock = field(default_factory=threading.Lock)
+
+    def search(self, names: Sequence[str]) -> list[Found]:
+        """The rows of photos, in order."""
+        found: list[Found] = []
+        opened = ((name, self._open(name)) for name in names)
+        for photos in _batches(opened, len(names)):
+            with nullcontext() if getattr(self.finder, "parallel", False) else self.alone:
+                searched = try_search(self.finder, [photo for _, photo in photos])
+            found += [self._found(name, photo, faces) for (name, photo), faces in zip(photos, searched, strict=True)]
+        return found
+
+    def _open(self, name: str) -> Encoded | ImageError:
+        """A photo, decoded for the finder's first look."""
+        try:
+            photo = open_image(self.root / name)  # an absolute name stays as it is
+            photo.pixels(first_reduction(self.finder, photo.size))
+            return photo
+        except ImageError as error:
+            return error
+
+    def _found(self, name: str, photo: Encoded | ImageError, faces: list[Face] | ImageError) -> Found:
+        if isinstance(photo, ImageError) or isinstance(faces, ImageError):
+            return name, _line(_Row(name, None, None, "unreadable")), str(faces)
+        chosen = choose(faces, self.which, photo.size)
+        rows = [_Row(name, face.box, face.score, "found") for face in chosen] or [_Row(name, None, None, "none")]
+        return name, "".join(map(_line, rows)), ""
 
 
-def _read(file: Path) -> np.ndarray | ImageError:
-    try:
-        return read_image(file)
-    except ImageError as error:
-        return error
+def _search(todo: Sequence[str], job: _Job, lanes: int, batch: int) -> Generator[list[Found], None, None]:
+    """What is found in each batch of photos, in order."""
+    batch = max(1, min(batch, -(-len(todo) // lanes)))  # the lanes share a few evenly
+    with shared_cores(lanes) as threads:
+        starts = range(0, len(todo), batch)
+        yield from in_lanes(lambda at: job.search(todo[at : at + batch]), starts, lanes, threads)
 
 
 def _batches(photos: Iterable[tuple], batch: int) -> Iterator[list[tuple]]:
-    """Lists of at most batch photos, and of no more pixels than fit in memory with ease."""
+    """Lists of at most batch photos, of no more pixels than fit in memory with ease when all are decoded in full."""
     waiting, pixels = [], 0
-    for name, image in photos:
-        waiting.append((name, image))
-        pixels += math.prod(image.shape[:2]) if isinstance(image, np.ndarray) else 0
+    for name, photo in photos:
+        waiting.append((name, photo))
+        pixels += math.prod(photo.size) if isinstance(photo, Encoded) else 0
         if len(waiting) == batch or pixels >= _BATCH_PIXELS:
             yield waiting
             waiting, pixels = [], 0
@@ -196,14 +205,15 @@ def _name(file: str | os.PathLike, root: str | os.PathLike | None) -> str:
     return path.as_posix()
 
 
-def _settled(rows: list[_Row] | None) -> bool:
-    return rows is not None and rows[0].status != "unreadable"
+def _settled(text: str) -> bool:
+    return bool(text) and not text.endswith(",unreadable\n")
 
 
-def _by_path(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
-    grouped: dict[str, list[_Row]] = {}
+def _by_path(rows: Iterable[_Row]) -> dict[str, str]:
+    """{path: its rows as text}"""
+    grouped: dict[str, str] = {}
     for row in rows:
-        grouped.setdefault(row.path, []).append(row)
+        grouped[row.path] = grouped.get(row.path, "") + _line(row)
     return grouped
 
 
@@ -276,24 +286,17 @@ def _line(row: _Row) -> str:
     return ",".join([path, *box, score, row.status]) + "\n"
 
 
-def _write_rows(path: Path, groups: Iterable[list[_Row]]) -> None:
+def _write_rows(path: Path, texts: Iterable[str]) -> None:
     """Replace a file by these rows, whole or not at all."""
     part = path.with_name(path.name + ".new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
             stream.write(",".join(COLUMNS) + "\n")
-            stream.writelines(_line(row) for rows in groups for row in rows)
+            stream.writelines(texts)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(part, path)
     except OSError as error:
         message = f"cannot write {path} ({error.strerror or error}); name a file in a folder that can be written"
         raise type(error)(error.errno, message) from error
-
-
-def _merge(boxes: Path, fresh: dict[str, list[_Row]], names: Iterable[str]) -> None:
-    """Write all rows: those of names in their order, then the others as the file had them."""
-    known = {**_by_path(_rows(boxes) if boxes.exists() else []), **fresh}
-    ordered = {name: known.pop(name) for name in names}
-    _write_rows(boxes, [*ordered.values(), *known.values()])

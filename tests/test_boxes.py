@@ -5,7 +5,7 @@ from PIL import Image
 
 from multihead.boxes import boxes_file, locate_faces
 from multihead.crops import FACE, FULL
-from multihead.faces import Face
+from multihead.faces import Face, Finder
 from multihead.reading import read
 
 CROPS = [FACE.resized(32)]
@@ -48,8 +48,8 @@ def test_boxes_are_found_once_and_remembered(folder):
 
 def test_nothing_is_written_into_the_photos_folder(folder):
     before = sorted(folder.rglob("*"))
-    locate_faces(read(folder), CROPS, finder=Looker())
-    assert sorted(folder.rglob("*")) == before and boxes_file(folder).is_file()
+    locate_faces(read(folder), CROPS, finder=(finder := Looker()))
+    assert sorted(folder.rglob("*")) == before and boxes_file(folder, finder).is_file()
 
 
 def test_whole_photos_need_no_search(folder):
@@ -126,3 +126,21 @@ def test_boxes_are_kept_by_the_folder_they_belong_to(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert boxes_file("photos") == boxes_file(tmp_path / "photos") != boxes_file(tmp_path / "other")
     assert boxes_file("photos").parent == tmp_path / "cache" / "multihead"
+
+
+def test_detectors_do_not_share_their_boxes(folder):
+    class Blind:
+        def find(self, images):
+            return [[] for _ in images]
+
+    class Named(Looker):
+        def __init__(self, identity):
+            super().__init__()
+            self.identity = identity
+
+    finders = [None, Looker(), Blind(), Named("a"), Named("b"), Finder(min_face=40)]
+    assert len({boxes_file(folder, finder) for finder in finders}) == len(finders)
+    assert boxes_file(folder) == boxes_file(folder, Finder())
+    assert locate_faces(read(folder), CROPS, finder=Looker()).faceless == ("b.png",)
+    blind = locate_faces(read(folder), CROPS, finder=Blind())
+    assert blind.searched == 3 and len(blind.faceless) == 3

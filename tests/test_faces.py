@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multihead.faces import Face, Finder, choose
-from multihead.images import image_files, read_image
+from multihead.decoders import Encoded, ImageError
+from multihead.faces import Face, Finder, choose, first_reduction, identity, search, try_search
+from multihead.images import image_files, open_image, read_image
 
 SHARED = Finder()
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -102,10 +103,10 @@ def test_face_seen_in_the_mirror_only(finder, hopper, monkeypatch):
     (expected,) = finder.find([hopper])[0]
     real = Finder._detect
 
-    def blind(self, images, min_face):
+    def blind(self, images, planned):
         """As if the nets could not see the photo as it is, but its mirror image."""
         return [
-            real(self, [image], min_face)[0]
+            real(self, [image], planned)[0]
             if not np.array_equal(image, hopper)
             else (np.zeros((0, 5)), np.zeros((0, 5, 2)))
             for image in images
@@ -128,20 +129,24 @@ def test_group_is_searched_for_small_faces_and_sorted(finder, hopper):
 
 
 def test_small_faces_are_looked_for_unless_it_is_a_portrait(monkeypatch):
-    asked, real = [], []
+    asked, sides = [], []
 
-    def detect(self, images, least):
-        asked.extend([least] * len(images))
-        return real * len(images)
+    def detect(self, images, planned):
+        asked.extend([(*image.shape[:2], planned.min_face) for image in images])
+        boxes = np.array([(0, 0, side, side, 0.9) for side in sides]) * ([images[0].shape[0] / 400] * 4 + [1])
+        return [(boxes, np.zeros((len(sides), 5, 2)))] * len(images)
 
     monkeypatch.setattr(Finder, "_detect", detect)
-    points = np.zeros((2, 5, 2))
-    for sides, expected in (([90.0], [30]), ([59.0], [30, 20]), ([90.0, 60.0], [30, 20])):  # 0.2 of 300 is 60
-        boxes = np.array([(0, 0, side, side, 0.9) for side in sides])
-        asked.clear()
-        real[:] = [(boxes, points[: len(sides)])]
-        assert len(Finder().find([np.zeros((300, 400, 3), np.uint8)])[0]) == len(sides)
-        assert asked == expected
+    first, second = (200, 300, 30), (400, 600, 20)  # a half, 0.15 of the short side; in full
+    for sides[:], expected in (
+        ([90.0], [first]),
+        ([79.0], [first, second]),
+        ([90.0, 60.0], [first, second]),
+        ([160.0, 60.0], [first]),
+    ):
+        asked.clear()  # 0.2 of 400 is 80, 0.4 is 160
+        faces = Finder().find([np.zeros((400, 600, 3), np.uint8)])[0]
+        assert [face.box for face in faces] == [(0, 0, side, side) for side in sides] and asked == expected
 
 
 def test_last_threshold_holds_for_the_mean_score(hopper):
@@ -192,28 +197,6 @@ def test_finder_leaves_random_numbers_gradients_and_precision_alone(hopper):
     assert faces == SHARED.find([hopper])
 
 
-def test_a_candidate_outside_the_photo_is_survived(finder, hopper, monkeypatch):
-    """detect_face drops such a candidate's crop but not its box, and then fails; not one in 500 cut-outs did."""
-    import facenet_pytorch.models.utils.detect_face as module
-
-    real = module.detect_face
-
-    def failing(batch, *rest):
-        if batch.shape[1:3] == (300, 256):
-            raise IndexError("The shape of the mask [3] at index 0 does not match the shape of the indexed tensor [2]")
-        return real(batch, *rest)
-
-    expected = finder.find([hopper, hopper[:250]])
-    monkeypatch.setattr(module, "detect_face", failing)
-    found = finder.find([hopper, hopper[:250], hopper])
-    assert list(map(len, found)) == [1, 1, 1] and found[1] == expected[1]
-    assert overlap(found[0][0].box, expected[0][0].box) > 0.75
-    np.testing.assert_allclose(found[0][0].points, expected[0][0].points, atol=8)
-    monkeypatch.setattr(module, "detect_face", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
-    with pytest.raises(RuntimeError, match="out of memory"):
-        finder.find([hopper])
-
-
 @pytest.mark.parametrize(
     ("image", "words"),
     [
@@ -234,6 +217,88 @@ def test_finder_arguments():
         Finder(min_face=5)
     with pytest.raises(ValueError, match=r"three thresholds between 0 and 1, got \(0.5, 0.5\)"):
         Finder(thresholds=(0.5, 0.5))
+
+
+def watched(image):
+    """The photo as a JPEG decoded on demand, and the list of the reductions that are asked for."""
+    stored, asked = cv2.imencode(".jpg", image[:, :, ::-1])[1].tobytes(), []
+    photo = open_image(stored)
+    return Encoded("watched", photo.size, lambda r: asked.append(r) or photo.pixels(r)), asked
+
+
+def test_search_decodes_a_portrait_once_and_small(finder, hopper):
+    large = cv2.resize(hopper, (1024, 1200), interpolation=cv2.INTER_CUBIC)
+    photo, asked = watched(large)
+    ((face,),), ((whole,),) = search(finder, [photo]), finder.find([large])
+    assert asked == [4] == [first_reduction(finder, photo.size)]
+    assert (
+        overlap(face.box, whole.box) > 0.8
+        and overlap(tuple(np.array(face.box) / 4), finder.find([hopper])[0][0].box) > 0.7
+    )
+    np.testing.assert_allclose(face.points, whole.points, atol=12)
+
+
+def test_search_decodes_what_is_open_more_finely(finder, hopper):
+    group = np.full((800, 900, 3), 200, np.uint8)
+    for top, left in ((40, 40), (400, 500)):
+        group[top : top + 150, left : left + 128] = cv2.resize(hopper, (128, 150), interpolation=cv2.INTER_AREA)
+    photo, asked = watched(group)
+    assert len(search(finder, [photo])[0]) == 2 and asked == [4, 1]
+    photo, asked = watched(np.zeros((800, 900, 3), np.uint8))
+    assert search(finder, [photo]) == [[]] and asked == [4, 1]
+    photo, asked = watched(np.zeros((3000, 2600, 3), np.uint8))
+    assert search(finder, [photo]) == [[]] and asked == [8, 2]  # 1280 pixels are enough
+
+
+def test_search_does_not_depend_on_the_company(finder, hopper):
+    double = cv2.resize(hopper, (512, 600), interpolation=cv2.INTER_CUBIC)
+    images = [double, np.zeros_like(double), double[:, ::-1], hopper, double[:500]]
+    together = search(finder, [watched(image)[0] for image in images])
+    for image, faces in zip(images, together, strict=True):
+        (alone,) = search(finder, [watched(image)[0]])
+        assert len(alone) == len(faces)
+        for first, second in zip(alone, faces, strict=True):
+            np.testing.assert_allclose(first.box, second.box, atol=1e-2)
+
+
+def test_a_second_look_that_finds_nothing_takes_nothing_away(monkeypatch):
+    def detect(self, images, planned):
+        boxes = np.array([(0, 0, 25.0, 25.0, 0.9)] * (images[0].shape[0] == 200)).reshape(-1, 5)
+        return [(boxes, np.zeros((len(boxes), 5, 2)))] * len(images)
+
+    monkeypatch.setattr(Finder, "_detect", detect)
+    assert [face.box for face in Finder().find([np.zeros((400, 600, 3), np.uint8)])[0]] == [(0, 0, 50, 50)]
+
+
+class Plain:
+    """A detector with nothing but find: one face, as large as the photo."""
+
+    def find(self, images):
+        return [[Face((0, 0, image.shape[1], image.shape[0]), 0.5)] for image in images]
+
+
+def test_a_detector_without_search_gets_the_whole_photo():
+    photo, asked = watched(np.zeros((80, 90, 3), np.uint8))
+    assert search(Plain(), [photo])[0][0].box == (0, 0, 90, 80) and asked == [1]
+    assert first_reduction(Plain(), (8000, 9000)) == 1
+    with pytest.raises(ValueError, match="Few.find gave 0 lists of faces for 1 photos"):
+        search(type("Few", (), {"find": lambda self, images: []})(), [photo])
+
+
+def test_a_damaged_photo_does_not_stop_the_others():
+    def decode(reduction):
+        raise ImageError("b: damaged")
+
+    good, missing = watched(np.zeros((80, 90, 3), np.uint8))[0], ImageError("c: no such file")
+    found = try_search(Plain(), [good, Encoded("b", (9, 9), decode), missing, good])
+    assert found[0] == found[3] == [Face((0, 0, 90, 80), 0.5)]
+    assert "damaged" in str(found[1]) and found[2] is missing and try_search(Plain(), []) == []
+
+
+def test_identity_tells_detectors_apart():
+    finders = [Finder(), Finder(min_face=30), Finder(thresholds=(0.6, 0.7, 0.5)), Finder(longest=900), Plain()]
+    assert len(set(map(identity, finders))) == 5 and identity(Finder()) == identity(finders[0])
+    assert identity(Plain()).endswith("test_faces.Plain")
 
 
 needs_photos = pytest.mark.skipif(not DATA.is_dir(), reason=f"no photos at {DATA}")

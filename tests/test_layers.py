@@ -9,9 +9,9 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options labels crops decoders images metrics splits logs speed canvas cells plots event_files event_logs "
+    "files options labels crops decoders images looks sums lanes metrics splits logs speed canvas cells plots event_files event_logs "
     "gentle augment masks mixing losses balance optim schedules samplers calibrate pages modes",
-    "recipe spelling faces model drawing synthetic ranks scanning targets paired decoding voting folders study trials yunet "
+    "recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting graphs archives runtimes",
     "data layouts reading contents packs cache boxes points batches checkpoint drawn persons dealing choices prepared",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting",

@@ -1,6 +1,5 @@
 """Lanes: order, bounds, errors in their turn, shared cores; on made-up work and on small photos."""
 
-import threading
 import time
 
 import cv2
@@ -11,7 +10,7 @@ import torch
 from multihead import FACE, FULL, HEADS, Model
 from multihead.faces import Face
 from multihead.modes import PIN, Pins
-from multihead.pipeline import answers, batch_answers, in_lanes, lane_count
+from multihead.pipeline import answers, batch_answers
 
 SMALL = FULL.resized(32)
 
@@ -44,62 +43,6 @@ class Middle:
         return [[Face((10, 10, 30, 30), 0.9)] for _ in images]
 
 
-# ---- lanes
-
-
-@pytest.mark.parametrize("lanes", [1, 2, 5])
-def test_results_come_in_order_whoever_is_done_first(lanes):
-    def work(number):
-        time.sleep(0.002 * (number % 3))
-        return number
-
-    assert list(in_lanes(work, range(30), lanes)) == list(range(30))
-
-
-@pytest.mark.parametrize("lanes", [1, 3])
-def test_no_more_than_a_chunk_a_lane_and_one_that_waits_is_taken(lanes):
-    taken = []
-
-    def source():
-        for number in range(50):
-            taken.append(number)
-            yield number
-
-    for got, _ in enumerate(in_lanes(int, source(), lanes), 1):
-        assert len(taken) - got <= lanes
-    assert len(taken) == 50
-
-
-def test_an_error_comes_in_its_turn_and_ends_the_rest():
-    done = []
-
-    def work(number):
-        if number == 2:
-            raise ValueError("two")
-        done.append(number)
-        return number
-
-    found = in_lanes(work, range(1000), 2)
-    assert [next(found), next(found)] == [0, 1]
-    with pytest.raises(ValueError, match="two"):
-        next(found)
-    assert len(done) < 10
-
-
-def test_a_consumer_that_leaves_stops_the_lanes():
-    before = threading.active_count()
-    found = in_lanes(int, range(1000), 3)
-    next(found)
-    found.close()
-    assert threading.active_count() == before
-
-
-def test_lanes_begin_with_their_share_of_the_cores():
-    seen = []
-    list(in_lanes(lambda _: time.sleep(0.01), range(6), 3, lambda: seen.append(threading.get_ident())))
-    assert len(set(seen)) == len(seen) == 3
-
-
 def test_threads_are_shared_and_given_back():
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(6)
@@ -126,13 +69,6 @@ def test_threads_are_shared_and_given_back():
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
-
-
-def test_as_many_lanes_as_cores_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(3), raising=False)
-    assert lane_count() == 3
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(96), raising=False)
-    assert lane_count() == 8
 
 
 # ---- answers

@@ -88,13 +88,13 @@ def test_another_box_of_the_same_photo_is_another_face(folder):
 def test_a_torn_last_line_is_searched_again_and_spoils_no_other(folder):
     photos = read(folder / "table.csv")
     first = locate_points(photos, range(4), finder=Looker())
-    whole = points_file().read_text()
-    points_file().write_text(whole[:-20])
+    whole = points_file(Looker()).read_text()
+    points_file(Looker()).write_text(whole[:-20])
     for seen in (1, 0):
         finder = Looker()
         np.testing.assert_array_equal(locate_points(photos, range(4), finder=finder), first)
         assert finder.seen == seen
-    assert points_file().read_text().endswith(whole.splitlines()[-1] + "\n")
+    assert points_file(Looker()).read_text().endswith(whole.splitlines()[-1] + "\n")
 
 
 def test_an_interrupted_search_goes_on_where_it_was(folder, monkeypatch):

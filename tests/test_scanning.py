@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from multihead.decoders import Encoded, ImageError
 from multihead.faces import Face
 from multihead.images import image_files, write_jpeg
 from multihead.scanning import ScanCounts, read_boxes, scan
@@ -164,7 +165,7 @@ def test_interrupted_scan_goes_on(folder, tmp_path, torn):
     boxes, whole = tmp_path / "boxes.csv", tmp_path / "whole.csv"
     scan(image_files(folder), whole, root=folder, finder=Marked())
     with pytest.raises(KeyboardInterrupt):
-        scan(image_files(folder), boxes, root=folder, finder=Stops(), batch=2)
+        scan(image_files(folder), boxes, root=folder, finder=Stops(), batch=2, workers=1)
     part = tmp_path / "boxes.csv.part"
     assert part.is_file() and not boxes.exists()
     with open(part, "a") as stream:
@@ -240,7 +241,7 @@ def test_scan_refuses(folder, tmp_path):
         def find(self, images):
             return []
 
-    with pytest.raises(ValueError, match="Short.find gave 0 lists of faces for 8 photos"):
+    with pytest.raises(ValueError, match="Short.find gave 0 lists of faces for 4 photos"):
         scan(image_files(folder), tmp_path / "boxes.csv", finder=Short())
     with pytest.raises(ValueError, match="got 'first'"):
         scan([], tmp_path / "boxes.csv", which="first")
@@ -252,7 +253,11 @@ def test_decoding_does_not_run_far_ahead(tmp_path, monkeypatch):
     import multihead.scanning as module
 
     decoded = []
-    monkeypatch.setattr(module, "read_image", lambda file: decoded.append(file) or np.zeros((100, 100, 3), np.uint8))
+
+    def open_image(file):
+        return Encoded(str(file), (100, 100), lambda _: decoded.append(file) or np.zeros((100, 100, 3), np.uint8))
+
+    monkeypatch.setattr(module, "open_image", open_image)
     monkeypatch.setattr(module, "_BATCH_PIXELS", 40_000)  # four photos
 
     class Watching(Marked):
@@ -267,6 +272,53 @@ def test_decoding_does_not_run_far_ahead(tmp_path, monkeypatch):
     finder = Watching()
     scan([f"{index}.jpg" for index in range(40)], tmp_path / "boxes.csv", finder=finder)
     assert finder.seen == 40 and finder.ahead <= 4 + 2 * 2 + 1
+
+
+def test_photos_are_decoded_ahead_as_far_as_the_first_look_needs(folder, tmp_path, monkeypatch):
+    import multihead.scanning as module
+
+    asked = []
+
+    class Sparing(Marked):
+        def reduction(self, size):
+            return 4
+
+        def search(self, photos):
+            assert asked.count(4) >= len(photos)
+            return self.find([photo.pixels(4) for photo in photos])
+
+    def open_image(file):
+        photo = real(file)
+        return Encoded(str(file), photo.size, lambda reduction: asked.append(reduction) or photo.pixels(reduction))
+
+    real = module.open_image
+    monkeypatch.setattr(module, "open_image", open_image)
+    files = [file for file in image_files(folder) if "sub" in str(file)]
+    assert scan(files, tmp_path / "boxes.csv", finder=Sparing()).found == 4 and asked == [4] * 8
+
+
+def test_a_photo_that_only_a_finer_look_shows_damaged_is_unreadable(folder, tmp_path, monkeypatch):
+    import multihead.scanning as module
+
+    class Fine(Marked):
+        def reduction(self, size):
+            return 2
+
+    def open_image(file):
+        def decode(reduction):
+            if reduction == 1 and file.name == "4.jpg":
+                raise ImageError("damaged pixels")
+            return photo.pixels(reduction)
+
+        photo = real(file)
+        return Encoded(str(file), photo.size, decode)
+
+    real = module.open_image
+    monkeypatch.setattr(module, "open_image", open_image)
+    files = [file for file in image_files(folder) if "sub" in str(file)]
+    counts = scan(files, tmp_path / "boxes.csv", root=folder, finder=Fine())
+    assert (counts.found, counts.none, counts.unreadable) == (3, 4, 1) and "damaged pixels" in counts.problems[0]
+    assert read_boxes(tmp_path / "boxes.csv").set_index("path").status["sub1/4.jpg"] == "unreadable"
 
 
 def test_read_boxes(tmp_path):

@@ -1,0 +1,57 @@
+"""Chunks of work in order on several threads, each of which does a chunk from end to end on its share of the cores."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+LANES = 8  # at most, where nothing else is asked for
+
+
+def lane_count() -> int:
+    """How many lanes are used by default: as many as cores may be used, at most 8."""
+    return min(LANES, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def in_lanes(work: Callable[[Any], Any], chunks: Iterable[Any], lanes: int, threads: int = 1) -> Iterator[Any]:
+    """What `work` makes of each chunk, in order, by `lanes` threads whose passes in torch use `threads` cores each;
+    never more than one chunk a lane, and one that waits, is taken ahead. An error of a chunk comes in its turn.
+
+    >>> list(in_lanes(len, ["a", "bc", ""], lanes=2))
+    [1, 2, 0]
+    """
+    import torch
+
+    start = lambda: torch.set_num_threads(threads)  # noqa: E731 (torch keeps it for each thread)
+    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=start)
+    waiting: deque[Future[Any]] = deque()
+    try:
+        for chunk in chunks:
+            waiting.append(pool.submit(work, chunk))
+            if len(waiting) > lanes:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def shared_cores(lanes: int) -> Iterator[int]:
+    """How many threads each of the lanes gets of those that torch and OpenCV have; after the block as before."""
+    import cv2
+    import torch
+
+    threads, others = torch.get_num_threads(), cv2.getNumThreads()
+    each = max(1, threads // lanes)
+    torch.set_num_threads(each)
+    cv2.setNumThreads(each)
+    try:
+        yield each
+    finally:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(others)

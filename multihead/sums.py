@@ -1,0 +1,68 @@
+"""Photos as sums of their pixels, from which any rectangle's mean is had at once: levels and crops of all photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+class Sums:
+    """Photos as sums over all pixels above and to the left, from which the mean of any rectangle takes four of them."""
+
+    def __init__(self, images: Sequence[np.ndarray], device: torch.device) -> None:
+        import torch
+
+        self.count, self.size, self.device = len(images), images[0].shape[:2], device
+        # int32 runs over for photos of more than 8 million pixels, and the difference is right all the same
+        self._sums = torch.from_numpy(np.stack([cv2.integral(image) for image in images])).to(device)
+        self._pixels = self._sums.view(-1, 3)  # of (B, H + 1, W + 1, 3)
+
+    def level(self, size: tuple[int, int], photos: slice) -> Tensor:
+        """Some photos resized to (height, width) as interpolate(mode="area") does it: (B, 3, height, width)."""
+        import torch
+
+        (top, bottom), (left, right) = (
+            _ends(torch.tensor([0, whole], device=self.device), side)
+            for whole, side in zip(self.size, size, strict=True)
+        )
+        lines = self._sums[photos]
+        lines = lines.index_select(1, bottom) - lines.index_select(1, top)  # (B, height, W + 1, 3)
+        total = lines.index_select(2, right) - lines.index_select(2, left)
+        area = (bottom - top)[:, None] * (right - left)
+        return (total / area[..., None]).permute(0, 3, 1, 2)
+
+    def cut(self, boxes: Tensor, photo: Tensor, side: int) -> Tensor:
+        """Boxes (N, 4), half-open whole pixels, as crops (N, 3, side, side) of means, black outside of the photo.
+
+        The rectangle of each mean is adaptive_avg_pool2d's, so that crops equal facenet-pytorch's.
+        """
+        import torch
+
+        low, high = _ends(boxes.view(-1, 2, 2).transpose(1, 2), side)  # (N, 2, side) each: x, y
+        (wide, tall), limit = (high - low).unbind(1), torch.tensor(self.size[::-1], device=boxes.device)[:, None]
+        (left, top), (right, bottom) = (ends.clamp(min=0).minimum(limit).unbind(1) for ends in (low, high))
+        total = self._take(photo, bottom, right) - self._take(photo, bottom, left)
+        total += self._take(photo, top, left) - self._take(photo, top, right)
+        return (total / (tall[:, :, None] * wide[:, None, :])[..., None]).permute(0, 3, 1, 2)
+
+    def _take(self, photo: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """The sums (N, side, side, 3) at each row (N, side) and column (N, side) of the photos (N,)."""
+        height, width = self.size
+        line = (photo[:, None] * (height + 1) + row) * (width + 1)
+        index = line[:, :, None] + column[:, None, :]
+        return self._pixels.index_select(0, index.flatten()).view(*index.shape, 3)
+
+
+def _ends(spans: Tensor, count: int) -> Tensor:
+    """First and last end (2, N, M, count) of the parts that adaptive_avg_pool2d makes of spans (N, M, 2) of pixels."""
+    import torch
+
+    steps, length = torch.arange(count, device=spans.device), spans[..., 1:] - spans[..., :1]
+    return torch.stack([spans[..., :1] + steps * length // count, spans[..., :1] - (-(steps + 1) * length // count)])

@@ -157,6 +157,33 @@ def test_unreadable_photos_are_named_and_the_rest_kept(photos, tmp_path):
         assert kept.here.tolist() == [cache.memory > 0 and row not in reasons for row in range(9)]
 
 
+@pytest.mark.parametrize("memory", [0, module.MEMORY])
+def test_pixels_that_cannot_be_decoded_are_named_wherever_crops_are_kept(photos, monkeypatch, memory):
+    plain = module.cut_at
+
+    def fail(photo, *arguments):
+        if photo.name == repr(photos[2].path):
+            raise ValueError(f"{photo.name}: damaged")
+        return plain(photo, *arguments)
+
+    monkeypatch.setattr(module, "cut_at", fail)
+    kept, reasons = Cache(memory=memory).keep(photos, CROPS)
+    assert reasons == {2: f"{photos[2].path!r}: damaged"} and not kept.here[2] and kept.here[1] == (memory > 0)
+
+
+def test_a_photo_that_changes_while_it_is_read_is_not_kept(photos, tmp_path, monkeypatch):
+    plain = module.cut_at
+
+    def change(photo, *arguments):
+        if photo.name == repr(photos[2].path):
+            Image.fromarray(np.zeros((42, 30, 3), np.uint8)).save(photos[2].path)
+        return plain(photo, *arguments)
+
+    monkeypatch.setattr(module, "cut_at", change)
+    kept, reasons = Cache(tmp_path / "crops").keep(photos, CROPS)
+    assert list(reasons) == [2] and "changed while it was read" in reasons[2] and not kept.here[2]
+
+
 # ---- damage
 
 

@@ -6,10 +6,11 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from multihead.batches import PhotoSet
-from multihead.crops import FACE, FULL, cut
+from multihead.crops import FACE, FULL
+from multihead.cutting import read_crops
 from multihead.data import LeakError
 from multihead.evaluation import answers, evaluate, evaluating, scores
-from multihead.images import read_image
+from multihead.images import open_image
 from multihead.joined import Ensemble
 from multihead.labels import HEADS, MASK, flat, joint
 from multihead.model import Model
@@ -37,8 +38,7 @@ def brute_force(model, photos):
     rows = []
     with torch.no_grad():
         for path in photos.paths:
-            image = read_image(path)
-            pixels = cut(image, (0, 0, image.shape[1], image.shape[0]), SMALL.size)
+            (pixels,), _ = read_crops(open_image(path), [SMALL], None)
             logits = model.eval()({SMALL: torch.from_numpy(pixels).permute(2, 0, 1)[None]})
             rows.append(joint({name: row.double().softmax(1) for name, row in logits.items()}, model.heads)[0].numpy())
     return photos.labels(), np.stack(rows)

@@ -111,7 +111,7 @@ def test_dies_of_no_size_and_no_candidate(height, width, least, seed):
         assert boxes.shape[1:] == (5,) and points.shape == (len(boxes), 5, 2) and np.isfinite(boxes).all()
 
 
-def test_photos_do_not_depend_on_each_other():
+def test_photos_do_not_depend_on_each_other(monkeypatch):
     photos = [
         face_like(),
         face_like(places=((60, 40, 70),)),
@@ -119,7 +119,9 @@ def test_photos_do_not_depend_on_each_other():
         face_like()[::-1].copy(),
     ]
     together = cascade.detect(NETS, photos, 20, THRESHOLDS)
-    for order in ([0], [3, 0, 1], [1, 2]):
+    monkeypatch.setattr(cascade, "_PASS_PIXELS", 1)  # one photo, and a few crops, at a time
+    monkeypatch.setattr(cascade, "_PASS_CROPS", 3)
+    for order in ([0], [3, 0, 1], [1, 2], [0, 1, 2, 3]):
         for number, (boxes, points) in zip(order, cascade.detect(NETS, [photos[n] for n in order], 20, THRESHOLDS)):
             np.testing.assert_allclose(boxes, together[number][0], atol=1e-2)
             np.testing.assert_allclose(points, together[number][1], atol=1e-2)

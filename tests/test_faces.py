@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multihead.decoders import Encoded, ImageError
-from multihead.faces import Face, Finder, choose, first_reduction, identity, search, try_search
+from multihead.faces import Face, Finder, choose, identity, first_reduction, search, try_search
 from multihead.images import image_files, open_image, read_image
 
 SHARED = Finder()
@@ -268,6 +268,19 @@ def test_a_second_look_that_finds_nothing_takes_nothing_away(monkeypatch):
 
     monkeypatch.setattr(Finder, "_detect", detect)
     assert [face.box for face in Finder().find([np.zeros((400, 600, 3), np.uint8)])[0]] == [(0, 0, 50, 50)]
+
+
+def test_a_portrait_seen_in_the_mirror_only_needs_no_finer_look(monkeypatch):
+    def detect(self, images, planned):
+        boxes = np.array([(20, 0, 120.0, 100.0, 0.9)])
+        bright = [image[0, 0, 0] > 99 for image in images]  # the mirror image's first pixel, see below
+        return [(boxes[: int(seen)], np.zeros((int(seen), 5, 2))) for seen in bright]
+
+    monkeypatch.setattr(Finder, "_detect", detect)
+    image = np.zeros((400, 600, 3), np.uint8)
+    image[:, -8:] = 255
+    photo, asked = watched(image)
+    assert search(Finder(), [photo])[0][0].box == (360, 0, 560, 200) and set(asked) == {2}
 
 
 class Plain:

@@ -151,7 +151,7 @@ def test_a_photo_that_changed_is_searched_again(tmp_path):
     assert locate_faces(photos, crops, finder=finder).photos.boxes.tolist() == [[25, 25, 75, 75]]
     assert locate_faces(photos, crops, finder=finder).searched == 0
     photo(file, (60, 60))
-    later = boxes_file(tmp_path).stat().st_mtime + 5
+    later = boxes_file(tmp_path, finder).stat().st_mtime + 5
     os.utime(file, (later, later))
     assert locate_faces(photos, crops, finder=finder).photos.boxes.tolist() == [[15, 15, 45, 45]]
     assert finder.seen == 2

@@ -125,3 +125,14 @@ def test_overlap_by_hand():
     assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
     assert overlap((0, 0, 10, 10), (10, 0, 20, 10)) == overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0
     assert overlap((0, 0, 4, 4), (1, 1, 3, 3)) == overlap((1, 1, 3, 3), (0, 0, 4, 4)) == 0.25
+
+
+def test_detectors_do_not_share_their_points(folder):
+    class Blind:
+        def find(self, images):
+            return [[] for _ in images]
+
+    photos = read(folder / "table.csv")
+    assert not np.isnan(locate_points(photos, [0], finder=Looker())[0]).any()
+    assert np.isnan(locate_points(photos, [0], finder=Blind())[0]).all()
+    assert points_file() != points_file(Looker()) != points_file(Blind())

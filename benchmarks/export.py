@@ -22,6 +22,7 @@ from record import photos_under, record
 import multihead as mh
 from multihead import export, paired
 from multihead.evaluation import evaluate, read_batches
+from multihead.modes import Pins
 from multihead.speed import keep_memory
 
 BASE = "openvino f32"
@@ -34,8 +35,8 @@ def main(argv=None):
     train, valid = photos.part("train"), photos.part("val")
     model = trained(args, train)
     contenders, checks = exported(model, train, args)
-    probs = {name: evaluate(one, valid, workers=0).probs for name, one in contenders.items()}
-    probs["eager bf16 channels_last"] = evaluate(model, valid, workers=0, amp=True).probs
+    probs = {name: evaluate(one, valid, workers=0, pins=Pins("f32")).probs for name, one in contenders.items()}
+    probs["eager bf16 channels_last"] = evaluate(model, valid, workers=0, pins=Pins("bf16")).probs
     numbers = {"contenders": summary(speeds(model, contenders, valid, args), probs, checks, valid)}
     found = numbers["contenders"]
     numbers["claims"] = {

@@ -6,6 +6,7 @@ import functools
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -172,7 +173,13 @@ def compile_openvino(model: Any, precision: str, threads: int | None = None) -> 
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         hints["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(model, "CPU", hints)
-    return lambda feed: compiled(dict(feed))["joint"]
+    alone = threading.Lock()  # a compiled model has one request at a time; its passes use all cores
+
+    def run(feed: Mapping[str, np.ndarray]) -> np.ndarray:
+        with alone:
+            return np.array(compiled(dict(feed))["joint"])  # a copy: the next request writes where this one did
+
+    return run
 
 
 def _openvino(folder: Path, precision: str, threads: int | None) -> Run:

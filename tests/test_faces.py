@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multihead.decoders import Encoded, ImageError
-from multihead.faces import Face, Finder, choose, identity, first_reduction, search, try_search
+from multihead.faces import Face, Finder, choose, first_reduction, identity, search, try_search
 from multihead.images import image_files, open_image, read_image
 
 SHARED = Finder()

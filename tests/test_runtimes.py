@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -169,6 +170,7 @@ def test_a_missing_package_names_its_extra(folders, monkeypatch, package, runtim
 
 WATCH = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 seen = []
 sys.addaudithook(lambda event, args: seen.append(event) if event.startswith("socket.") else None)
 from multihead.runtimes import import_openvino, without_telemetry
@@ -203,3 +205,17 @@ def test_flat_models_too(tmp_path):
     with torch.no_grad():
         torch.testing.assert_close(opened.probs(images), model.probs(images), atol=2e-6, rtol=1e-4)
     assert opened.heads[0].parts  # its parts are kept
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_several_threads_may_ask_at_once(folders, runtime):
+    one = load(folders[runtime])
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        {crop: torch.randint(0, 256, (n, 3, *crop.size), dtype=torch.uint8, generator=generator) for crop in one.crops}
+        for n in (1, 4, 2, 7, 3, 5) * 4
+    ]
+    wanted = [one.probs(images) for images in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(one.probs, batches), wanted, strict=True):
+            torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)

@@ -118,9 +118,7 @@ def ours(backbone, size, precision=None):
     chunks = [[([photo], [True])] * rows] * (PHOTOS // rows)
 
     def work():
-        for _ in in_lanes(
-            lambda chunk: batch_answers(fast, chunk), chunks, lanes, lambda: torch.set_num_threads(share)
-        ):
+        for _ in in_lanes(lambda chunk: batch_answers(fast, chunk), chunks, lanes, share):
             pass
 
     work.about = str(choice.mode)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,16 +82,16 @@ def training_choice(
         return Choice(pins.on(given or open_[0]), "given")
     key = _key("train", model, device, batch_size)
     seconds = _remembered(key)
-    found = "remembered" if any(mode in seconds for mode in open_) else "timed"
+    found = "remembered" if set(open_) <= set(seconds) else "timed"
     if found == "timed" and steps < LEAST:
         return Choice(pins.on(Mode()), "usual")
     if found == "timed":
         with _apart(device):
             run = Steps(model, criteria, optim, batch_size)
             if pins.allow(plain) and not kept():
-                seconds = fastest({plain: run.of(plain)})
+                seconds |= fastest({plain: run.of(plain)})
             keep_memory()
-            seconds = seconds | fastest({mode: run.of(mode) for mode in open_})
+            seconds |= dict.fromkeys(open_, math.inf) | fastest({mode: run.of(mode) for mode in open_})
         _remember(key, seconds)
     allowed = {mode: value for mode, value in seconds.items() if mode == plain and pins.allow(plain) or mode in open_}
     chosen = pins.on(min(allowed, key=lambda mode: allowed[mode]))
@@ -166,13 +167,15 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
         return Choice(pins.on(given or open_[0]), "given")
     batch_size = min(batch_size, TIMED)
     key = _key("answer", model, device, batch_size)
-    seconds = {mode: value for mode, value in _remembered(key).items() if mode in open_}
-    found = "remembered" if seconds else "timed"
-    if not seconds:
+    seconds = _remembered(key)
+    found = "remembered" if set(open_) <= set(seconds) else "timed"
+    if found == "timed":
         with _apart(device):
             images = pixels(model.crops, batch_size, device)
-            seconds = fastest({mode: _answers(mode, ready, images, device) for mode in open_})
+            timed = fastest({mode: _answers(mode, ready, images, device) for mode in open_})
+        seconds |= dict.fromkeys(open_, math.inf) | timed
         _remember(key, seconds)
+    seconds = {mode: value for mode, value in seconds.items() if mode in open_}
     return Choice(pins.on(min(seconds, key=lambda mode: seconds[mode])), found, seconds)
 
 
@@ -218,7 +221,7 @@ def _key(what: str, model: Model, device: torch.device, batch_size: int) -> str:
 
 
 def _remembered(key: str) -> dict[Mode, float]:
-    """{mode: seconds} of an earlier timing on this machine, empty where there is none."""
+    """{mode: seconds} of earlier timings on this machine, infinite for what failed; empty where there is none."""
     try:
         return {Mode.parse(text): float(value) for text, value in json.loads(_file().read_text())[key].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):

@@ -83,6 +83,21 @@ def test_a_choice_is_remembered_by_model_crops_and_batch(model, seconds, cache):
     assert len(json.loads((cache / "multihead" / "modes.json").read_text())) == 2
 
 
+def test_what_was_timed_under_pins_does_not_decide_without_them(model, seconds):
+    seconds(TABLE)
+    assert chosen(model, precision="f32").mode == LAST
+    again = chosen(model)
+    assert (again.mode, again.found) == (HALF_LAST, "timed")
+    assert chosen(model, precision="f32").found == chosen(model).found == "remembered"
+
+
+def test_a_mode_that_failed_is_not_tried_again(model, monkeypatch):
+    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {m: 0.01 for m in runs if m.precision == "f32"})
+    assert chosen(model).found == "timed"
+    again = chosen(model)
+    assert again.found == "remembered" and again.mode.precision == "f32" and again.seconds[HALF] == float("inf")
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": 1', "null"])
 def test_a_damaged_memory_is_made_anew(model, seconds, cache, text):
     (cache / "multihead").mkdir()

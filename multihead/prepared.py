@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import weakref
 from collections import Counter
 from typing import Any
 
@@ -41,37 +42,58 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tupl
 
 
 def ready(model: Model, mode: Mode) -> Model:
-    """A copy of the model in evaluation mode that answers in a mode; its inputs and outputs are as the model's."""
-    made = copy.deepcopy(model).eval().requires_grad_(False)
-    made.backbone = Lowered(_folded(made), _example(made), mode)
-    return made
+    """A copy of the model in evaluation mode that answers in a mode; its inputs and outputs are as the model's.
+
+    The last copy is kept as long as the model lives and its weights stay as they are.
+    """
+    stand = (mode, *_stand(model))
+    if model not in _READY or _READY[model][0] != stand:
+        made = copy.deepcopy(model).eval().requires_grad_(False)
+        example = _example(made)
+        made.backbone, features = _folded(made.backbone, example)
+        made.backbone = Lowered(made.backbone, example, features, mode)
+        _READY[model] = (stand, made)
+    return _READY[model][1]
+
+
+# model -> (the mode and what its weights are like, its copy)
+_READY: weakref.WeakKeyDictionary[Model, tuple[Any, Model]] = weakref.WeakKeyDictionary()
+
+
+def _stand(model: Model) -> tuple[Any, ...]:
+    """What changes when weights or statistics do: torch's own counts miss what is written through `.data`."""
+    state = [value for value in model.state_dict().values() if value.is_floating_point()]
+    norms = torch._foreach_norm(state)
+    return tuple(value._version for value in state), torch.stack([norm.cpu() for norm in norms]).numpy().tobytes()
 
 
 class Lowered(nn.Module):
-    """A backbone whose passes are computed in a mode; features come out in f32."""
+    """A backbone whose passes are computed in a mode; features come out in f32.
 
-    def __init__(self, backbone: nn.Module, example: Tensor, mode: Mode) -> None:
+    example: normalised images (B, 3, H, W) and features: the backbone's of them in f32, by which weights in 16 bits are
+    judged.
+    """
+
+    def __init__(self, backbone: nn.Module, example: Tensor, features: Tensor, mode: Mode) -> None:
         super().__init__()
         if mode.channels_last:
             backbone.to(memory_format=torch.channels_last)
         self.mode, self.dtype = mode, torch.float32
         self.backbone = backbone
         if mode.precision != "f32":
-            self._lower(example)
+            self._lower(example, features)
         if mode.compiled:
             self.backbone.compile()
 
-    def _lower(self, example: Tensor) -> None:
+    def _lower(self, example: Tensor, features: Tensor) -> None:
         """Hold the weights in 16 bits where the features stay near; statistics of batch norms never are."""
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.backbone.modules()):
             return
         kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.mode.precision]
-        with torch.inference_mode():
-            expected = self.backbone(example)
-            with contextlib.suppress(RuntimeError, NotImplementedError):
-                low = copy.deepcopy(self.backbone).to(kind)
-                if _apart(low(example.to(kind)).float(), expected) < ROUGH:
-                    self.backbone, self.dtype = low, kind
+        with torch.inference_mode(), contextlib.suppress(RuntimeError, NotImplementedError):
+            low = copy.deepcopy(self.backbone).to(kind)
+            if _apart(low(example.to(kind)).float(), features) < ROUGH:
+                self.backbone, self.dtype = low, kind
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""
@@ -82,21 +104,23 @@ class Lowered(nn.Module):
             return self.backbone(images.contiguous(memory_format=form)).float()
 
 
-def _folded(model: Model) -> nn.Module:
-    """The backbone with every batch norm that follows a convolution folded into it, if its features stay the same."""
-    example = _example(model)
+def _folded(backbone: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
+    """The backbone with every batch norm that follows a convolution folded into it, if its features stay the same; and
+    its features (B, D) of the example."""
+    pairs, expected = _pairs(backbone, example)
+    if not pairs:
+        return backbone, expected
+    folded = copy.deepcopy(backbone)
+    places = {id(part): name for name, part in backbone.named_modules()}
+    for conv, norm in pairs:
+        _fold(folded, places[id(conv)], places[id(norm)])
     with torch.inference_mode():
-        expected = model.backbone(example)
-    with torch.no_grad():
-        folded = copy.deepcopy(model.backbone)
-        for conv, norm in _pairs(folded, example):
-            _fold(folded, conv, norm)
         found = folded(example)
-    return folded if _apart(found, expected) < CLOSE else model.backbone
+    return (folded, found) if _apart(found, expected) < CLOSE else (backbone, expected)
 
 
-def _pairs(backbone: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-    """The convolutions whose result goes straight into a batch norm, each with it, as a pass shows."""
+def _pairs(backbone: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
+    """The convolutions whose result goes straight into a batch norm, each with it, as a pass shows; and its result."""
     results: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are held, so that no two share an id
     pairs = []
 
@@ -107,35 +131,36 @@ def _pairs(backbone: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.Bat
         if id(inputs[0]) in results:
             pairs.append((results[id(inputs[0])][0], norm))
 
-    with contextlib.ExitStack() as hooks, torch.no_grad():
+    with contextlib.ExitStack() as hooks, torch.inference_mode():
         for part in backbone.modules():
             if isinstance(part, nn.Conv2d):
                 hooks.callback(part.register_forward_hook(conv_done).remove)
             elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
                 hooks.callback(part.register_forward_pre_hook(norm_asked).remove)
-        backbone(example)
+        features = backbone(example)
     used = Counter(id(part) for pair in pairs for part in pair)  # what runs twice cannot be folded once
-    return [pair for pair in pairs if used[id(pair[0])] == used[id(pair[1])] == 1]
+    return [pair for pair in pairs if used[id(pair[0])] == used[id(pair[1])] == 1], features
 
 
-def _fold(backbone: nn.Module, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+def _fold(backbone: nn.Module, conv_name: str, norm_name: str) -> None:
+    conv, norm = backbone.get_submodule(conv_name), backbone.get_submodule(norm_name)
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None and norm.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     )
     conv.weight, conv.bias = (nn.Parameter(part.detach(), requires_grad=False) for part in (weight, bias))
-    name = next(name for name, part in backbone.named_modules() if part is norm)
-    parent, _, child = name.rpartition(".")
+    parent, _, child = norm_name.rpartition(".")
     # timm's batch norms may hold the activation that follows
     setattr(backbone.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))
 
 
 def _example(model: Model) -> Tensor:
-    """Two made-up normalised photos (2, 3, H, W) of the first crop's size."""
+    """A made-up normalised photo (1, 3, H, W) of the first crop's size."""
     device = next(model.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        return model.normalise(next(iter(pixels(model.crops[:1], 2, device).values())))
+        return model.normalise(next(iter(pixels(model.crops[:1], 1, device).values())))
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:

@@ -1,6 +1,8 @@
 """Copies made for answering, beside the models that they are copies of."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -94,7 +96,10 @@ def test_weights_that_16_bits_cannot_hold_stay_in_32():
     model = lively("test_resnet").eval()
     fast = ready(model, Mode())
     backbone = nn.Sequential(fast.backbone.backbone, Far())
-    assert Lowered(backbone, torch.rand(2, 3, 64, 64), Mode("bf16")).dtype == torch.float32
+    example = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        features = backbone(example)
+    assert Lowered(backbone, example, features, Mode("bf16")).dtype == torch.float32
 
 
 class Far(nn.Module):
@@ -165,3 +170,36 @@ def test_a_compiled_mode_compiles_the_copy(monkeypatch):
     model = lively("test_resnet")
     fast = ready(model, Mode(compiled=True))
     assert compiled == [fast.backbone.backbone]
+
+
+def test_a_copy_is_kept_until_the_weights_change():
+    """In place, by an optimiser, and past torch's own counting, as madgrad writes."""
+    model = lively("test_resnet").eval()
+    images = pixels(model.crops, 2, CPU)
+    fast = ready(model, Mode())
+    assert ready(model, Mode()) is fast and ready(model, Mode("bf16")) is not fast
+
+    def change_data():
+        model.head["mask"].weight.data.mul_(2)
+
+    def change_statistics():
+        model.backbone.bn1.running_mean.add_(0.5)
+
+    def load():
+        model.load_state_dict({name: value * 1.25 for name, value in model.state_dict().items()})
+
+    for change in (change_data, change_statistics, load):
+        change()
+        again = ready(model, Mode())
+        assert again is not fast
+        with torch.inference_mode():
+            torch.testing.assert_close(again.probs(images), model.probs(images), rtol=0, atol=1e-5)
+        fast = again
+
+
+def test_copies_go_with_their_model():
+    model = lively("test_resnet")
+    gone = weakref.ref(ready(model, Mode()))
+    del model
+    gc.collect()
+    assert gone() is None

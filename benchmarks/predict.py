@@ -21,6 +21,7 @@ from record import record
 PHOTOS = 100
 SIZE = 224
 MODEL = "tf_efficientnet_lite0"
+LIMITS = ("raw decode", "memory copy", "raw backbone")  # of opening, of cutting, and of answering
 
 
 def main():
@@ -121,16 +122,16 @@ def ours(paths, detector):
 
 
 def stages(settings, rounds):
-    """Milliseconds a photo of each stage alone, in lanes as `predict` runs them, of `predict`, and how near it comes to
-    one after the other: the sum of the stages' times over the time of `predict`."""
+    """Milliseconds a photo of each stage alone, in lanes as `predict` runs them, of what limits them, of `predict`, and
+    how near it comes to one after the other: the sum of the stages' times over the time of `predict`."""
     names = ("open", "search", "cut", "answer")
-    sides = {name: pairs.Side(stage, settings | {"name": name}) for name in names}
+    sides = {name: pairs.Side(stage, settings | {"name": name}) for name in (*names, *LIMITS)}
     sides["predict"] = pairs.Side(ours, settings)
     times = pairs.measure(sides, rounds)
     for side in sides.values():
         side.close()
     alone = [sum(each) for each in zip(*(times[name] for name in names), strict=True)]
-    ms = {name: round(1000 * statistics.median(each) / PHOTOS, 2) for name, each in times.items()}
+    ms = {name: round(1000 * statistics.median(each) / PHOTOS, 3) for name, each in times.items()}
     return {
         "ms": ms,
         "sum": round(sum(ms[name] for name in names), 2),
@@ -176,6 +177,9 @@ def stage(paths, detector, name):
         "search": (photos, lambda part: search(finder, part)),
         "cut": (list(zip(photos, boxes, strict=True)), lambda part: [cut(*each) for each in part]),
         "answer": (crops, lambda part: batch_answers(fast, part)),
+        "raw decode": ([Path(path).read_bytes() for path in paths], lambda part: [_decode(data) for data in part]),
+        "memory copy": ([cuts[0] for cuts, _ in crops], np.stack),
+        "raw backbone": (list(_floats(fast, crops)), lambda part: _backbone(fast, part)),
     }
     whole, each = works[name]
     chunks = [whole[start : start + rows] for start in range(0, len(whole), rows)]
@@ -185,6 +189,28 @@ def stage(paths, detector, name):
             pass
 
     return work
+
+
+def _decode(data):
+    """The least that a JPEG costs: OpenCV's decode at half size, as the search wants it."""
+    import cv2
+
+    half_rgb = 16 | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(data, np.uint8), half_rgb)
+
+
+def _floats(fast, crops):
+    import torch
+
+    for cuts, _ in crops:
+        yield fast.normalise(torch.from_numpy(cuts[0]).permute(2, 0, 1)[None])[0]
+
+
+def _backbone(fast, images):
+    import torch
+
+    with torch.inference_mode():
+        fast.backbone(torch.stack(images))
 
 
 def _model():

@@ -19,7 +19,7 @@ def main():
 
 def filled(text):
     """The text with what stands between each pair of marks made anew."""
-    for name, made in {"heads against flat": heads_against_flat, "hidden labels": hidden_labels}.items():
+    for name, made in MADE.items():
         mark = re.compile(rf"(<!-- {name}: .*?-->\n).*?(<!-- end -->)", re.DOTALL)
         assert mark.search(text), f"README lacks the marks of {name!r}"
         text = mark.sub(lambda found, made=made: f"{found[1]}{made()}\n{found[2]}", text)
@@ -62,8 +62,66 @@ def hidden_labels():
     return "\n".join(lines)
 
 
+def speed():
+    """One line a comparison: what ours is set beside, and how many times as fast it is, with quartiles."""
+    lines = ["| what | beside | times as fast (quartiles) |", "|---|---|---|"]
+    for source in (_faces, _loader, _train, _forward, _predict, _export):
+        path = RESULTS / f"{source.__name__[1:]}.json"
+        for what, beside, low, middle, high in source(json.loads(path.read_text())["numbers"]):
+            lines.append(f"| {what} | {beside} | {middle:.1f} ({low:.1f}-{high:.1f}) |")
+    return "\n".join(lines)
+
+
+def _faces(numbers):
+    sets = {"portraits": "portraits of 384x512", "scenes": "photos of several people"}
+    for side, name in (("multihead", "MTCNN's nets"), ("yunet", "YuNet")):
+        for kind, shown in sets.items() if side in numbers else ():
+            low, middle, high = numbers[side][f"time_{kind}_keep_memory"]["times_faster"]
+            yield f"face search, {name}, {shown}", "facenet-pytorch, one by one", low, middle, high
+
+
+def _loader(numbers):
+    for size, found in numbers.items():
+        ratio = found["cache_times_user"]
+        what = f"an epoch from the packed cache, photos of {size}"
+        yield what, "DataLoader and cv2", ratio["low"], ratio["median"], ratio["high"]
+
+
+def _train(numbers):
+    for backbone, found in numbers["backbones"].items():
+        yield f"training step, {backbone}: {found['mode']}", "eager f32", *_faster(found["faster"])
+
+
+def _forward(numbers):
+    yield "answers of tf_efficientnet_lite0, 224 px", "timm, eager", *_faster(numbers["answers"]["ours"]["faster"])
+
+
+def _predict(numbers):
+    for side, found in numbers["sides"].items():
+        for glue, ratio in found.get("faster", {}).items():
+            detector = {"mtcnn": "MTCNN's nets", "yunet": "YuNet"}[side.removeprefix("ours, ")]
+            yield f"`predict` with face crops, {detector}", f"PIL, facenet-pytorch, timm ({glue})", *_faster(ratio)
+
+
+def _export(numbers):
+    for name, found in numbers["contenders"].items():
+        if name.startswith("openvino") and name != "openvino f32":
+            yield (
+                f"{name}, 224 px, batches",
+                "OpenVINO f32",
+                *(found["quartiles"][0], found["ratio"], found["quartiles"][1]),
+            )
+
+
+def _faster(ratio):
+    return ratio["quartiles"][0], ratio["ratio"], ratio["quartiles"][1]
+
+
 def _rows(numbers, arm, share):
     return [row for row in numbers["scores"] if (row["arm"], row["hidden"], row["slice"]) == (arm, share, "all")]
+
+
+MADE = {"heads against flat": heads_against_flat, "hidden labels": hidden_labels, "speed": speed}
 
 
 if __name__ == "__main__":

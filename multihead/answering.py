@@ -179,13 +179,16 @@ def _check_people(args: argparse.Namespace, photos: Photos, model: Any) -> None:
 def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:
     from multihead.files import check_writable, write_text
     from multihead.prediction import submission
+    from multihead.yunet import open_detector
 
     if len(args.source) != 1:
         raise ValueError(f"--submission reads one info.csv; got {len(args.source)} sources")
-    if idle := [name for name in ("faces", "draw", "output", "person_vote") if getattr(args, name)]:
+    if idle := [name for name in ("faces", "draw", "output", "person_vote", "boxes", "columns") if getattr(args, name)]:
         raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for --submission")
     check_writable(args.submission)
-    filled, unread = submission(model, args.source[0], args.images, workers=args.workers)
+    options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "workers")}
+    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
+    filled, unread = submission(model, args.source[0], args.images, **options)
     for name, reason in unread:
         print(f"answered by the training prior: {name}: {reason}", file=sys.stderr)
     write_text(args.submission, filled.to_csv(index=False))

@@ -6,7 +6,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,13 @@ SAMPLES = "data/sample_inputs/model.pt"
 SYMBOL = r"Symbol\('[a-z]\d+'(, (positive|integer|nonnegative)=True)*\)"
 # sizes as sums and products of the number of rows; torch gives the text to sympify, which evaluates it
 SIZE = re.compile(rf"(?:{SYMBOL}|Integer\(-?\d+\)|(?:Mul|Add|Pow|Max|Min)(?=\()|\d+|[\s,()+*-])+")
-TARGET = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|")
+# steps that make new tensors: none that writes into one (its name ends in _, or it is an out= form)
+TARGET = re.compile(
+    r"torch\.ops\.aten\.\w*[^\W_]\.(?!\w*out\b)\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|"
+)
+# the only texts among a step's arguments; a file's name is none of them
+WORDS = {"none", "tanh", "floor", "trunc", "constant", "reflect", "replicate", "circular", "same", "valid"}
+CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
 def load(path: str | Path) -> Any:
@@ -85,9 +91,32 @@ def _check_samples(content: bytes, path: Path) -> None:
 
 def _check_graph(graph: dict[str, Any], path: Path) -> None:
     for key, text in _texts(graph):
-        wrong = key == "expr_str" and not SIZE.fullmatch(text) or key == "target" and not TARGET.fullmatch(text)
-        if wrong:
+        if key in KNOWN and not KNOWN[key](text):
             raise ValueError(f"{path} has the step {text[:60]!r}, which is not of a model; export the model again")
+
+
+def _is_plain(spec: Any) -> bool:
+    """True for a description of nested tuples, lists and dictionaries with text keys."""
+    if isinstance(spec, list):
+        return all(_is_plain(part) for part in spec)
+    if not isinstance(spec, dict):
+        return isinstance(spec, int)  # the version of its form
+    if set(spec) - {"type", "context", "children_spec"} or spec.get("type") not in CONTAINERS:
+        return False
+    context = json.loads(spec["context"]) if isinstance(spec.get("context"), str) else spec.get("context")
+    keys = context is None or isinstance(context, list) and all(isinstance(key, str) for key in context)
+    return keys and _is_plain(spec.get("children_spec", []))
+
+
+# key in the graph -> whether its text may stand there; the specs are JSON inside the JSON, by which torch would import
+# what they name
+KNOWN: dict[str, Callable[[str], object]] = {
+    "expr_str": SIZE.fullmatch,
+    "target": TARGET.fullmatch,
+    "as_string": WORDS.__contains__,
+    "in_spec": lambda text: not text or _is_plain(json.loads(text)),
+    "out_spec": lambda text: not text or _is_plain(json.loads(text)),
+}
 
 
 def _texts(part: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from multihead.crops import Crop
-from multihead.files import cache_folder, write_text
+from multihead.files import cache_folder, locked, write_text
 from multihead.losses import Criterion
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, candidates, machine, pinned
@@ -49,12 +49,17 @@ class Choice:
 
 def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> dict[Mode, float]:
     """{mode: median seconds} of what the runs do, in their order; each runs once to warm up, then in turn with the
-    others, those that are much slower only once. A run that fails for want of memory or support is left out."""
+    others, those that are much slower only once. Infinite for a run that is not supported; one that finds no memory
+    now is left out."""
     times: dict[Mode, list[float]] = {}
+    failed: dict[Mode, float] = {}
     for mode, run in runs.items():
         try:
             run()
-        except (RuntimeError, NotImplementedError):  # torch.OutOfMemoryError is one
+        except torch.OutOfMemoryError:
+            continue
+        except (RuntimeError, NotImplementedError):
+            failed[mode] = math.inf
             continue
         times[mode] = []
     for number in range(rounds):
@@ -64,7 +69,7 @@ def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> 
                 started = time.perf_counter()
                 runs[mode]()
                 each.append(time.perf_counter() - started)
-    return {mode: statistics.median(each) for mode, each in times.items()}
+    return {mode: statistics.median(each) for mode, each in times.items()} | failed
 
 
 def training_choice(
@@ -78,22 +83,25 @@ def training_choice(
     device = next(model.parameters()).device
     plain = Mode(keep_memory=False, channels_last=False)
     open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
-    if (given := pinned()) is not None or len(open_) == 1 and pins.compiled is not None:
-        return Choice(pins.on(given or open_[0]), "given")
+    given = pinned()
+    if given is not None or not open_ or len(open_) == 1 and pins.compiled is not None:
+        return Choice(pins.on(given or (open_ or [Mode()])[0]), "given")
+    if steps < LEAST:  # whatever is remembered: the same run is computed alike on the first day and on the second
+        return Choice(pins.on(Mode()), "usual")
     key = _key("train", model, device, batch_size)
     seconds = _remembered(key)
     found = "remembered" if set(open_) <= set(seconds) else "timed"
-    if found == "timed" and steps < LEAST:
-        return Choice(pins.on(Mode()), "usual")
     if found == "timed":
         with _apart(device):
             run = Steps(model, criteria, optim, batch_size)
             if pins.allow(plain) and not kept():
                 seconds |= fastest({plain: run.of(plain)})
             keep_memory()
-            seconds |= dict.fromkeys(open_, math.inf) | fastest({mode: run.of(mode) for mode in open_})
+            seconds |= fastest({mode: run.of(mode) for mode in open_})
         _remember(key, seconds)
     allowed = {mode: value for mode, value in seconds.items() if mode == plain and pins.allow(plain) or mode in open_}
+    if not any(map(math.isfinite, allowed.values())):
+        return Choice(pins.on(Mode()), "usual")
     chosen = pins.on(min(allowed, key=lambda mode: allowed[mode]))
     if pins.compiled is None and steps * allowed[replace(chosen, compiled=False)] >= COMPILE_FROM:
         chosen = _compiled(model, criteria, optim, batch_size, steps, chosen, allowed)
@@ -163,8 +171,9 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
     """The fastest mode for the answers of a model; ready: a copy of it that computes in a mode."""
     device = next(model.parameters()).device
     open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
-    if (given := pinned()) is not None or len(open_) == 1:
-        return Choice(pins.on(given or open_[0]), "given")
+    given = pinned()
+    if given is not None or len(open_) < 2:
+        return Choice(pins.on(given or (open_ or [Mode()])[0]), "given")
     batch_size = min(batch_size, TIMED)
     key = _key("answer", model, device, batch_size)
     seconds = _remembered(key)
@@ -172,10 +181,11 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
     if found == "timed":
         with _apart(device):
             images = pixels(model.crops, batch_size, device)
-            timed = fastest({mode: _answers(mode, ready, images, device) for mode in open_})
-        seconds |= dict.fromkeys(open_, math.inf) | timed
+            seconds |= fastest({mode: _answers(mode, ready, images, device) for mode in open_})
         _remember(key, seconds)
     seconds = {mode: value for mode, value in seconds.items() if mode in open_}
+    if not any(map(math.isfinite, seconds.values())):
+        return Choice(pins.on(Mode()), "usual")
     return Choice(pins.on(min(seconds, key=lambda mode: seconds[mode])), found, seconds)
 
 
@@ -220,23 +230,35 @@ def _key(what: str, model: Model, device: torch.device, batch_size: int) -> str:
     return "; ".join(parts)
 
 
+_KNOWN: dict[tuple[Path, str], dict[Mode, float]] = {}  # of this process, where the file cannot be written
+
+
 def _remembered(key: str) -> dict[Mode, float]:
-    """{mode: seconds} of earlier timings on this machine, infinite for what failed; empty where there is none."""
+    """{mode: seconds} of earlier timings on this machine, infinite for what is not supported; empty without any."""
     try:
-        return {Mode.parse(text): float(value) for text, value in json.loads(_file().read_text())[key].items()}
+        found = json.loads(_file().read_text())[key]
+        return {Mode.parse(text): float(value) for text, value in found.items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return {}
+        return dict(_KNOWN.get((_file(), key), {}))
 
 
 def _remember(key: str, seconds: Mapping[Mode, float]) -> None:
+    _KNOWN[_file(), key] = dict(seconds)
+    with contextlib.suppress(OSError):  # a folder that cannot be written costs the timing again, no more
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        with locked(_file().with_suffix(".lock")) as mine:
+            if mine:  # else another process writes what it timed; this one's is timed again some day
+                _write(key, seconds)
+
+
+def _write(key: str, seconds: Mapping[Mode, float]) -> None:
     try:
         known = json.loads(_file().read_text())
         known = known if isinstance(known, dict) else {}
     except (OSError, ValueError):
         known = {}
     known[key] = {str(mode): value for mode, value in seconds.items()}
-    with contextlib.suppress(OSError):  # a folder that cannot be written costs the timing again, no more
-        write_text(_file(), json.dumps(known, indent=1))
+    write_text(_file(), json.dumps(known, indent=1))
 
 
 def _file() -> Path:

@@ -69,6 +69,10 @@ class Encoded:
             self._last = (reduction, guarded(lambda: self._decode(reduction), self.name))
         return self._last[1]
 
+    def forget(self) -> None:
+        """Keep no decode any longer."""
+        self._last = None
+
     @property
     def held(self) -> int:
         """How many decoded pixels it keeps."""

@@ -19,14 +19,14 @@ from multihead.faces import Detector
 from multihead.labels import HEADS, Head, base, size
 from multihead.metrics import Scores, score
 from multihead.modes import Pins, autocast
-from multihead.prepared import ENOUGH, prepared
+from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads
 
 
 class Classifier(Protocol):
-    """What everything above the model speaks to: a model, an ensemble, a combination."""
+    """What everything above the model speaks to: a model, an ensemble, a combination. Threads ask it at once."""
 
     space: tuple[Head, ...]
     crops: tuple[Crop, ...]
@@ -66,7 +66,7 @@ def evaluate(
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)
     photos = located.photos
     held = PhotoSet(photos, model.space, model.crops)
-    ready = prepared(model, batch_size, pins)[0] if len(held) >= ENOUGH else model
+    ready = prepared(model, batch_size, pins)[0] if len(held) >= ENOUGH or is_asked(pins) else model
     found, probs, unreadable = answers(ready, held, range(len(held)), batch_size=batch_size, workers=workers)
     if not len(found):
         first = f"; the first: {unreadable[0][1]}" if unreadable else ""

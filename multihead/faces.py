@@ -57,7 +57,7 @@ class Detector(Protocol):
       likes;
     - `reduction(size: tuple[int, int]) -> int`: with which of decoders.REDUCTIONS its search begins for a photo of this
       (height, width), so that threads can decode ahead;
-    - `parallel`, true where several threads may search at once;
+    - `parallel`, true where several threads may search at once, and `prepare()`, called once before they do;
     - `identity`, a text that tells it from detectors that find other boxes.
     """
 
@@ -134,6 +134,12 @@ class Finder:
         _fill(faces, empty, photos, self._second, self._seen_mirrored)
         return [[face for face in found if longer(face) >= (self.min_face or 0)] for found in faces]
 
+    def prepare(self) -> None:
+        """Make the nets, before threads use them: random numbers are drawn and put back on the way."""
+        with _BUILDING:
+            if self._nets is None:
+                self._nets = cascade.build_nets(self.device)
+
     def _is_open(self, faces: Sequence[Face], size: tuple[int, int]) -> bool:
         """True where a second look may find more than the first, which found these faces."""
         return self._first(size) != self._second(size) and not is_portrait(faces, size)
@@ -159,9 +165,8 @@ class Finder:
 
     def _detect(self, images: list[np.ndarray], planned: Look) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each photo, all of one size: boxes with scores (N, 5) and points (N, 5, 2)."""
-        with _BUILDING:
-            if self._nets is None:
-                self._nets = cascade.build_nets(self.device)
+        self.prepare()
+        assert self._nets is not None
         return cascade.detect(self._nets, images, planned.min_face, self.thresholds, overlap=_OVERLAP)
 
 

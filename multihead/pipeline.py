@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -27,7 +28,7 @@ from multihead.images import open_image
 from multihead.inputs import Item, items
 from multihead.lanes import in_lanes, lane_count, shared_cores
 from multihead.modes import Pins
-from multihead.prepared import ENOUGH, prepared
+from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 
 CHUNK = {"cpu": 16, "cuda": 64}  # photos that are searched and answered together: on a core, what its caches still hold
@@ -72,19 +73,42 @@ def answers(
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
     rest = items(source)
-    first = list(islice(rest, ENOUGH))
+    first = deque(islice(rest, ENOUGH))
     few = len(first) < ENOUGH
     lanes = max(1, lane_count() if workers is None else workers)
     chunk = batch_size or CHUNK.get(device_of(model).type, CHUNK["cuda"])
     if few:  # the lanes share them evenly
         chunk = max(1, min(chunk, -(-len(first) // lanes)))
         lanes = max(1, min(lanes, -(-len(first) // chunk)))
+    finder = finder or Finder()
+    if hasattr(finder, "prepare") and (needs or faces):
+        finder.prepare()
     with shared_cores(lanes) as threads:
-        ready = model if few else prepared(model, chunk, pins)[0]
-        lane = _Lane(ready, finder or Finder(), faces or ("largest" if needs else None), needs, missing, chunk, draw)
+        ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
+        lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
         with evaluating(ready):
-            for done in in_lanes(lane.answer, _chunks(chain(first, rest), chunk), lanes, threads):
+            for done in in_lanes(lane.answer, _chunks(chain(_popped(first), rest), chunk), lanes, threads):
                 yield from done
+
+
+def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifier:
+    """The copy that answers, chosen by passes on as many threads as a lane has; says what was chosen by a timing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        made, choices = prepared(model, chunk, pins)
+    finally:
+        torch.set_num_threads(before)
+    for choice in choices:
+        if choice.found == "timed":
+            print(f"speed of answers: {choice}", file=sys.stderr)
+    return made
+
+
+def _popped(first: deque[Item]) -> Iterator[Item]:
+    """The photos, none of which is held any longer than its turn."""
+    while first:
+        yield first.popleft()
 
 
 def _chunks(rest: Iterable[Item], count: int) -> Iterator[list[Item]]:
@@ -116,8 +140,11 @@ class _Lane:
         """The answers to a chunk of photos, in order."""
         rows: list[tuple[Answer, Cuts | None]] = []
         for group in self._groups(chunk):
-            for (item, _), (photo, boxes) in zip(group, self._search(group), strict=True):
+            found = self._search(group)
+            for place, ((item, _), (photo, boxes)) in enumerate(zip(group, found, strict=True)):
                 rows += [self._row(item, photo, box) for box in boxes]
+                if not isinstance(photo, str) and (place + 1 == len(group) or found[place + 1][0] is not photo):
+                    photo.forget()  # its crops are cut: a group of full decodes would fill the memory
         done = self._probs(rows)
         if self.draw is not None:
             self._draw(done)
@@ -129,7 +156,10 @@ class _Lane:
         held = 0
         for item in chunk:
             last = group[-1] if group else None
-            photo = last[1] if last and last[0].source is item.source else self._open(item)
+            if last and _same(last[0].source, item.source):
+                group.append((item, last[1]))
+                continue
+            photo = self._open(item)
             group.append((item, photo))
             held += 0 if isinstance(photo, str) else photo.held
             if held >= HELD:
@@ -201,8 +231,17 @@ class _Lane:
         for name in dict.fromkeys(row.item.name for row in done if row.probs is not None):
             mine = [row for row in done if row.item.name == name]
             shown = [(row.box, row.probs) for row in mine if row.probs is not None]
-            image = open_image(mine[0].item.source).pixels()
+            try:
+                image = open_image(mine[0].item.source).pixels()
+            except ImageError as error:  # it was there a moment ago
+                print(f"no picture: {error}", file=sys.stderr)
+                continue
             annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two sources are one: the same file, or the same object."""
+    return one is other or isinstance(one, (str, Path)) and isinstance(other, (str, Path)) and one == other
 
 
 def _as_written(box: Box) -> Box:

@@ -123,9 +123,9 @@ class Tally:
         """Count a row."""
         self.rows += 1
         self.failed += row.probs is None
-        if row.probs is not None and row.box is None:
+        if row.probs is not None and row.box is None and not row.item.whole:
             self.faceless += 1
-            if len(self.names) < SHOWN and not row.item.whole:
+            if len(self.names) < SHOWN:
                 self.names.append(row.item.name)
 
 
@@ -156,12 +156,20 @@ def box_text(box: Box | None) -> str:
 
 
 def submission(
-    model: Classifier, info: str | Path, images: str | Path | None = None, *, workers: int | None = None
+    model: Classifier,
+    info: str | Path,
+    images: str | Path | None = None,
+    *,
+    batch_size: int | None = None,
+    finder: Detector | None = None,
+    workers: int | None = None,
+    pins: Pins = Pins(),
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     """(every row of a competition's info.csv in its order with `ans` filled in, [(ImageID, reason)] of the photos that
     could not be read and got the likeliest class of the training photos).
 
-    images: the folder of the photos; by default images/ beside the file, or the file's own folder.
+    images: the folder of the photos; by default images/ beside the file, or the file's own folder. The other arguments
+    are those of `predict`.
 
     Raises: KeyError where there is no ImageID column; ValueError where a photo cannot be read and the model knows no
     training prior.
@@ -175,7 +183,8 @@ def submission(
     folder = Path(images) if images else info.parent / "images"
     folder = folder if folder.is_dir() else info.parent
     photos = [Item(str(folder / name), folder / name) for name in listed.ImageID]  # a row each, whatever is there
-    rows = list(answers(model, photos, workers=workers))
+    options: Any = {"batch_size": batch_size, "finder": finder, "workers": workers, "pins": pins}
+    rows = list(answers(model, photos, **options))
     unread = [(name, row.error) for name, row in zip(listed.ImageID, rows) if row.probs is None]
     known = getattr(model, "prior", None)
     if unread and known is None:

@@ -14,11 +14,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from multihead.choices import Choice, answering_choice, pixels
 from multihead.model import Model
-from multihead.modes import Mode, Pins, autocast
+from multihead.modes import Mode, Pins, autocast, pinned
 
 ENOUGH = 32  # photos from which a prepared copy repays its making
 CLOSE = 1e-3  # of the features' norm: how far folded features may be from the model's own in f32
-ROUGH = 0.1  # the same for weights in 16 bits; beyond it only the passes are, under autocast
+ROUGH = 0.05  # the same for weights in 16 bits; beyond it only the passes are, under autocast
 
 
 def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tuple[Any, list[Choice]]:
@@ -39,6 +39,12 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tupl
         elif next(part.parameters(), None) is None and next(part.children(), None) is None:
             made[id(part)] = part  # nothing of torch's: a session of another runtime, which cannot be copied
     return copy.deepcopy(classifier, made).eval(), choices
+
+
+def is_asked(pins: Pins) -> bool:
+    """Whether somebody decided how passes are computed: then also few photos are answered so."""
+    mode = pinned()
+    return pins != Pins() or mode is not None and mode.precision != "f32"
 
 
 def ready(model: Model, mode: Mode) -> Model:
@@ -63,8 +69,8 @@ _READY: weakref.WeakKeyDictionary[Model, tuple[Any, Model]] = weakref.WeakKeyDic
 def _stand(model: Model) -> tuple[Any, ...]:
     """What changes when weights or statistics do: torch's own counts miss what is written through `.data`."""
     state = [value for value in model.state_dict().values() if value.is_floating_point()]
-    norms = torch._foreach_norm(state)
-    return tuple(value._version for value in state), torch.stack([norm.cpu() for norm in norms]).numpy().tobytes()
+    norms = torch.stack([norm.float().cpu() for norm in torch._foreach_norm(state)]).numpy().tobytes()
+    return norms, *((value.device, value.dtype, 0 if value.is_inference() else value._version) for value in state)
 
 
 class Lowered(nn.Module):

@@ -92,7 +92,10 @@ def scan(
     if not todo and not part.exists():
         return counts
     _write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
-    job = _Job(Path(root or "."), finder or Finder(), which)
+    finder = finder or Finder()
+    if hasattr(finder, "prepare"):
+        finder.prepare()
+    job = _Job(Path(root or "."), finder, which)
     searched = _search(todo, job, lane_count() if workers is None else max(1, workers), batch)
     with closing(searched), open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         for found in searched:

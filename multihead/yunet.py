@@ -20,6 +20,9 @@ _SHORTEST = 96  # pixels; a first look is taken at no smaller photos
 _LONGEST = 1280  # pixels; larger photos are searched at this size
 
 
+_OPENING = threading.Lock()  # the level of OpenCV's log is one for all threads
+
+
 class YuNet:
     """YuNet from an ONNX file, such as face_detection_yunet_2023mar.onnx of OpenCV's model zoo; fixed sizes and
     dynamic ones serve alike.
@@ -101,7 +104,7 @@ def open_detector(name: str | os.PathLike | None) -> Detector:
 
 def _open(path: Path, threshold: float) -> cv2.FaceDetectorYN:
     try:
-        with _quiet():
+        with _OPENING, _quiet():
             return cv2.FaceDetectorYN.create(str(path), "", (320, 320), threshold, 0.3, 5000)
     except cv2.error as error:
         raise _wrong(path, error) from None

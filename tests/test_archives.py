@@ -86,9 +86,53 @@ def a_call(name, content):
     return [(name, content.replace(b"torch.ops.aten.flatten.using_ints", b"torch._C._jit_exec"))]
 
 
+def a_write(name, content):
+    """A step that writes into a tensor, which may be a file's."""
+    return [(name, content.replace(b"torch.ops.aten.flatten.using_ints", b"torch.ops.aten.copy_.default"))]
+
+
+def an_out(name, content):
+    return [(name, content.replace(b"torch.ops.aten.flatten.using_ints", b"torch.ops.aten.add.out"))]
+
+
+def a_file(name, content):
+    """A step that opens, and makes, a file: its name is a text among the arguments."""
+    if name == "models/model.json":
+        graph = json.loads(content)
+        node = graph["graph_module"]["graph"]["nodes"][0]
+        node["target"] = "torch.ops.aten.from_file.default"
+        node["inputs"][0]["arg"] = {"as_string": "a_file"}
+        content = json.dumps(graph).encode()
+    return [(name, content)]
+
+
+def a_module(name, content):
+    """A description of the inputs by which torch would import a module of that name."""
+    if name == "models/model.json":
+        graph = json.loads(content)
+        spec = {"type": "builtins.dict", "context": '[{"__enum__": true, "fqn": "evil:E"}]', "children_spec": []}
+        graph["graph_module"]["module_call_graph"][0]["signature"]["in_spec"] = json.dumps([1, spec])
+        content = json.dumps(graph).encode()
+    return [(name, content)]
+
+
+def a_type(name, content):
+    if name == "models/model.json":
+        graph = json.loads(content)
+        spec = {"type": "collections.defaultdict", "context": "null", "children_spec": []}
+        graph["graph_module"]["module_call_graph"][0]["signature"]["out_spec"] = json.dumps([1, spec])
+        content = json.dumps(graph).encode()
+    return [(name, content)]
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
+        (a_write, "has the step 'torch.ops.aten.copy_.default'"),
+        (an_out, "has the step 'torch.ops.aten.add.out'"),
+        (a_file, "has the step 'a_file'"),
+        (a_module, "has the step .*builtins.dict"),
+        (a_type, "has the step .*defaultdict"),
         (samples, "holds pickled objects, which could run code"),
         (an_object, "as a pickled object"),
         (legacy, "holds .*data/weights/model.pt.*an export does not write"),

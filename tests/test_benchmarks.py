@@ -124,3 +124,32 @@ def test_export_measures_every_runtime(people, monkeypatch, tmp_path):
     assert len(rows) == 7 and rows["openvino f32"]["ratio"] == 1 and rows["onnxruntime f32"]["agreement"] == 1
     assert rows["openvino int8, no bound"]["precision"] == "int8" and set(found["claims"].values()) <= {True, False}
     assert all(row["photos_a_second"] > 0 and len(row["difference"]) == 3 for row in rows.values())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 30])
+def test_pairs_give_the_ratio_with_its_interval(count, monkeypatch):
+    """Beside scipy: the order statistics that hold the median with 95 %, as few as there are."""
+    stats = pytest.importorskip("scipy.stats")
+    pairs = load("pairs", monkeypatch)
+    ours, theirs = [1.0] * count, [float(number) for number in range(1, count + 1)]
+    found = pairs.faster(ours, theirs)
+    assert found["ratio"] == pytest.approx((count + 1) / 2) and found["pairs"] == count
+    low, high = found["interval"]
+    if count >= 6:  # fewer cannot hold it with 95 %
+        assert stats.binom(count, 0.5).cdf(low - 1) <= 0.025 < stats.binom(count, 0.5).cdf(low)
+        assert low + high == count + 1
+    else:
+        assert (low, high) == (1, count)
+
+
+def test_the_picture_of_limits_is_drawn_from_a_result(tmp_path, monkeypatch):
+    limits = load("limits", monkeypatch)
+    limits.draw(tmp_path)
+    assert not (tmp_path / "limits.png").exists()  # nothing measured yet
+    stages = {"open": 0.5, "search": 6, "cut": 0.5, "answer": 4, "raw decode": 0.4, "memory copy": 0.02}
+    numbers = {"sides": {"glue": {"ms": 60}, "ours, mtcnn": {"ms": 11}}, "stages": {"ours, mtcnn": {"ms": stages}}}
+    (tmp_path / "predict.json").write_text(json.dumps({"numbers": numbers}))
+    limits.draw(tmp_path)
+    assert (tmp_path / "limits.png").stat().st_size > 10_000
+    rows = limits.bars(numbers)
+    assert rows[2] == ("mtcnn: open", 2000, 2500) and rows[3] == ("mtcnn: search", 1000 / 6, None)

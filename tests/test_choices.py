@@ -76,7 +76,7 @@ def test_a_choice_is_remembered_by_model_crops_and_batch(model, seconds, cache):
     seconds(TABLE)
     first = chosen(model)
     seconds(TABLE | {LAST: 0.001})
-    again = chosen(model, steps=1)
+    again = chosen(model)
     assert again.mode == first.mode and again.found == "remembered" and again.seconds == first.seconds
     other = Model("test_resnet", [head.on(FULL.resized(48)) for head in HEADS])
     assert chosen(other).mode == LAST
@@ -92,7 +92,10 @@ def test_what_was_timed_under_pins_does_not_decide_without_them(model, seconds):
 
 
 def test_a_mode_that_failed_is_not_tried_again(model, monkeypatch):
-    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {m: 0.01 for m in runs if m.precision == "f32"})
+    inf = float("inf")
+    monkeypatch.setattr(
+        choices, "fastest", lambda runs, rounds=3: {m: 0.01 if m.precision == "f32" else inf for m in runs}
+    )
     assert chosen(model).found == "timed"
     again = chosen(model)
     assert again.found == "remembered" and again.mode.precision == "f32" and again.seconds[HALF] == float("inf")
@@ -110,13 +113,16 @@ def test_a_memory_that_cannot_be_written_costs_only_time(model, seconds, cache, 
     (cache / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache / "file"))
     seconds(TABLE)
-    assert chosen(model).found == chosen(model).found == "timed"
+    assert chosen(model).found == "timed" and chosen(model).found == "remembered"  # by this process
+    monkeypatch.setattr(choices, "_KNOWN", {})
+    assert chosen(model).found == "timed"
 
 
 def test_a_short_run_is_not_timed(model, seconds):
     seconds(TABLE)
     assert chosen(model, steps=choices.LEAST - 1) == Choice(LAST, "usual") and not seconds.asked
     assert chosen(model, steps=choices.LEAST).found == "timed"
+    assert chosen(model, steps=choices.LEAST - 1) == Choice(LAST, "usual")  # also when more is known
 
 
 def test_the_environment_decides_where_the_recipe_does_not(model, seconds, monkeypatch):
@@ -175,11 +181,25 @@ def test_runs_are_timed_in_turn_and_the_slow_ones_once(monkeypatch):
     assert [order.count(mode) for mode in cost] == [2, 4, 4] and order[:6] == [*cost, *cost]
 
 
-def test_a_mode_that_fails_is_left_out():
-    def fail():
-        raise RuntimeError("out of memory")
+def test_a_mode_that_is_not_supported_is_infinite_and_one_without_memory_is_left_out():
+    def fail(error):
+        raise error
 
-    assert list(fastest({PLAIN: fail, LAST: int})) == [LAST]
+    runs = {PLAIN: lambda: fail(RuntimeError("no kernel")), LAST: int, HALF: lambda: fail(torch.OutOfMemoryError())}
+    found = fastest(runs)
+    assert set(found) == {PLAIN, LAST} and found[PLAIN] == float("inf")
+
+
+def test_where_nothing_can_be_timed_the_usual_mode_is_taken(model, monkeypatch):
+    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {})
+    assert chosen(model) == Choice(LAST, "usual")
+    assert answering_choice(model, lambda mode: model, 8) == Choice(LAST, "usual")
+
+
+def test_a_precision_that_is_not_worth_timing_here_is_given(model):
+    """fp16 on a CPU: slow, but what the user asked for."""
+    for choice in (chosen(model, precision="fp16"), answering_choice(model, lambda mode: model, 8, Pins("fp16"))):
+        assert choice == Choice(Mode("fp16"), "given")
 
 
 def test_one_head_and_several_crops_are_timed_too(model):

@@ -63,6 +63,17 @@ def test_lanes_compute_on_their_share_of_the_cores():
     assert seen == [5] * 6 and torch.get_num_threads() == before
 
 
+def test_an_error_of_the_source_comes_after_what_was_made():
+    def source():
+        yield from range(5)
+        raise PermissionError("a folder")
+
+    found = in_lanes(int, source(), 2)
+    assert [next(found) for _ in range(5)] == list(range(5))
+    with pytest.raises(PermissionError, match="a folder"):
+        next(found)
+
+
 @pytest.mark.parametrize("threads, lanes, each", [(6, 3, 2), (2, 2, 1), (2, 5, 1), (7, 1, 7)])
 def test_cores_are_shared_and_given_back(threads, lanes, each):
     before = torch.get_num_threads(), cv2.getNumThreads()
@@ -70,12 +81,27 @@ def test_cores_are_shared_and_given_back(threads, lanes, each):
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         with pytest.raises(KeyError), shared_cores(lanes) as share:
-            assert share == each == torch.get_num_threads() == cv2.getNumThreads()
+            assert share == each == cv2.getNumThreads() and torch.get_num_threads() == threads
             raise KeyError
         assert torch.get_num_threads() == cv2.getNumThreads() == threads
     finally:
         torch.set_num_threads(before[0])
         cv2.setNumThreads(before[1])
+
+
+def test_two_that_share_the_cores_give_them_back_in_any_order():
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        first, second = shared_cores(2), shared_cores(3)
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert cv2.getNumThreads() < 4
+        second.__exit__(None, None, None)
+        assert cv2.getNumThreads() == 4
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_as_many_lanes_as_cores_up_to_a_bound(monkeypatch):

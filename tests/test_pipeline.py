@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from multihead import FACE, FULL, HEADS, Model
+from multihead import FACE, FULL, HEADS, Model, pipeline
 from multihead.faces import Face
+from multihead.inputs import Item
 from multihead.modes import PIN, Pins
 from multihead.pipeline import answers, batch_answers
 
@@ -59,7 +60,7 @@ def test_threads_are_shared_and_given_back():
 
         rows = answers(model_of(FACE.resized(32)), [noise(0)] * 64, finder=Looker(), workers=3)
         next(rows)
-        assert set(seen) == {(2, 2)}
+        assert set(seen) == {(2, 2)} and torch.get_num_threads() == 6
         list(rows)
         assert (torch.get_num_threads(), cv2.getNumThreads()) == (6, 6)
         rows = answers(model_of(), [noise(0)] * 64, workers=3)
@@ -147,3 +148,50 @@ def test_damage_behind_the_header_is_a_row_with_its_reason():
 def test_negative_numbers_are_refused(wrong):
     with pytest.raises(ValueError, match="expected a whole number of 1 or more"):
         next(answers(model_of(), [noise(0)], **wrong))
+
+
+def test_full_decodes_are_not_kept_once_their_crops_are_cut(monkeypatch):
+    """Photos that come with a box are decoded when they are cut: one of them at a time is in memory."""
+    opened, most = [], []
+
+    def opening(source, plain=pipeline.open_image):
+        opened.append(plain(source))
+        return opened[-1]
+
+    def cutting(photo, *args, plain=pipeline.read_crops):
+        most.append(sum(each.held > 0 for each in opened))
+        return plain(photo, *args)
+
+    monkeypatch.setattr(pipeline, "open_image", opening)
+    monkeypatch.setattr(pipeline, "read_crops", cutting)
+    photos = [Item(f"{n}", jpeg(n, (200, 200)), box=(10, 10, 60, 60)) for n in range(12)]
+    rows = list(answers(model_of(FACE.resized(32)), photos, workers=1, batch_size=12))
+    assert len(rows) == 12 and most == [0] * 12
+
+
+def test_the_rows_of_one_file_are_decoded_once(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(jpeg(0, (200, 200)))
+    opened = []
+    monkeypatch.setattr(
+        pipeline, "open_image", lambda source, plain=pipeline.open_image: opened.append(source) or plain(source)
+    )
+    boxes = [(10.0 + n, 10.0, 60.0, 60.0) for n in range(20)]
+    photos = [Item("a", tmp_path / "a.jpg", box=box) for box in boxes]
+    rows = list(answers(model_of(FACE.resized(32)), photos, workers=1))
+    assert [row.box for row in rows] == boxes and len(opened) == 1
+
+
+def test_a_photo_that_goes_before_its_picture_is_told(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    model = model_of()
+    monkeypatch.setattr(
+        pipeline, "batch_answers", lambda *given: (tmp_path / "a.jpg").unlink() or np.ones((1, 18)) / 18
+    )
+    (row,) = answers(model, tmp_path / "a.jpg", draw=tmp_path / "drawn")
+    assert row.probs is not None and "no picture: " in capsys.readouterr().err
+
+
+def test_few_photos_are_answered_as_pinned():
+    model, photos = model_of(), [noise(0), noise(1)]
+    exact, rough = ([row.probs for row in answers(model, photos, pins=pins)] for pins in (Pins(), Pins("bf16")))
+    assert np.abs(np.subtract(exact, rough)).max() > 1e-6

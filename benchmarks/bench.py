@@ -1,0 +1,80 @@
+"""Runs every benchmark of speed, one after the other, and leaves results/*.json, README's table and the picture.
+
+    make bench DATA="--data DIR --pretrained-path FILE --yunet FILE"
+    python benchmarks/bench.py [--only forward train]
+
+Without photos those that need none run: forward, train, and loader on drawn people. Run it on an idle machine; it takes
+about 40 minutes on two cores. A claim that does not hold is said at the end, and its figures are kept.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import limits
+import readme
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder with bootlike/, mask_scenes/ and index.csv")
+    parser.add_argument("--pretrained-path", type=Path, help="timm weights of tf_efficientnet_lite0")
+    parser.add_argument("--yunet", type=Path, help="YuNet's ONNX file")
+    parser.add_argument("--only", nargs="+", help="names of benchmarks")
+    arguments = parser.parse_args()
+    failed = []
+    for name, words in commands(arguments).items():
+        if arguments.only and name not in arguments.only:
+            continue
+        if words is None:
+            print(f"{name}: left out, it needs --data (export also --pretrained-path)")
+            continue
+        if problem := run(name, words):
+            failed.append(f"{name}: {problem}")
+    limits.draw(RESULTS)
+    readme.main()
+    print("\n".join(["", *(failed or ["every claim holds"])]))
+    return 1 if failed else 0
+
+
+def commands(arguments):
+    """{benchmark: its words, None where something is missing}"""
+    data, yunet = arguments.data, ["--yunet", str(arguments.yunet)] if arguments.yunet else []
+    photos = None if data is None else ["--data", str(data / "bootlike")]
+    weights = arguments.pretrained_path
+    table = None if data is None or weights is None else ["--data", str(data / "index.csv")]
+    return {
+        "faces": None if data is None else ["--data", str(data), *yunet],
+        "loader": photos or [],
+        "startup": [],
+        "forward": [],
+        "train": [],
+        "predict": photos and [*photos, *yunet],
+        "export": table and [*table, "--only-under", "bootlike/", "--pretrained-path", str(weights)],
+        "scaling": photos and [*photos, *yunet],
+    }
+
+
+def run(name, words):
+    """Run a benchmark and keep its line; why it failed, "" if it did not."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        more = ["--output", str(Path(folder) / "exports")] if name == "export" else []
+        command = [sys.executable, str(HERE / f"{name}.py"), *words, *more]
+        done = subprocess.run(command, capture_output=True, text=True)
+    print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if lines:
+        (RESULTS / f"{name}.json").write_text(json.dumps(json.loads(lines[-1])) + "\n")
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

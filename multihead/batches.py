@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -15,15 +15,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from multihead import masks
-from multihead.augment import Augment, BoxJitter, Plain, apply, jitter, members, photo_seed
+from multihead.augment import Augment, BoxJitter, Diary, Plain, RandAugment, apply, jitter, members, photo_seed
 from multihead.cache import Cache, Kept, Wanted
 from multihead.crops import Box, Crop, Region, box_of
 from multihead.cutting import crop_regions, cut_at, reduction_for
 from multihead.data import Photos
 from multihead.images import open_image
 from multihead.labels import MASK, UNKNOWN, Head, base
+from multihead.lanes import in_lanes, shared_cores
 from multihead.samplers import draw
 
+KEPT = 0.9  # share of kept rows from which batches are made by threads
 SMALLEST = 2.0  # pixels from eyes to mouth in a crop below which no mask is drawn
 
 
@@ -39,6 +41,11 @@ class Batch:
     rows: Tensor
     drawn: Tensor
     unreadable: tuple[tuple[int, str], ...] = ()
+
+    def pinned(self) -> Batch:
+        """The batch in memory that a GPU copies from without waiting."""
+        images = {crop: pixels.pin_memory() for crop, pixels in self.images.items()}
+        return replace(self, images=images)
 
     def to(self, device: torch.device, channels_last: bool = False) -> Batch:
         """The batch on a device, its images in a memory format."""
@@ -168,6 +175,12 @@ class PhotoSet(Dataset[Any]):
         except ValueError as error:
             return str(error)
         return ""
+
+    def may_share_threads(self) -> bool:
+        """True where hardly a row is left to decode, and threads may change crops at once, which the objects of
+        albumentations may not."""
+        alone = any(isinstance(part, (Diary, RandAugment)) for part in members(self.augment))
+        return not alone and len(self) > 0 and self.kept.here.mean() >= KEPT
 
     def gathers(self, rows: Sequence[int] | np.ndarray) -> bool:
         """True where batches of these rows are only copied together: no decode, no augmentation."""
@@ -322,8 +335,15 @@ class _Batches(Dataset[Batch]):
         return self.photos.batch(keys)
 
 
-def loader(photos: PhotoSet, batches: Any, *, workers: int = 0, pin: bool = False) -> DataLoader[Batch]:
-    """A DataLoader of `Batch`es; drawing from it leaves torch's global random numbers alone."""
+def loader(photos: PhotoSet, batches: Any, *, workers: int = 0, pin: bool = False) -> Iterable[Batch]:
+    """The `Batch`es of lists of (epoch, row), in order, anew at every iteration; drawing from it leaves torch's global
+    random numbers alone.
+
+    workers: threads where all crops are kept and no change of them minds, which saves the way between processes; else
+    the processes of a DataLoader.
+    """
+    if workers and photos.may_share_threads():
+        return _Threads(photos, batches, workers, pin)
     return DataLoader(
         _Batches(photos),
         batch_size=None,  # a batch is asked for at once, and comes as one
@@ -335,6 +355,21 @@ def loader(photos: PhotoSet, batches: Any, *, workers: int = 0, pin: bool = Fals
         worker_init_fn=_worker if workers else None,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+@dataclass(frozen=True)
+class _Threads:
+    """The batches of kept photos, made by threads of this process."""
+
+    photos: PhotoSet
+    batches: Iterable[Any]
+    workers: int
+    pin: bool
+
+    def __iter__(self) -> Iterator[Batch]:
+        with shared_cores(self.workers):
+            for batch in in_lanes(self.photos.batch, self.batches, self.workers):
+                yield batch.pinned() if self.pin else batch
 
 
 def _same(batch: Any) -> Any:

@@ -127,7 +127,8 @@ def answers(
     """(rows that could be read (n,), their joint probabilities (n, K), [(row, reason)] of the others)."""
     device = device_of(model)
     batches = loader(photos, in_order(rows, batch_size), workers=workers, pin=device.type == "cuda")
-    found, probs, unreadable = [np.empty(0, np.int64)], [np.empty((0, size(model.space)))], []
+    unreadable: list[tuple[int, str]] = []
+    found, probs = [np.empty(0, np.int64)], [np.empty((0, size(model.space)))]
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
         for batch in batches:
             unreadable += batch.unreadable

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import multihead.cache as module
-from multihead.augment import BoxJitter, Cutout, Flip, Gentle, Plain, jitter, photo_seed
+from multihead.augment import BoxJitter, Cutout, Diary, Flip, Gentle, Plain, jitter, photo_seed
 from multihead.batches import (
     Batch,
     Item,
@@ -475,3 +475,20 @@ def test_a_dropped_crop_says_nothing_of_the_boxs_jitter():
         moved[all(present)].append(jitter(BoxJitter(0.5, 0.0), (0.0, 0.0, 10.0, 10.0), seed)[0])
     kept, dropped = (np.array(moved[key]) for key in (True, False))
     assert abs(kept.mean() - dropped.mean()) < 1 and dropped.max() > 3 > -3 > dropped.min()
+
+
+def test_kept_crops_are_loaded_by_threads_where_the_changes_allow_it(good, tmp_path):
+    """Threads and processes give the same batches; albumentations' objects are not shared by threads."""
+    order = Shuffled(range(len(good)), 3, seed=2)
+    for augment, threads in ((Flip(), True), (Gentle(), True), (DrawnMask(), True), (Diary(), False)):
+        held = PhotoSet(good, HEADS, [SMALL], augment=augment, seed=1, cache=Cache(tmp_path / "crops"))
+        assert not held.may_share_threads()  # nothing is kept yet
+        held.fill(1)
+        assert held.may_share_threads() == threads
+        alone = batches_of(held, order, 0)
+        for workers in (1, 2):
+            for (rows, left, drawn), (_, right, _) in zip(alone, batches_of(held, order, workers), strict=True):
+                assert all(torch.equal(left[crop], right[crop]) for crop in left) and len(rows) == len(drawn) == 3
+    jittered = PhotoSet(good, HEADS, [FACE.resized(24)], augment=BoxJitter(), seed=1, cache=Cache(tmp_path / "crops"))
+    jittered.fill(1)
+    assert not jittered.may_share_threads()

@@ -3,9 +3,9 @@
     python benchmarks/loader.py [--data DATA]
 
 Photos of 384 x 512 and of 3000 x 4000 pixels are written to a temporary folder: drawn people, or those of --data. All
-sides give batches of uint8 crops of 224 x 224, augmented as `Gentle` does, from two worker processes: "user" reads,
-resizes and augments in a Dataset; "cache" is multihead with crops on disk, "decode" without (each photo decoded every
-epoch, at a reduction). The epochs of the sides alternate; ratios are those of neighbours.
+sides give batches of uint8 crops of 224 x 224, augmented as `Gentle` does, by two workers (threads for kept crops, else
+processes): "user" reads, resizes and augments in a Dataset; "cache" is multihead with crops on disk, "decode" without
+(each photo decoded every epoch, at a reduction). The epochs of the sides alternate; ratios are those of neighbours.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of photos to resize; without it people are drawn")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9, help="epochs of each side")
-    parser.add_argument("--photos", type=int, nargs=2, default=(512, 64), help="small and large photos an epoch")
+    parser.add_argument("--photos", type=int, nargs=2, default=(2048, 48), help="small and large photos an epoch")
     arguments = parser.parse_args()
     numbers = {}
     with tempfile.TemporaryDirectory() as folder:

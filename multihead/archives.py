@@ -27,9 +27,10 @@ SAMPLES = "data/sample_inputs/model.pt"
 SYMBOL = r"Symbol\('[a-z]\d+'(, (positive|integer|nonnegative)=True)*\)"
 # sizes as sums and products of the number of rows; torch gives the text to sympify, which evaluates it
 SIZE = re.compile(rf"(?:{SYMBOL}|Integer\(-?\d+\)|(?:Mul|Add|Pow|Max|Min)(?=\()|\d+|[\s,()+*-])+")
-# steps that make new tensors: none that writes into one (its name ends in _, or it is an out= form)
+# tensor operations, but the one that opens (and makes, and writes to) a file that it names
 TARGET = re.compile(
-    r"torch\.ops\.aten\.\w*[^\W_]\.(?!\w*out\b)\w+|_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|"
+    r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|"
+    r"_operator\.(add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge|getitem)|"
 )
 # the only texts among a step's arguments; a file's name is none of them
 WORDS = {"none", "tanh", "floor", "trunc", "constant", "reflect", "replicate", "circular", "same", "valid"}

@@ -284,7 +284,7 @@ def limited(folder, queue):
 
 def test_a_disk_that_fills_up_keeps_what_is_whole(tmp_path, capfd):
     photos = draw(tmp_path / "photos", 30)
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork would share the pipes of a test runner
     queue = context.SimpleQueue()
     queue.put([tuple(photo) for photo in photos])
     process = context.Process(target=limited, args=(tmp_path / "crops", queue))

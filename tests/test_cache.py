@@ -1,6 +1,4 @@
-import multiprocessing
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -271,27 +269,31 @@ def test_a_file_where_the_folder_should_be_is_a_note(photos, tmp_path, capsys):
     assert f"crops are not kept in {tmp_path / 'crops'}: File exists" in capsys.readouterr().err
 
 
-def limited(folder, queue):
-    """Keep crops in a process whose files may not grow past 20 kB, as on a disk that fills up."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    module._CHUNK, module.PIECE = 4, 1
-    photos = [Wanted(*row) for row in queue.get()]
-    kept, reasons = Cache(folder).keep(photos, CROPS)
-    check(kept, photos)
-    queue.put(reasons)
+# keeps crops in a process whose files may not grow past 20 kB, as on a disk that fills up
+LIMITED = """
+import resource, signal, sys
+from pathlib import Path
+import test_cache
+from multihead.cache import Cache
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+test_cache.module._CHUNK, test_cache.module.PIECE = 4, 1
+photos = test_cache.draw(Path(sys.argv[1]) / "photos", 30)
+kept, reasons = Cache(Path(sys.argv[1]) / "crops").keep(photos, test_cache.CROPS)
+test_cache.check(kept, photos)
+assert reasons == {}
+"""
 
 
-def test_a_disk_that_fills_up_keeps_what_is_whole(tmp_path, capfd):
+def test_a_disk_that_fills_up_keeps_what_is_whole(tmp_path):
     photos = draw(tmp_path / "photos", 30)
-    context = multiprocessing.get_context("spawn")  # a fork would share the pipes of a test runner
-    queue = context.SimpleQueue()
-    queue.put([tuple(photo) for photo in photos])
-    process = context.Process(target=limited, args=(tmp_path / "crops", queue))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0 and queue.get() == {}
-    assert "File too large" in capfd.readouterr().err or packs(tmp_path / "crops")
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": f"{here}:{here.parent}"}
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(tmp_path)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stderr or packs(tmp_path / "crops")
     assert not list((tmp_path / "crops").glob("*/*.part"))
     check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
 

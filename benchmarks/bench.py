@@ -3,8 +3,8 @@
     make bench DATA="--data DIR --pretrained-path FILE --yunet FILE"
     python benchmarks/bench.py [--only forward train]
 
-Without photos those that need none run: forward, train, and loader on drawn people. Run it on an idle machine; it takes
-about 40 minutes on two cores. A claim that does not hold is said at the end, and its figures are kept.
+Without photos those that need none run: forward, train, and loader on drawn people. Run it on an idle machine; it
+takes long on two cores. A claim that does not hold is said at the end, and its figures are kept.
 """
 
 import argparse

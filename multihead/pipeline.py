@@ -66,7 +66,7 @@ def answers(
         raise ValueError(f"missing={missing!r}; expected 'full', 'skip' or 'error'")
     for name, number in (("batch_size", batch_size), ("workers", workers)):
         if number is not None and number < 0:
-            raise ValueError(f"{name}={number!r}; expected a whole number of 1 or more")
+            raise ValueError(f"{name}={number!r}; expected a whole number, 0 for as few as can be")
     needs = any(crop.needs_box for crop in model.crops)
     if faces == "all" and not needs:
         print("the model reads whole photos: all faces of a photo get one answer; train with crops that need a face "

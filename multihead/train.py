@@ -104,9 +104,8 @@ def prepare(
     ready_valid = None if valid is None else Ready(model.heads, valid, recipe, **held_out)  # type: ignore[arg-type]
     report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
     last = _last(folder, resume)
-    run = Run(
-        model, ready, ready_valid, recipe, folder, workers, Mode.parse(last.get("mode", str(Mode()))) if last else None
-    )
+    mode = Mode.parse(last["mode"]) if last and "mode" in last else None
+    run = Run(model, ready, ready_valid, recipe, folder, workers, mode)
     if last:
         run.resume(last)
     if folder is not None and ranks.first():

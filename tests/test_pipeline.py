@@ -146,7 +146,7 @@ def test_damage_behind_the_header_is_a_row_with_its_reason():
 
 @pytest.mark.parametrize("wrong", [{"batch_size": -1}, {"workers": -2}])
 def test_negative_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected a whole number of 1 or more"):
+    with pytest.raises(ValueError, match="expected a whole number, 0 for"):
         next(answers(model_of(), [noise(0)], **wrong))
 
 

@@ -25,7 +25,7 @@ from multihead.joined import Combined, Ensemble, Member
 from multihead.labels import flat
 from multihead.model import Model
 from multihead.options import choice
-from multihead.runtimes import FORMAT, KIND, PRECISIONS, Exported, import_openvino
+from multihead.runtimes import FORMAT, KIND, PRECISIONS, Exported, import_openvino, openvino_core
 from multihead.tta import TTA
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def openvino(
     def write(part: Model, place: Path) -> Check:
         remark, kept = "", precision
         save_onnx(part, place / "model.onnx", OPSET)
-        graph = import_openvino().Core().read_model(place / "model.onnx")
+        graph = openvino_core().read_model(place / "model.onnx")
         if precision == "int8":
             assert photos is not None
             graph, kept, remark = quantised.int8(graph, part, photos, max_drop=max_drop, limit=limit)

@@ -18,6 +18,7 @@ from multihead.labels import UNKNOWN, base, encode
 from multihead.metrics import confusion
 from multihead.model import Model
 from multihead.runtimes import compile_openvino, without_telemetry
+from multihead.sigstack import kept_signal_stack
 
 if TYPE_CHECKING:
     from multihead.data import Photos
@@ -105,9 +106,10 @@ def _quantise(
 
     def validate(compiled: Any, batches: Iterable[Control]) -> tuple[float, None]:
         batches = list(batches)
+        put_back()
         return _measured([compiled(batch.feed)["joint"].argmax(1) for batch in batches], batches)[1], None
 
-    with _silent():
+    with _silent(), kept_signal_stack() as put_back:
         try:
             return nncf.quantize_with_accuracy_control(
                 graph.clone(),

@@ -114,6 +114,13 @@ def import_openvino() -> Any:
     return without_telemetry("openvino", "openvino")
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """OpenVINO's Core, one for the process: of several, each ending leaves the others' signal stack in doubt (see
+    `sigstack`). Raises: ImportError that names the extra."""
+    return import_openvino().Core()
+
+
 def without_telemetry(name: str, extra: str) -> Any:
     """A package that reports its use through openvino_telemetry, imported as if that were not installed.
 
@@ -164,12 +171,11 @@ def _onnx(folder: Path, precision: str, threads: int | None) -> Run:
 
 def compile_openvino(model: Any, precision: str, threads: int | None = None) -> Run:
     """A function from inputs to joint probabilities (B, K) of an OpenVINO model or its file, set for short answers."""
-    openvino = import_openvino()
     # batches are large enough to fill the cores: one stream is faster than several
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16"}
     if threads:
         hints["INFERENCE_NUM_THREADS"] = str(threads)
-    core = openvino.Core()
+    core = openvino_core()
     if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         hints["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(model, "CPU", hints)

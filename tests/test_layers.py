@@ -9,7 +9,7 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options labels crops decoders images looks sums lanes metrics splits logs speed canvas cells plots event_files event_logs "
+    "files options labels crops decoders images looks sums lanes metrics splits logs speed sigstack canvas cells plots event_files event_logs "
     "gentle augment masks mixing losses balance optim schedules samplers calibrate pages modes",
     "recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting graphs archives runtimes",

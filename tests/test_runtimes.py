@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -219,3 +220,26 @@ def test_several_threads_may_ask_at_once(folders, runtime):
     with ThreadPoolExecutor(4) as pool:
         for found, alone in zip(pool.map(one.probs, batches), wanted, strict=True):
             torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+
+
+SIGNALLED = """
+import faulthandler, gc, signal, sys
+from multihead import load
+
+faulthandler.enable()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+first = load(sys.argv[1])
+second = load(sys.argv[1])
+del first
+gc.collect()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no such signal here")
+def test_a_signal_after_models_that_ended_in_the_order_in_which_they_were_opened(folders):
+    """OpenVINO's plugins would leave the process a signal stack that is freed: the signal would end it."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, str(folders["openvino"])], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

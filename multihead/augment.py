@@ -133,6 +133,7 @@ class BoxJitter:
 
 
 Augment = Flip | Diary | Gentle | Plain | RandAugment | Cutout | CLAHE | Grey | BoxJitter | DrawnMask
+_STILL = (Plain, BoxJitter, DrawnMask)  # leave the crops that they are given as they are
 
 
 def members(augment: Augment | tuple[Augment, ...]) -> tuple[Augment, ...]:
@@ -177,8 +178,34 @@ def apply(augment: Augment | tuple[Augment, ...], crops: Sequence[np.ndarray], s
     """
     changed = list(crops)
     for place, part in enumerate(members(augment)):
-        changed = _apply(part, changed, photo_seed(seed, place, 0) if place else seed)
+        changed = _apply(part, changed, _own(seed, place))
     return changed
+
+
+def last_flip(augment: Augment | tuple[Augment, ...]) -> int | None:
+    """The place of a Flip after which nothing changes pixels: a whole batch can then be mirrored where it is computed.
+
+    >>> last_flip((Gentle(hflip=0.0), Flip(), BoxJitter())), last_flip((Flip(), Grey()))
+    (1, None)
+    """
+    places = [place for place, part in enumerate(members(augment)) if not isinstance(part, _STILL)]
+    return places[-1] if places and isinstance(members(augment)[places[-1]], Flip) else None
+
+
+def flips(flip: Flip, place: int, seed: int) -> bool:
+    """Whether a Flip at this place of a tuple mirrors the photo of a seed, as `apply` would.
+
+    >>> flips(Flip(1.0), 0, seed=3), flips(Flip(0.0), 0, seed=3)
+    (True, False)
+    """
+    import numpy as np
+
+    return bool(np.random.default_rng(_own(seed, place)).random() < flip.hflip)
+
+
+def _own(seed: int, place: int) -> int:
+    """The seed of the member of a tuple at this place."""
+    return photo_seed(seed, place, 0) if place else seed
 
 
 def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndarray]:
@@ -187,7 +214,7 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
 
     from multihead import gentle
 
-    if isinstance(augment, (Plain, BoxJitter, DrawnMask)):
+    if isinstance(augment, _STILL):
         return crops
     rng = np.random.default_rng(seed)
     if isinstance(augment, (Cutout, CLAHE, Grey)):

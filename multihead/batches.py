@@ -15,7 +15,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from multihead import masks
-from multihead.augment import Augment, BoxJitter, Diary, Plain, RandAugment, apply, jitter, members, photo_seed
+from multihead.augment import (
+    Augment,
+    BoxJitter,
+    Diary,
+    Flip,
+    Plain,
+    RandAugment,
+    apply,
+    flips,
+    jitter,
+    last_flip,
+    members,
+    photo_seed,
+)
 from multihead.cache import Cache, Kept, Wanted
 from multihead.crops import Box, Crop, Region, box_of
 from multihead.cutting import crop_regions, cut_at, reduction_for
@@ -32,14 +45,15 @@ SMALLEST = 2.0  # pixels from eyes to mouth in a crop below which no mask is dra
 @dataclass(frozen=True)
 class Batch:
     """images {Crop: uint8 (B, 3, H, W)}, present (B, crops), labels (B, base heads) with -1 = unknown, rows (B,) of
-    the table, drawn (B,): the mask class of a mask that was drawn on, -1 where none was, and the rows that could not
-    be read, each with its reason."""
+    the table, drawn (B,): the mask class of a mask that was drawn on, -1 where none was, flipped (B,): which photos
+    are still to be mirrored, as `to` does, and the rows that could not be read, each with its reason."""
 
     images: dict[Crop, Tensor]
     present: Tensor
     labels: Tensor
     rows: Tensor
     drawn: Tensor
+    flipped: Tensor
     unreadable: tuple[tuple[int, str], ...] = ()
 
     def pinned(self) -> Batch:
@@ -48,24 +62,38 @@ class Batch:
         return replace(self, images=images)
 
     def to(self, device: torch.device, channels_last: bool = False) -> Batch:
-        """The batch on a device, its images in a memory format."""
+        """The batch on a device, its images in a memory format; photos that wait for it are mirrored there."""
         form = torch.channels_last if channels_last else torch.contiguous_format
         images = {
             crop: pixels.to(device, non_blocking=True, memory_format=form) for crop, pixels in self.images.items()
         }
+        if self.flipped.any():
+            which = self.flipped.to(device, non_blocking=True)
+            images = {crop: mirrored(pixels, which) for crop, pixels in images.items()}
         labels, drawn = self.labels.to(device), self.drawn.to(device)
-        return Batch(images, self.present.to(device), labels, self.rows, drawn, self.unreadable)
+        none = torch.zeros_like(self.flipped)
+        return Batch(images, self.present.to(device), labels, self.rows, drawn, none, self.unreadable)
+
+
+def mirrored(pixels: Tensor, which: Tensor) -> Tensor:
+    """Images (B, 3, H, W), those of `which` (B,) mirrored; strides stay.
+
+    >>> mirrored(torch.tensor([[[[1, 2]]], [[[3, 4]]]]), torch.tensor([True, False])).flatten().tolist()
+    [2, 1, 3, 4]
+    """
+    return torch.where(which[:, None, None, None], pixels.flip(3), pixels)
 
 
 @dataclass(frozen=True)
 class Item:
     """One row as the loader gives it: its crops (H, W, 3), or why it cannot be read; which crops are present; the
-    class of a drawn mask, -1 for none."""
+    class of a drawn mask, -1 for none; whether the crops are still to be mirrored."""
 
     row: int
     cuts: list[np.ndarray] | str
     present: list[bool]
     drawn: int = UNKNOWN
+    flipped: bool = False
 
 
 class PhotoSet(Dataset[Any]):
@@ -74,7 +102,7 @@ class PhotoSet(Dataset[Any]):
     cache: where crops are kept once `fill` has decoded them, so later epochs do not decode; without one every epoch
     does. A jittered box needs the photo itself, which is then read each time. points: (N, 5, 2) face points in pixels
     of the rows that may get a drawn mask, NaN for the others. crop_drop: how often a photo with several crops loses
-    one.
+    one. A Flip that comes last is left to `Batch.to`: the device mirrors a whole batch at once.
     """
 
     def __init__(
@@ -90,7 +118,10 @@ class PhotoSet(Dataset[Any]):
         cache: Cache | None = None,
     ) -> None:
         self.cache = cache
-        self.paths, self.crops, self.augment, self.seed = photos.paths, tuple(crops), augment, seed
+        self.paths, self.crops, self.seed = photos.paths, tuple(crops), seed
+        self.flip_at = last_flip(augment)
+        self.flip = None if self.flip_at is None else members(augment)[self.flip_at]
+        self.augment = members(augment)[: self.flip_at]
         self.labels = torch.from_numpy(photos.labels(heads))
         self.boxes = [box_of(box) for box in photos.boxes]
         self.whole = photos.table.whole.tolist()
@@ -99,7 +130,8 @@ class PhotoSet(Dataset[Any]):
         self.mask = next((part for part in members(augment) if isinstance(part, masks.DrawnMask)), None)
         self.drawn = mask_classes(heads) if self.mask else {}
         self.kept = Kept(self.crops, len(photos))
-        self.bare = not crop_drop and all(isinstance(part, Plain) for part in members(augment))
+        rest = (part for place, part in enumerate(members(augment)) if place != self.flip_at)
+        self.bare = not crop_drop and all(isinstance(part, Plain) for part in rest)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -120,7 +152,10 @@ class PhotoSet(Dataset[Any]):
         present = [region is not None for region in regions]
         if self.crop_drop:
             cuts, present = drop_crop(cuts, present, self.crop_drop, seed)
-        return Item(row, cuts, present, drawn)
+        return Item(row, cuts, present, drawn, self._flips(seed))
+
+    def _flips(self, seed: int) -> bool:
+        return isinstance(self.flip, Flip) and flips(self.flip, self.flip_at or 0, seed)
 
     def pixels(self, row: int, seed: int | None = None) -> tuple[list[np.ndarray], list[Region | None]]:
         """The crops of a row before augmentation, each with its region of the photo; seed: that of a jittered box."""
@@ -183,7 +218,7 @@ class PhotoSet(Dataset[Any]):
         return not alone and len(self) > 0 and self.kept.here.mean() >= KEPT
 
     def gathers(self, rows: Sequence[int] | np.ndarray) -> bool:
-        """True where batches of these rows are only copied together: no decode, no augmentation."""
+        """True where batches of these rows are only copied together: no decode, no augmentation but a last mirror."""
         return self.bare and self.kept.holds(np.asarray(rows, np.int64))
 
     def batch(self, keys: Sequence[tuple[int, int]]) -> Batch:
@@ -196,7 +231,8 @@ class PhotoSet(Dataset[Any]):
             self.kept.gather(rows, column, pixels[crop].numpy())
         images = {crop: found.permute(0, 3, 1, 2) for crop, found in pixels.items()}
         present, numbers = torch.from_numpy(self.kept.present(rows)), torch.from_numpy(rows)
-        return Batch(images, present, self.labels[numbers], numbers, torch.full_like(numbers, UNKNOWN))
+        flipped = torch.tensor([self._flips(photo_seed(self.seed, *key)) for key in keys], dtype=torch.bool)
+        return Batch(images, present, self.labels[numbers], numbers, torch.full_like(numbers, UNKNOWN), flipped)
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """A batch of the items that could be read."""
@@ -212,7 +248,8 @@ class PhotoSet(Dataset[Any]):
         rows = torch.tensor([item.row for item in good], dtype=torch.int64)
         drawn = torch.tensor([item.drawn for item in good], dtype=torch.int64)
         present = torch.tensor([item.present for item in good], dtype=torch.bool).reshape(len(good), len(self.crops))
-        return Batch(images, present, self.labels[rows], rows, drawn, bad)
+        flipped = torch.tensor([item.flipped for item in good], dtype=torch.bool)
+        return Batch(images, present, self.labels[rows], rows, drawn, flipped, bad)
 
 
 def _buffer(count: int, crop: Crop) -> Tensor:

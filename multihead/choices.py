@@ -18,7 +18,7 @@ from multihead.crops import Crop
 from multihead.files import cache_folder, locked, write_text
 from multihead.losses import Criterion
 from multihead.model import Model
-from multihead.modes import Mode, Pins, autocast, candidates, machine, pinned
+from multihead.modes import Mode, Pins, autocast, candidates, machine, pinned, warn_of_imitation
 from multihead.optim import Optim, create_optimizer
 from multihead.speed import keep_memory, kept
 from multihead.targets import targets
@@ -26,8 +26,10 @@ from multihead.targets import targets
 LEAST = 64  # steps of a run below which timing costs more than it saves
 ROUNDS = 3
 WORSE = 1.3  # times the fastest one's seconds from which a mode is not timed further
+HOPELESS = 10.0  # times the fastest first run from which a mode is not timed at all
 COMPILE_FROM = 1800.0  # seconds of training that must be ahead before a compilation is tried
 TIMED = 8  # photos of the passes that are timed for answers: enough to tell the modes apart
+WAIT = 0.02  # seconds between two tries to write what a comparison has chosen
 SEED = 20_260_102  # of the made-up photos and labels that are timed
 
 
@@ -49,11 +51,13 @@ class Choice:
 
 def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> dict[Mode, float]:
     """{mode: median seconds} of what the runs do, in their order; each runs once to warm up, then in turn with the
-    others, those that are much slower only once. Infinite for a run that is not supported; one that finds no memory
-    now is left out."""
+    others, those that are much slower only once, and not at all where the first run was slower by far. Infinite for a
+    run that is not supported; one that finds no memory now is left out."""
     times: dict[Mode, list[float]] = {}
     failed: dict[Mode, float] = {}
+    first: dict[Mode, float] = {}
     for mode, run in runs.items():
+        started = time.perf_counter()
         try:
             run()
         except torch.OutOfMemoryError:
@@ -61,7 +65,12 @@ def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> 
         except (RuntimeError, NotImplementedError):
             failed[mode] = math.inf
             continue
-        times[mode] = []
+        first[mode] = time.perf_counter() - started
+    for mode, seconds in first.items():
+        if seconds > HOPELESS * min(first.values()):
+            failed[mode] = seconds
+        else:
+            times[mode] = []
     for number in range(rounds):
         best = min((statistics.median(each) for each in times.values() if each), default=float("inf"))
         for mode, each in times.items():
@@ -73,19 +82,43 @@ def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> 
 
 
 def training_choice(
-    model: Model, criteria: Mapping[str, Criterion], optim: Optim, *, batch_size: int, steps: int, pins: Pins = Pins()
+    model: Model,
+    criteria: Mapping[str, Criterion],
+    optim: Optim,
+    *,
+    batch_size: int,
+    steps: int,
+    pins: Pins = Pins(),
+    book: Path | None = None,
 ) -> Choice:
     """The fastest mode for the training steps of a model, of those that `pins` leave open; model and random numbers
     stay as they are.
 
-    criteria: {head: loss}. steps: how many are ahead: of a short run nothing is timed.
+    criteria: {head: loss}. steps: how many are ahead: of a short run nothing is timed. book: a file of the runs of one
+    comparison: the first of them chooses for all that train a backbone on the same crops and batches.
     """
+    if pinned() is not None or book is None:
+        return _training_choice(model, criteria, optim, batch_size, steps, pins)
+    sizes = "; ".join([*_sizes(model, batch_size), *(f"{name} {value}" for name, value in vars(pins).items())])
+    mode = _stands(book).get(sizes)
+    if mode is not None:
+        return Choice(mode, "the comparison's")
+    choice = _training_choice(model, criteria, optim, batch_size, steps, pins)
+    settled = _settle(book, sizes, choice.mode)
+    return choice if settled == choice.mode else Choice(settled, "the comparison's")
+
+
+def _training_choice(
+    model: Model, criteria: Mapping[str, Criterion], optim: Optim, batch_size: int, steps: int, pins: Pins
+) -> Choice:
     device = next(model.parameters()).device
     plain = Mode(keep_memory=False, channels_last=False)
     open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
     given = pinned()
     if given is not None or not open_ or len(open_) == 1 and pins.compiled is not None:
-        return Choice(pins.on(given or (open_ or [Mode()])[0]), "given")
+        decided = pins.on(given or (open_ or [Mode()])[0])
+        warn_of_imitation(device, decided)
+        return Choice(decided, "given")
     if steps < LEAST:  # whatever is remembered: the same run is computed alike on the first day and on the second
         return Choice(pins.on(Mode()), "usual")
     key = _key("train", model, device, batch_size)
@@ -173,7 +206,9 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
     open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
     given = pinned()
     if given is not None or len(open_) < 2:
-        return Choice(pins.on(given or (open_ or [Mode()])[0]), "given")
+        decided = pins.on(given or (open_ or [Mode()])[0])
+        warn_of_imitation(device, decided)
+        return Choice(decided, "given")
     batch_size = min(batch_size, TIMED)
     key = _key("answer", model, device, batch_size)
     seconds = _remembered(key)
@@ -225,9 +260,34 @@ def finish(device: torch.device) -> None:
 
 
 def _key(what: str, model: Model, device: torch.device, batch_size: int) -> str:
+    return "; ".join([what, *_sizes(model, batch_size), machine(device), f"torch {torch.__version__}"])
+
+
+def _sizes(model: Model, batch_size: int) -> list[str]:
     crops = ", ".join(f"{crop.size[0]}x{crop.size[1]}" for crop in model.crops)
-    parts = [what, model.backbone_name, crops, f"batch {batch_size}", machine(device), f"torch {torch.__version__}"]
-    return "; ".join(parts)
+    return [model.backbone_name, crops, f"batch {batch_size}"]
+
+
+def _stands(book: Path) -> dict[str, Mode]:
+    """What a comparison has chosen so far; an unreadable book is written anew."""
+    try:
+        return {key: Mode.parse(text) for key, text in json.loads(book.read_text()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _settle(book: Path, key: str, mode: Mode) -> Mode:
+    """The mode that stands in the book under a key, this one where none does yet; processes agree on the first."""
+    book.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with locked(book.with_suffix(".lock")) as mine:
+            if mine:
+                known = _stands(book)
+                if key not in known:
+                    known[key] = mode
+                    write_text(book, json.dumps({name: str(each) for name, each in known.items()}, indent=1))
+                return known[key]
+        time.sleep(WAIT)
 
 
 _KNOWN: dict[tuple[Path, str], dict[Mode, float]] = {}  # of this process, where the file cannot be written

@@ -59,7 +59,7 @@ def compare(
     for fold, (_, valid) in enumerate(parts):
         if not len(valid):
             raise ValueError(f"fold {fold} has no photo of {list(sources)} to score; there are {_sources(photos)}")
-    loading: dict[str, Any] = {"workers": workers, "cache": open_cache(cache)}
+    loading: dict[str, Any] = {"workers": workers, "cache": open_cache(cache), "book": out / "modes.json"}
     cells = [
         Cell(name, fold, seed, out / "runs" / name / f"fold{fold}-seed{seed}")
         for seed in seeds

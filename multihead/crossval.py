@@ -166,7 +166,8 @@ def train_cell(
 ) -> None:
     """Train and score one cell unless it is done: an arm on a fold's sides of `deal`, with `extra` photos to train on.
 
-    loading: how `train.prepare` reads the photos (workers, cache). each: told the row of every epoch.
+    loading: how `train.prepare` reads the photos (workers, cache) and where modes stand (book). each: told the row of
+    every epoch.
 
     Raises: ValueError where the folder holds another run, or a photo to score cannot be read.
     """

@@ -194,7 +194,8 @@ def _work(
     cells: Sequence[Cell], job: tuple[Any, ...], told: Callable[[Cell], None], say: Callable[[str], None]
 ) -> None:
     arm, parts, extra, workers, cache = job
-    loading: dict[str, Any] = {"workers": workers, "cache": open_cache(cache)}
+    book = cells[0].folder.parent / "modes.json"
+    loading: dict[str, Any] = {"workers": workers, "cache": open_cache(cache), "book": book}
 
     def train(cell: Cell) -> None:
         def each(row: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -93,18 +94,41 @@ def pinned() -> Mode | None:
 
 def candidates(device: torch.device) -> list[Mode]:
     """The modes worth timing on a device, the plainest first."""
-    small = ["bf16", "fp16"] if device.type == "cuda" else ["bf16"]
+    small = [each for each in (("bf16", "fp16") if device.type == "cuda" else ("bf16",)) if computes(device, each)]
     return [Mode(precision, last) for precision in ("f32", *small) for last in (False, True)]
 
 
+def computes(device: torch.device, precision: str) -> bool:
+    """Whether the device computes in a precision by itself; where torch has to imitate it, as bf16 on a processor
+    without AVX-512, a pass takes up to several hundred times as long."""
+    import torch
+
+    if precision == "f32" or device.type not in ("cpu", "cuda"):
+        return True
+    if device.type == "cuda":  # half precision is older than any GPU that torch still knows
+        return precision == "fp16" or torch.cuda.is_bf16_supported(including_emulation=False)
+    asked = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_supported", None)  # not public; oneDNN is what computes
+    return asked is None or bool(asked())
+
+
+def warn_of_imitation(device: torch.device, mode: Mode) -> None:
+    """Say, on standard error, that a mode which somebody has decided is imitated here."""
+    if not computes(device, mode.precision):
+        print(
+            f"{mode.precision} is not computed by this processor but imitated, up to several hundred times as slow as "
+            "f32: leave out --amp (amp=, Pins, MULTIHEAD_MODE)",
+            file=sys.stderr,
+        )
+
+
 def machine(device: torch.device) -> str:
-    """The name of the processor or GPU, and how many threads compute: what timings are good for."""
+    """The name of the processor or GPU, what it can do, and how many threads compute: what timings are good for."""
     import torch
 
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    name = _cpuinfo("model name") or platform.processor() or platform.machine()
-    return f"{name}, {torch.get_num_threads()} threads"
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()  # in a cloud, that of many unlike ones
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -52,7 +52,7 @@ def preview(
     for number, batch in enumerate(loader(side.held, order)):
         if number == batches:
             break
-        rows, images = targets.batch(batch.rows, batch.drawn), batch.images
+        rows, images = targets.batch(batch.rows, batch.drawn), batch.to(torch.device("cpu")).images
         if recipe.mix is not None:
             seed = photo_seed(recipe.seed + 2, epoch, number)
             images, rows = mix(recipe.mix, images, batch.present, rows, heads, seed=seed, epoch=epoch)

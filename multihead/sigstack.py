@@ -19,8 +19,8 @@ def kept_signal_stack() -> Iterator[Callable[[], None]]:
     """The alternate signal stack of this thread is afterwards what it was; so it is after each call of the function
     that is given.
 
-    OpenVINO's CPU plugin sets one where it starts and, where it ends, sets again the one it found, though that may be of
-    a plugin that has ended before: the next signal that Python handles, as the end of a child process where a
+    OpenVINO's CPU plugin sets one where it starts and, where it ends, sets again the one it found, though that may be
+    of a plugin that has ended before: the next signal that Python handles, as the end of a child process where a
     DataLoader has had workers, would then end the process. Without effect elsewhere than on Linux.
     """
     if not sys.platform.startswith("linux"):

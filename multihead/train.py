@@ -34,7 +34,7 @@ from multihead.masks import DrawnMask
 from multihead.metrics import Scores
 from multihead.mixing import mix
 from multihead.model import Model
-from multihead.modes import AMP, Mode, Pins, autocast
+from multihead.modes import AMP, Mode, Pins, autocast, warn_of_imitation
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
 from multihead.recipe import Recipe
@@ -88,10 +88,12 @@ def prepare(
     resume: bool = False,
     workers: int = 2,
     cache: bool | str | Path | Cache = True,
+    book: Path | None = None,
 ) -> Run:
     """The run that `epochs` carries out: photos found, decoded and checked, nothing trained yet.
 
-    cache: as `epochs` takes it, or a `Cache` that several runs on the same photos share.
+    cache: as `epochs` takes it, or a `Cache` that several runs on the same photos share. book: a file of the modes of
+    runs that are compared, see `choices.training_choice`.
     """
     ranks.start()
     if valid is not None:
@@ -105,7 +107,7 @@ def prepare(
     report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
     last = _last(folder, resume)
     mode = Mode.parse(last["mode"]) if last and "mode" in last else None
-    run = Run(model, ready, ready_valid, recipe, folder, workers, mode)
+    run = Run(model, ready, ready_valid, recipe, folder, workers, mode, book)
     if last:
         run.resume(last)
     if folder is not None and ranks.first():
@@ -170,6 +172,7 @@ class Run:
         folder: Path | None,
         workers: int,
         mode: Mode | None = None,
+        book: Path | None = None,
     ) -> None:
         from timm.utils import ModelEmaV3
 
@@ -204,7 +207,9 @@ class Run:
             weights=draw_weights(train, model.heads, recipe),
             count=recipe.epoch_photos,
         )
-        self.mode = mode or self._choose()
+        if mode:  # of the checkpoint, which may be another machine's
+            warn_of_imitation(self.device, mode)
+        self.mode = mode or self._choose(book)
         if self.mode.keep_memory:
             keep_memory()
         if self.mode.channels_last:
@@ -236,12 +241,12 @@ class Run:
         self.last_scores: Scores | None = None
         self.kept_scores: Scores | None = None
 
-    def _choose(self) -> Mode:
+    def _choose(self, book: Path | None) -> Mode:
         """The mode of this run's steps, the same on every process; says which, and why, where it was timed."""
         recipe = self.recipe
         steps = recipe.epochs * self.order.steps * recipe.grad_accum_steps
         sizes = {"batch_size": self.order.batch_size, "steps": steps}
-        choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe))
+        choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe), book=book)
         choice = ranks.gather(choice)[0]
         if choice.seconds and ranks.first():
             print(f"speed: {choice}", file=sys.stderr)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import multihead.cache as module
-from multihead.augment import BoxJitter, Cutout, Diary, Flip, Gentle, Plain, jitter, photo_seed
+from multihead.augment import BoxJitter, Cutout, Diary, Flip, Gentle, Plain, apply, jitter, photo_seed
 from multihead.batches import (
     Batch,
     Item,
@@ -120,9 +120,9 @@ def test_neither_workers_nor_the_cache_change_a_pixel(good, tmp_path, augment):
 
 def test_augmentation_follows_seed_epoch_and_row(folder):
     photos = read(folder / "table.csv").where(lambda table: table.name != "3.png")
-    held = PhotoSet(photos, HEADS, [SMALL], augment=Flip(), seed=5)
+    held = PhotoSet(photos, HEADS, [SMALL], augment=Gentle(), seed=5)
     drawn = {epoch: np.stack([held[epoch, row].cuts[0] for row in range(6)]) for epoch in (1, 2, 3)}
-    again = PhotoSet(photos, HEADS, [SMALL], augment=Flip(), seed=5)
+    again = PhotoSet(photos, HEADS, [SMALL], augment=Gentle(), seed=5)
     assert all(np.array_equal(again[2, row].cuts[0], drawn[2][row]) for row in reversed(range(6)))
     assert not np.array_equal(drawn[1], drawn[2]) or not np.array_equal(drawn[2], drawn[3])
 
@@ -181,8 +181,36 @@ def test_a_batch_that_is_only_gathered_is_the_batch_of_its_items(good):
     for name in ("present", "labels", "rows", "drawn"):
         assert torch.equal(getattr(gathered, name), getattr(joined, name)), name
     assert 0 < gathered.present[:, 1].sum() < 5
-    for changed in ({"augment": Flip()}, {"crop_drop": 0.5}):
+    for changed in ({"augment": Gentle()}, {"augment": (Flip(), Cutout())}, {"crop_drop": 0.5}):
         assert not PhotoSet(photos, HEADS, [SMALL], cache=held.cache, **changed).gathers([0])
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [Flip(), (Gentle(hflip=0.0), Flip()), (Cutout(1.0), Flip(0.7), BoxJitter()), (Flip(), Cutout(1.0))],
+    ids=["alone", "last", "before what moves no pixel", "not last"],
+)
+@pytest.mark.parametrize("kept", [True, False])
+def test_photos_are_mirrored_where_they_are_computed(good, augment, kept):
+    """The pixels of `apply`, to the bit; a last mirror waits for the device, so that kept crops are only copied."""
+    crops = [SMALL, FULL.resized(20, 24)]
+    held = PhotoSet(good, HEADS, crops, augment=augment, seed=5, cache=Cache() if kept else None)
+    held.fill()
+    keys = [(epoch, row) for epoch in (1, 2) for row in range(6)]
+    waiting = held.batch(keys)
+    last = augment != (Flip(), Cutout(1.0))
+    assert waiting.flipped.any() == last and not waiting.flipped.all()
+    assert held.gathers(range(6)) == (kept and augment == Flip())
+    plain = PhotoSet(good, HEADS, crops)
+    for channels_last in (True, False):
+        batch = waiting.to(torch.device("cpu"), channels_last)
+        assert not batch.flipped.any() and torch.equal(batch.to(torch.device("cpu")).images[SMALL], batch.images[SMALL])
+        for place, (epoch, row) in enumerate(keys):
+            wanted = apply(augment, plain[0, row].cuts, photo_seed(5, epoch, row))
+            for crop, pixels in zip(crops, wanted):
+                assert np.array_equal(batch.images[crop][place].permute(1, 2, 0).numpy(), pixels)
+        form = torch.channels_last if channels_last else torch.contiguous_format
+        assert batch.images[SMALL].is_contiguous(memory_format=form)
 
 
 def test_a_pickled_set_serves_as_well(folder):
@@ -432,9 +460,11 @@ def test_what_one_set_decodes_another_need_not(good, tmp_path, monkeypatch, wher
     for shared in caches:
         other = PhotoSet(good[[4, 1]], HEADS, [SMALL, FACE.resized(16)], augment=Flip(1.0), cache=shared)
         assert other.fill() == [] and not opened
+        mirrored = other.batch([(1, 0), (1, 1)]).to(torch.device("cpu")).images
         for row, whole in enumerate((4, 1)):
             assert other.pixels(row)[1] == first.pixels(whole)[1]
-            assert all(np.array_equal(a, b[:, ::-1]) for a, b in zip(other[1, row].cuts, first[1, whole].cuts))
+            for crop, pixels in zip(first.crops, first[1, whole].cuts):
+                assert np.array_equal(mirrored[crop][row].permute(1, 2, 0).numpy(), pixels[:, ::-1])
     assert PhotoSet(good, HEADS, [FACE.resized(20)], cache=cache).fill() == [] and len(opened) == 6  # other crops
     moved = PhotoSet(good.with_columns(x0=1.0), HEADS, [FACE.resized(16)], cache=cache)
     assert moved.fill() == [] and len(opened) == 12  # another box

@@ -6,14 +6,14 @@ import json
 import pytest
 import torch
 
-from multihead import FULL, HEADS, MASK, AdamW, Model, choices
+from multihead import FULL, HEADS, MASK, AdamW, Model, choices, modes
 from multihead.choices import Choice, answering_choice, fastest, training_choice
 from multihead.losses import CrossEntropy, criterion
-from multihead.modes import PIN, Mode, Pins, candidates
+from multihead.modes import PIN, Mode, Pins
 from multihead.prepared import ready
 
 CROP = FULL.resized(32)
-PLAIN, LAST, HALF, HALF_LAST = candidates(torch.device("cpu"))
+PLAIN, LAST, HALF, HALF_LAST = (Mode(precision, last) for precision in ("f32", "bf16") for last in (False, True))
 BARE = Mode(channels_last=False, keep_memory=False)
 
 
@@ -22,6 +22,7 @@ def model(monkeypatch):
     """A small model, on a machine where nothing is decided or remembered yet."""
     monkeypatch.delenv(PIN, raising=False)
     monkeypatch.setattr(choices, "kept", lambda: False)
+    monkeypatch.setattr(modes, "computes", lambda device, precision: True)
     torch.manual_seed(0)
     return Model("test_resnet", [head.on(CROP) for head in HEADS])
 
@@ -44,9 +45,9 @@ def seconds(monkeypatch):
     return set_
 
 
-def chosen(model, steps=1000, **pins):
+def chosen(model, steps=1000, book=None, **pins):
     losses = {head.name: criterion(CrossEntropy(), head, torch.ones(len(head.classes))) for head in model.heads}
-    return training_choice(model, losses, AdamW(), batch_size=4, steps=steps, pins=Pins(**pins))
+    return training_choice(model, losses, AdamW(), batch_size=4, steps=steps, pins=Pins(**pins), book=book)
 
 
 TABLE = {BARE: 0.05, PLAIN: 0.04, LAST: 0.03, HALF: 0.02, HALF_LAST: 0.01}
@@ -125,6 +126,46 @@ def test_a_short_run_is_not_timed(model, seconds):
     assert chosen(model, steps=choices.LEAST - 1) == Choice(LAST, "usual")  # also when more is known
 
 
+@pytest.mark.parametrize("first", [choices.LEAST - 1, choices.LEAST], ids=["short first", "long first"])
+def test_the_first_run_of_a_comparison_chooses_for_all(model, seconds, tmp_path, first):
+    seconds(TABLE | {LAST: 0.001} if first < choices.LEAST else TABLE)
+    book = tmp_path / "runs" / "modes.json"
+    wanted = chosen(model, steps=first, book=book).mode
+    assert wanted == (LAST if first < choices.LEAST else HALF_LAST)
+    seconds(TABLE | {PLAIN: 0.0001})
+    choices._KNOWN.clear()
+    for steps in (choices.LEAST - 1, 1000):  # whatever each would have chosen by itself
+        assert chosen(model, steps=steps, book=book) == Choice(wanted, "the comparison's")
+    other = Model("test_resnet", [head.on(FULL.resized(48)) for head in HEADS])
+    assert chosen(other, book=book).mode != wanted or wanted == LAST  # another backbone's pass is its own
+    assert chosen(model, precision="f32", channels_last=False, book=book).mode == PLAIN  # as an arm's --amp says
+
+
+def test_processes_agree_on_what_was_written_first(model, seconds, tmp_path, monkeypatch):
+    book = tmp_path / "modes.json"
+    seconds(TABLE)
+    plain = choices._training_choice
+
+    def slow(*args):  # meanwhile another process has chosen
+        choice = plain(*args)
+        choices._settle(book, key(), PLAIN)
+        return choice
+
+    def key():
+        return "; ".join([*choices._sizes(model, 4), *(f"{name} {None}" for name in vars(Pins()))])
+
+    monkeypatch.setattr(choices, "_training_choice", slow)
+    assert chosen(model, book=book) == Choice(PLAIN, "the comparison's")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 1', '{"a": "f99"}'])
+def test_a_damaged_book_is_written_anew(model, seconds, tmp_path, text):
+    (tmp_path / "modes.json").write_text(text)
+    seconds(TABLE)
+    assert chosen(model, book=tmp_path / "modes.json").mode == HALF_LAST
+    assert list(json.loads((tmp_path / "modes.json").read_text()).values()) == [str(HALF_LAST)]
+
+
 def test_the_environment_decides_where_the_recipe_does_not(model, seconds, monkeypatch):
     monkeypatch.setenv(PIN, "bf16")
     seconds(TABLE)
@@ -188,6 +229,26 @@ def test_a_mode_that_is_not_supported_is_infinite_and_one_without_memory_is_left
     runs = {PLAIN: lambda: fail(RuntimeError("no kernel")), LAST: int, HALF: lambda: fail(torch.OutOfMemoryError())}
     found = fastest(runs)
     assert set(found) == {PLAIN, LAST} and found[PLAIN] == float("inf")
+
+
+def test_a_mode_that_is_slower_by_far_runs_only_once(monkeypatch):
+    """An imitated precision may take minutes a step."""
+    clock = [0.0]
+    monkeypatch.setattr(choices.time, "perf_counter", lambda: clock[0])
+    ran = []
+
+    def run(mode, seconds):
+        ran.append(mode)
+        clock[0] += seconds
+
+    costs = {PLAIN: 1.0, LAST: 0.9, HALF: 90.0, HALF_LAST: 2.0}
+    found = fastest({mode: lambda mode=mode: run(mode, costs[mode]) for mode in costs})
+    assert found == pytest.approx(costs) and {mode: ran.count(mode) for mode in costs} == {
+        PLAIN: 4,
+        LAST: 4,
+        HALF: 1,
+        HALF_LAST: 2,
+    }
 
 
 def test_where_nothing_can_be_timed_the_usual_mode_is_taken(model, monkeypatch):

@@ -3,7 +3,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead.modes import PIN, PRECISIONS, Mode, Pins, autocast, candidates, machine, pinned
+from multihead import modes
+from multihead.modes import (
+    PIN,
+    PRECISIONS,
+    Mode,
+    Pins,
+    autocast,
+    candidates,
+    computes,
+    machine,
+    pinned,
+    warn_of_imitation,
+)
 
 MODES = st.builds(Mode, st.sampled_from(PRECISIONS), st.booleans(), st.booleans(), st.booleans())
 CPU = torch.device("cpu")
@@ -21,11 +33,29 @@ def test_what_is_pinned_stays(mode, pins):
     assert (changed == mode) == pins.allow(mode)
 
 
-def test_modes_worth_timing_begin_with_the_plainest():
+def test_modes_worth_timing_begin_with_the_plainest(monkeypatch):
+    monkeypatch.setattr(modes, "computes", lambda device, precision: True)
     assert [str(mode) for mode in candidates(CPU)] == [
         "f32 keep_memory", "f32 channels_last keep_memory", "bf16 keep_memory", "bf16 channels_last keep_memory",
     ]  # fmt: skip
     assert {mode.precision for mode in candidates(torch.device("cuda"))} == set(PRECISIONS)
+    monkeypatch.setattr(modes, "computes", lambda device, precision: precision == "f32")
+    assert [str(mode) for mode in candidates(CPU)] == ["f32 keep_memory", "f32 channels_last keep_memory"]
+
+
+def test_what_this_processor_imitates_is_known(monkeypatch, capsys):
+    """Beside the processor's own flags, as the kernel lists them."""
+    assert computes(CPU, "f32")
+    flags = modes._cpuinfo("flags").split()
+    if "avx512bw" in flags:
+        assert computes(CPU, "bf16")
+    elif "avx2" in flags and "avx_ne_convert" not in flags:
+        assert not computes(CPU, "bf16") and not computes(CPU, "fp16")
+    monkeypatch.setattr(modes, "computes", lambda device, precision: precision == "f32")
+    warn_of_imitation(CPU, Mode())
+    assert capsys.readouterr().err == ""
+    warn_of_imitation(CPU, Mode("bf16"))
+    assert "bf16 is not computed by this processor but imitated" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def openvino(
     photos: Photos | None = None,
     max_drop: float = 0.01,
     limit: int = 300,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Check]:
     """As `onnx`, with model.xml and model.bin for OpenVINO, set for short answers.
 
@@ -107,7 +108,7 @@ def openvino(
     people who trained the model: half of the people, up to `limit` photos, calibrate the ranges, the others control
     it. max_drop: how much macro-F1 of the joint classes int8 may lose on these, or, where nobody of them is labelled
     for all heads, how many answers may change, as shares. Where it cannot keep that, bf16 is written, and
-    `Check.remark` says so.
+    `Check.remark` says so. say: told how far int8 is, which takes a minute or more.
 
     Raises: as `onnx`; ValueError for int8 without photos.
     """
@@ -123,7 +124,7 @@ def openvino(
         graph = openvino_core().read_model(place / "model.onnx")
         if precision == "int8":
             assert photos is not None
-            graph, kept, remark = quantised.int8(graph, part, photos, max_drop=max_drop, limit=limit)
+            graph, kept, remark = quantised.int8(graph, part, photos, max_drop=max_drop, limit=limit, say=say)
         graph.set_rt_info(json.dumps(config(part, "openvino", kept)), ["multihead"])
         import_openvino().save_model(graph, place / "model.xml", compress_to_fp16=False)
         del graph  # it reads model.onnx

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,21 +25,31 @@ if TYPE_CHECKING:
     from multihead.data import Photos
 
 ROUNDS = 10  # layers given back to f32, one at a time, where int8 costs too much
+ROWS = 32  # photos of a batch that controls
+RANKED_ON = 2  # batches on which layers are ranked by what they change: there are a hundred of them
 
 
 @dataclass(frozen=True)
 class Control:
-    """A batch that controls int8: the graph's inputs, the joint classes (B,), -1 = unknown, and the answers (B,) of
-    the graph in f32."""
+    """A batch that controls int8: the graph's inputs, the joint classes (B,), -1 = unknown, and the joint probabilities
+    (B, K) of the graph in f32."""
 
     feed: dict[str, np.ndarray]
     labels: np.ndarray
-    answers: np.ndarray
+    probs: np.ndarray
 
 
-def int8(graph: Any, model: Model, photos: Photos, *, max_drop: float, limit: int) -> tuple[Any, str, str]:
+def int8(
+    graph: Any,
+    model: Model,
+    photos: Photos,
+    *,
+    max_drop: float,
+    limit: int,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Any, str, str]:
     """(the graph in int8, "int8", what it costs), or (the graph itself, "bf16", why) where int8 costs more than
-    `max_drop`; see `multihead.export.openvino`.
+    `max_drop`; see `multihead.export.openvino`. say: told how far it is.
 
     Raises: ImportError that names the extra; ValueError for photos of one person only.
     """
@@ -48,12 +59,13 @@ def int8(graph: Any, model: Model, photos: Photos, *, max_drop: float, limit: in
         raise ValueError(f"int8 needs photos of two people or more, to calibrate and to control; got {photos}")
     feeds = [feed for feed, _ in _feeds(model, calibrating, limit, 1)]
     control = controls(graph, model, controlling, limit)
-    found = _quantise(nncf, graph, model, feeds, control, max_drop)
     name, before = measure(graph, control, "f32")
+    say(f"int8: {name} of f32 {before:.4f}; calibrating on {len(feeds)} photos")
+    found = _quantise(nncf, graph, model, feeds, control, max_drop, say)
     if found is None or not _quantised(found):
         return graph, "bf16", f"int8 could not keep {name} within {max_drop:g}: bf16 was written"
     drop = before - measure(found, control, "int8")[1]
-    rows = sum(len(batch.answers) for batch in control)
+    rows = sum(len(batch.labels) for batch in control)
     told = f"{name} {before - drop:.4f}, f32 {before:.4f}, on {rows} photos of people who did not calibrate it"
     if drop > max_drop:
         return graph, "bf16", f"int8 would lose more than {max_drop:g} ({told}): bf16 was written"
@@ -63,8 +75,8 @@ def int8(graph: Any, model: Model, photos: Photos, *, max_drop: float, limit: in
 def controls(graph: Any, model: Model, photos: Photos, limit: int) -> list[Control]:
     """The photos as batches that control int8."""
     run, found = compile_openvino(graph, "f32"), []
-    for feed, labels in _feeds(model, photos, limit, 32):
-        found.append(Control(feed, encode(labels, base(model.heads)), run(feed).argmax(1)))
+    for feed, labels in _feeds(model, photos, limit, ROWS):
+        found.append(Control(feed, encode(labels, base(model.heads)), run(feed)))
     return found
 
 
@@ -72,12 +84,13 @@ def measure(graph: Any, control: Sequence[Control], precision: str) -> tuple[str
     """(what is measured, its value) of an OpenVINO graph: macro-F1 of the joint classes of the labelled rows, or where
     there are none, the share of answers as in f32."""
     run = compile_openvino(graph, precision)
-    return _measured([run(batch.feed).argmax(1) for batch in control], control)
+    return _measured([run(batch.feed) for batch in control], control)
 
 
-def _measured(answers: Sequence[np.ndarray], control: Sequence[Control]) -> tuple[str, float]:
-    given = np.concatenate(list(answers))
-    labels, wanted = (np.concatenate([getattr(batch, name) for batch in control]) for name in ("labels", "answers"))
+def _measured(probs: Sequence[np.ndarray], control: Sequence[Control]) -> tuple[str, float]:
+    given = np.concatenate(list(probs)).argmax(1)
+    labels = np.concatenate([batch.labels for batch in control])
+    wanted = np.concatenate([batch.probs for batch in control]).argmax(1)
     known = labels != UNKNOWN
     if not known.any():
         return "agreement", float((given == wanted).mean())
@@ -100,14 +113,26 @@ def _quantise(
     feeds: Sequence[dict[str, np.ndarray]],
     control: Sequence[Control],
     max_drop: float,
+    say: Callable[[str], None],
 ) -> Any:
     """nncf's graph, with as many layers in f32 as the control asks for; None where it gives up."""
     attention = any("Attention" in type(module).__name__ for module in model.backbone.modules())
+    told = sys.stderr, sys.stdout  # nncf's own output is kept from both
+    wholes: list[float] = []
 
     def validate(compiled: Any, batches: Iterable[Control]) -> tuple[float, None]:
         batches = list(batches)
         put_back()
-        return _measured([compiled(batch.feed)["joint"].argmax(1) for batch in batches], batches)[1], None
+        probs = [compiled(batch.feed)["joint"] for batch in batches]
+        if len(batches) < len(control):  # layers are ranked: by answers that change few would differ
+            return -float(np.mean([((one - batch.probs) ** 2).sum() for one, batch in zip(probs, batches)])), None
+        name, value = _measured(probs, batches)
+        wholes.append(value)
+        if len(control) > 1 and len(wholes) > 1:  # the first is of f32
+            back = f" with {len(wholes) - 2} of at most {ROUNDS} layers given back to f32" if len(wholes) > 2 else ""
+            with contextlib.redirect_stderr(told[0]), contextlib.redirect_stdout(told[1]):
+                say(f"int8: {name} {value:.4f}{back}")
+        return value, None
 
     with _silent(), kept_signal_stack() as put_back:
         try:
@@ -120,7 +145,9 @@ def _quantise(
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: swish and the like go below zero
                 subset_size=len(feeds),
                 model_type=nncf.ModelType.TRANSFORMER if attention else None,
-                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ROUNDS),
+                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                    ROUNDS, ranking_subset_size=RANKED_ON
+                ),
             )
         except RuntimeError:  # nncf.ValidationError and the like: no layer may be quantised
             return None

@@ -29,7 +29,7 @@ def export(args: argparse.Namespace) -> int:
     elif args.format == "torch":
         checks = exporting.torch_export(model, args.output, photos=photos)
     else:
-        limits: dict[str, Any] = {"max_drop": args.max_drop, "limit": args.limit}
+        limits: dict[str, Any] = {"max_drop": args.max_drop, "limit": args.limit, "say": say}
         checks = exporting.openvino(model, args.output, precision, photos=photos, **limits)
     for name, check in checks.items():
         say(f"{name}: {check}" if name else str(check))

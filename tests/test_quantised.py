@@ -99,14 +99,37 @@ def test_people_calibrate_or_control_never_both(graph, model, photos, monkeypatc
     assert len(seen) == 2 and not seen[0] & seen[1] and len(seen[0] | seen[1]) == len(set(photos.people))
 
 
+@pytest.mark.slow
+def test_layers_are_given_back_until_the_bound_is_kept_and_told(graph, model, photos, monkeypatch):
+    """Ranked on two of five batches by what they change; the bound is judged on all."""
+    monkeypatch.setattr(quantised, "ROWS", 4)
+    scores = [1.0, 1.0, 0.2, 0.5, 0.6, 0.995, 0.995]  # f32, f32 as nncf asks for it, int8, three layers back, the end
+    said, seen = [], []
+
+    def measured(probs, control):
+        seen.append(len(control))
+        return "macro-F1", scores[len(seen) - 1]
+
+    monkeypatch.setattr(quantised, "_measured", measured)
+    _, precision, remark = quantised.int8(graph, model, photos, max_drop=0.01, limit=20, say=said.append)
+    assert seen == [5] * len(scores)  # never a score of a few photos
+    assert said[0].startswith("int8: macro-F1 of f32 1.0000; calibrating on ") and said[1:] == [
+        "int8: macro-F1 0.2000",
+        "int8: macro-F1 0.5000 with 1 of at most 10 layers given back to f32",
+        "int8: macro-F1 0.6000 with 2 of at most 10 layers given back to f32",
+        "int8: macro-F1 0.9950 with 3 of at most 10 layers given back to f32",
+    ]
+    assert precision == "int8" and remark.startswith("macro-F1 0.9950, f32 1.0000, on ")
+
+
 def test_what_is_measured(graph, model, photos):
     from sklearn.metrics import f1_score
 
     control = controls(graph, model, photos, 20)
     labels = np.concatenate([batch.labels for batch in control])
-    answers = np.concatenate([batch.answers for batch in control])
+    answers = np.concatenate([batch.probs for batch in control]).argmax(1)
     assert len(labels) == 20 and (decode(labels) >= 0).all()
     name, value = measure(graph, control, "f32")
     assert (name, value) == ("macro-F1", pytest.approx(f1_score(labels, answers, average="macro")))
-    blank = [Control(batch.feed, 0 * batch.labels - 1, 0 * batch.answers + 17) for batch in control]
+    blank = [Control(batch.feed, 0 * batch.labels - 1, np.eye(18)[0 * batch.labels + 17]) for batch in control]
     assert measure(graph, blank, "f32") == ("agreement", pytest.approx((answers == 17).mean()))

@@ -43,7 +43,7 @@ def test_photos_that_test_the_model_do_not_calibrate(run, tmp_path, monkeypatch,
 
     given = {}
 
-    def openvino(model, folder, precision, *, photos, max_drop, limit):
+    def openvino(model, folder, precision, *, photos, max_drop, limit, say):
         given.update(photos=photos, precision=precision, max_drop=max_drop, limit=limit)
         return {}
 

@@ -1,10 +1,11 @@
-"""Runs every benchmark of speed, one after the other, and leaves results/*.json, README's table and the picture.
+"""Runs every benchmark of speed, one after the other, and leaves their results, README's table and the pictures.
 
     make bench DATA="--data DIR --pretrained-path FILE --yunet FILE"
     python benchmarks/bench.py [--only forward train]
 
-Without photos those that need none run: forward, train, and loader on drawn people. Run it on an idle machine; it
-takes long on two cores. A claim that does not hold is said at the end, and its figures are kept.
+Results stand in results/speed/, in a folder for each kind of processor. Without photos those that need none run:
+forward, train, and loader on drawn people. Run it on an idle machine; it takes an hour on two cores. A claim that does
+not hold here is said at the end, and its figures are kept.
 """
 
 import argparse
@@ -17,9 +18,10 @@ from pathlib import Path
 
 import limits
 import readme
+from record import kind
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
+RESULTS = HERE / "results" / "speed"
 
 
 def main():
@@ -27,6 +29,7 @@ def main():
     parser.add_argument("--data", type=Path, help="folder with bootlike/, mask_scenes/ and index.csv")
     parser.add_argument("--pretrained-path", type=Path, help="timm weights of tf_efficientnet_lite0")
     parser.add_argument("--yunet", type=Path, help="YuNet's ONNX file")
+    parser.add_argument("--trained", type=Path, help="model folder that export takes instead of training one")
     parser.add_argument("--only", nargs="+", help="names of benchmarks")
     arguments = parser.parse_args()
     failed = []
@@ -38,7 +41,7 @@ def main():
             continue
         if problem := run(name, words):
             failed.append(f"{name}: {problem}")
-    limits.draw(RESULTS)
+    limits.draw(RESULTS / kind())
     readme.main()
     print("\n".join(["", *(failed or ["every claim holds"])]))
     return 1 if failed else 0
@@ -49,6 +52,7 @@ def commands(arguments):
     data, yunet = arguments.data, ["--yunet", str(arguments.yunet)] if arguments.yunet else []
     photos = None if data is None else ["--data", str(data / "bootlike")]
     weights = arguments.pretrained_path
+    trained = ["--trained", str(arguments.trained)] if arguments.trained else []
     table = None if data is None or weights is None else ["--data", str(data / "index.csv")]
     return {
         "faces": None if data is None else ["--data", str(data), *yunet],
@@ -57,7 +61,7 @@ def commands(arguments):
         "forward": [],
         "train": [],
         "predict": photos and [*photos, *yunet],
-        "export": table and [*table, "--only-under", "bootlike/", "--pretrained-path", str(weights)],
+        "export": table and [*table, "--only-under", "bootlike/", "--pretrained-path", str(weights), *trained],
         "scaling": photos and [*photos, *yunet],
     }
 
@@ -72,7 +76,8 @@ def run(name, words):
     print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if lines:
-        (RESULTS / f"{name}.json").write_text(json.dumps(json.loads(lines[-1])) + "\n")
+        (RESULTS / kind()).mkdir(parents=True, exist_ok=True)
+        (RESULTS / kind() / f"{name}.json").write_text(json.dumps(json.loads(lines[-1])) + "\n")
     return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 

@@ -22,7 +22,7 @@ from record import photos_under, record
 import multihead as mh
 from multihead import export, paired
 from multihead.evaluation import evaluate, read_batches
-from multihead.modes import Pins
+from multihead.modes import Pins, computes
 from multihead.speed import keep_memory
 
 BASE = "openvino f32"
@@ -36,7 +36,8 @@ def main(argv=None):
     model = trained(args, train)
     contenders, checks = exported(model, train, args)
     probs = {name: evaluate(one, valid, workers=0, pins=Pins("f32")).probs for name, one in contenders.items()}
-    probs["eager bf16 channels_last"] = evaluate(model, valid, workers=0, pins=Pins("bf16")).probs
+    if computes(torch.device("cpu"), "bf16"):
+        probs["eager bf16 channels_last"] = evaluate(model, valid, workers=0, pins=Pins("bf16")).probs
     numbers = {"contenders": summary(speeds(model, contenders, valid, args), probs, checks, valid)}
     found = numbers["contenders"]
     numbers["claims"] = {
@@ -89,7 +90,8 @@ def speeds(model, contenders, valid, args):
     images = {crop: pixels.contiguous(memory_format=torch.contiguous_format) for crop, pixels in batch.images.items()}
     runs = {name: lambda one=one: one.probs(images, batch.present) for name, one in contenders.items()}
     strided = {crop: pixels.contiguous(memory_format=torch.channels_last) for crop, pixels in images.items()}
-    runs["eager bf16 channels_last"] = lambda: _bf16(model, strided, batch.present)
+    if computes(torch.device("cpu"), "bf16"):
+        runs["eager bf16 channels_last"] = lambda: _bf16(model, strided, batch.present)
     found = {name: [] for name in runs}
     for number in range(args.rounds + 1):
         for name in list(runs) if number % 2 else list(runs)[::-1]:

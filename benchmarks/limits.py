@@ -1,4 +1,4 @@
-"""The picture of how near the stages of `predict` come to what limits them, from results/predict.json.
+"""The pictures of how near the stages of `predict` come to what limits them, from results/speed/*/predict.json.
 
 python benchmarks/limits.py
 """
@@ -6,12 +6,13 @@ python benchmarks/limits.py
 import json
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "speed"
 LIMIT_OF = {"open": "raw decode", "cut": "memory copy", "answer": "raw backbone"}
 
 
 def main():
-    draw(RESULTS)
+    for folder in RESULTS.iterdir():
+        draw(folder)
 
 
 def draw(folder):

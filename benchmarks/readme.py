@@ -62,15 +62,21 @@ def hidden_labels():
     return "\n".join(lines)
 
 
+KINDS = {"avx512-bf16": "AVX-512 with bf16", "avx2": "AVX2 alone"}  # of results/speed/, in the order of the columns
+
+
 def speed():
-    """One line a comparison: what ours is set beside, and how many times as fast it is, with quartiles."""
-    lines = ["| what | beside | times as fast (quartiles) |", "|---|---|---|"]
-    for source in (_faces, _loader, _train, _forward, _predict, _export):
-        path = RESULTS / f"{source.__name__[1:]}.json"
-        if not path.is_file():
-            continue
-        for what, beside, low, middle, high in source(json.loads(path.read_text())["numbers"]):
-            lines.append(f"| {what} | {beside} | {middle:.1f} ({low:.1f}-{high:.1f}) |")
+    """One line a comparison: what ours is set beside, and how many times as fast it is on each kind of processor."""
+    rows = {}
+    for kind in KINDS:
+        for source in (_faces, _loader, _train, _forward, _predict, _export):
+            path = RESULTS / "speed" / kind / f"{source.__name__[1:]}.json"
+            if path.is_file():
+                for what, beside, low, middle, high in source(json.loads(path.read_text())["numbers"]):
+                    rows.setdefault((what, beside), {})[kind] = f"{middle:.1f} ({low:.1f}-{high:.1f})"
+    lines = [" | ".join(["| what | beside", *KINDS.values()]) + " |", "|---" * (2 + len(KINDS)) + "|"]
+    for (what, beside), found in rows.items():
+        lines.append(" | ".join([f"| {what} | {beside}", *(found.get(kind, "") for kind in KINDS)]) + " |")
     return "\n".join(lines)
 
 
@@ -91,7 +97,7 @@ def _loader(numbers):
 
 def _train(numbers):
     for backbone, found in numbers["backbones"].items():
-        yield f"training step, {backbone}: {found['mode']}", "eager f32", *_faster(found["faster"])
+        yield f"training step, {backbone}, mode chosen", "eager f32", *_faster(found["faster"])
 
 
 def _forward(numbers):

@@ -14,6 +14,7 @@ def record(name, settings, numbers):
     here = os.path.dirname(os.path.abspath(__file__))
     commit = subprocess.run(["git", "-C", here, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     machine = {"cores": len(os.sched_getaffinity(0)), "processor": _processor(), "python": platform.python_version()}
+    machine["kind"] = kind()
     versions = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "benchmark": name,
@@ -24,6 +25,16 @@ def record(name, settings, numbers):
         "settings": settings,
         "numbers": numbers,
     }
+
+
+def kind():
+    """What kind of processor this is, as far as speed goes: "avx512-bf16", "avx2"; a folder of results each."""
+    import torch
+
+    from multihead.modes import computes
+
+    found = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
+    return found + ("-bf16" if computes(torch.device("cpu"), "bf16") else "")
 
 
 def photos_under(data, start):

@@ -88,7 +88,8 @@ def test_five_folds_reports_what_was_fitted_out_of_fold(people, monkeypatch, tmp
 
 
 def test_every_result_names_its_commit_and_machine():
-    for path in (BENCHMARKS / "results").glob("*.json*"):
+    assert list((BENCHMARKS / "results" / "speed").glob("*/*.json"))
+    for path in [*(BENCHMARKS / "results").glob("*.json*"), *(BENCHMARKS / "results" / "speed").glob("*/*.json")]:
         for line in path.read_text().splitlines():
             assert {"benchmark", "machine", "versions", "numbers"} <= set(json.loads(line)), path
 
@@ -127,7 +128,7 @@ def test_export_measures_every_runtime(people, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])["numbers"]
     rows = found["contenders"]
-    assert len(rows) == 7 and rows["openvino f32"]["ratio"] == 1 and rows["onnxruntime f32"]["agreement"] == 1
+    assert len(rows) in (6, 7) and rows["openvino f32"]["ratio"] == 1 and rows["onnxruntime f32"]["agreement"] == 1
     assert rows["openvino int8, no bound"]["precision"] == "int8" and set(found["claims"].values()) <= {True, False}
     assert all(row["photos_a_second"] > 0 and len(row["difference"]) == 3 for row in rows.values())
 

@@ -68,7 +68,8 @@ def commands(arguments):
 
 def run(name, words):
     """Run a benchmark and keep its line; why it failed, "" if it did not."""
-    started = time.perf_counter()
+    started, kept = time.perf_counter(), RESULTS / kind() / f"{name}.json"
+    kept.unlink(missing_ok=True)  # what was measured before must not stand for a run that failed
     with tempfile.TemporaryDirectory() as folder:
         more = ["--output", str(Path(folder) / "exports")] if name == "export" else []
         command = [sys.executable, str(HERE / f"{name}.py"), *words, *more]
@@ -76,9 +77,10 @@ def run(name, words):
     print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if lines:
-        (RESULTS / kind()).mkdir(parents=True, exist_ok=True)
-        (RESULTS / kind() / f"{name}.json").write_text(json.dumps(json.loads(lines[-1])) + "\n")
-    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(json.loads(lines[-1])) + "\n")
+    said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+    return said[-1] if done.returncode else ""
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from multihead.images import image_files, read_image, write_jpeg
 from multihead.reading import read
 from multihead.synthetic import make
 
-SIDE, BATCH = 224, 32
+SIDE = 224
+BATCHES = {"384x512": 32, "12MP": 8}  # so that two workers have several each
 SIZES = {"384x512": (384, 512), "12MP": (3000, 4000)}
 
 
@@ -47,8 +48,8 @@ def main() -> None:
         for (name, size), count in zip(SIZES.items(), arguments.photos, strict=True):
             where = Path(folder) / name
             kilobytes = write(files, where, size, count)
-            numbers[name] = {"photos": count, "kB_a_photo": kilobytes, **measure(where, arguments)}
-    settings = {"crop": SIDE, "batch": BATCH, "workers": arguments.workers, "rounds": arguments.rounds}
+            numbers[name] = {"photos": count, "kB_a_photo": kilobytes, **measure(where, arguments, BATCHES[name])}
+    settings = {"crop": SIDE, "batch": BATCHES, "workers": arguments.workers, "rounds": arguments.rounds}
     settings |= {"photos": arguments.data.name if arguments.data else "drawn", "threads": torch.get_num_threads()}
     settings["omp"] = os.environ.get("OMP_NUM_THREADS")
     print(json.dumps(record("loader", settings, numbers)))
@@ -80,22 +81,22 @@ def write(files: list[Path], folder: Path, size: tuple[int, int], count: int) ->
     return round(total / count / 1000)
 
 
-def measure(folder: Path, arguments: argparse.Namespace) -> dict[str, object]:
+def measure(folder: Path, arguments: argparse.Namespace, batch: int) -> dict[str, object]:
     """Photos a second of each side, median and quartiles, and how many times as fast as the user's they are."""
     photos = read(folder / "table.csv")
     cached, plain = ours(photos, Cache(folder / "crops")), ours(photos, Cache(memory=0))
     started = time.perf_counter()
     cached.fill(arguments.workers)
     packing = time.perf_counter() - started
-    sides = {"user": by_hand(photos.paths, arguments.workers)}
+    sides = {"user": by_hand(photos.paths, batch, arguments.workers)}
     for name, held in (("cache", cached), ("decode", plain)):
-        sides[name] = loader(held, Shuffled(range(len(photos)), BATCH), workers=arguments.workers)
+        sides[name] = loader(held, Shuffled(range(len(photos)), batch), workers=arguments.workers)
     seconds = {name: [] for name in sides}
     for number in range(arguments.rounds + 1):
-        for name, batches in sides.items():
-            taken = epoch(batches)
+        for name in list(sides) if number % 2 else list(sides)[::-1]:
+            taken = epoch(sides[name])
             if number:  # the first starts the workers
-                seconds[name].append(taken / (len(photos) // BATCH * BATCH))
+                seconds[name].append(taken / (len(photos) // batch * batch))
     found = {name: spread(1 / np.array(each)) for name, each in seconds.items()}
     user = np.array(seconds["user"])
     ratios = {f"{name}_times_user": spread(user / np.array(seconds[name])) for name in ("cache", "decode")}
@@ -151,11 +152,11 @@ class ByHand(Dataset):
         return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
 
 
-def by_hand(paths: list[str], workers: int) -> DataLoader:
+def by_hand(paths: list[str], batch: int, workers: int) -> DataLoader:
     """The user's batches; OpenCV's own threads are off in the workers, as they are in ours: that is faster."""
     options = {"num_workers": workers, "persistent_workers": workers > 0}
     start = (lambda _: cv2.setNumThreads(0)) if workers else None
-    return DataLoader(ByHand(paths), BATCH, shuffle=True, drop_last=True, worker_init_fn=start, **options)
+    return DataLoader(ByHand(paths), batch, shuffle=True, drop_last=True, worker_init_fn=start, **options)
 
 
 if __name__ == "__main__":

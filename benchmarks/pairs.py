@@ -9,7 +9,8 @@ import time
 class Side:
     """A process that makes its work once and then does it when asked.
 
-    make: a function of this or another module that takes `settings` and gives a function without arguments, the work.
+    make: a function of this or another module that takes `settings` and gives a function without arguments, the work;
+    its attribute `before`, where it has one, is called before each time, outside the clock.
     environment: variables set before anything is imported there, as OMP_NUM_THREADS.
     """
 
@@ -47,6 +48,7 @@ def _serve(pipe, make, settings):
         work = make(**settings)
         pipe.send(("ready", getattr(work, "about", None)))
         while pipe.recv():
+            getattr(work, "before", lambda: None)()
             started = time.perf_counter()
             work()
             pipe.send(("done", time.perf_counter() - started))
@@ -70,7 +72,8 @@ def measure(sides, rounds, warm=1):
 def faster(ours, theirs):
     """How many times as fast ours is as theirs: the median of the pairs' ratios, its quartiles and its interval.
 
-    The interval holds the median of such ratios with 95 % or more: order statistics by the binomial distribution.
+    The interval holds the median of such ratios with 95 % or more, by the binomial distribution of order statistics,
+    where there are six pairs or more; fewer cannot say that, and it is then all of them.
     """
     ratios = sorted(other / own for own, other in zip(ours, theirs, strict=True))
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3

@@ -19,12 +19,18 @@ def record(name, settings, numbers):
     return {
         "benchmark": name,
         "date": datetime.date.today().isoformat(),
-        "commit": commit.stdout.strip() or None,
+        "commit": commit.stdout.strip() + _changed(here) or None,
         "machine": machine,
         "versions": versions,
         "settings": settings,
         "numbers": numbers,
     }
+
+
+def _changed(here):
+    """ "-dirty" where the code is not the commit's: results that a run writes do not count."""
+    asked = ["git", "-C", here, "status", "--porcelain", "--", "..", ":(exclude)results", ":(exclude)../README.md"]
+    return "-dirty" if subprocess.run(asked, capture_output=True, text=True).stdout.strip() else ""
 
 
 def kind():

@@ -56,8 +56,8 @@ class Batch:
     flipped: Tensor
     unreadable: tuple[tuple[int, str], ...] = ()
 
-    def pinned(self) -> Batch:
-        """The batch in memory that a GPU copies from without waiting."""
+    def pin_memory(self) -> Batch:
+        """The batch in memory that a GPU copies from without waiting; a DataLoader calls it by this name."""
         images = {crop: pixels.pin_memory() for crop, pixels in self.images.items()}
         return replace(self, images=images)
 
@@ -406,7 +406,7 @@ class _Threads:
     def __iter__(self) -> Iterator[Batch]:
         with shared_cores(self.workers):
             for batch in in_lanes(self.photos.batch, self.batches, self.workers):
-                yield batch.pinned() if self.pin else batch
+                yield batch.pin_memory() if self.pin else batch
 
 
 def _same(batch: Any) -> Any:

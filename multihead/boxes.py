@@ -14,7 +14,7 @@ from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector, Finder, identity
-from multihead.files import cache_folder, write_text
+from multihead.files import cache_folder, turn, write_text
 from multihead.scanning import read_boxes, scan
 
 SEARCH = 2  # raised when the search changes so much that kept boxes should not be used
@@ -51,10 +51,11 @@ def locate_faces(
     for root in sorted(set(table.root[todo])):
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
         kept = boxes_file(root, finder)
-        forget_changed(kept)
-        counts = scan(files, kept, finder=finder, progress=progress)
-        searched += counts.found + counts.none + counts.unreadable
-        photos = _add(photos, todo & (table.root == root).to_numpy(), kept)
+        with turn(kept.with_suffix(".lock")):  # another process that wants these photos too finds them searched
+            forget_changed(kept)
+            counts = scan(files, kept, finder=finder, progress=progress)
+            searched += counts.found + counts.none + counts.unreadable
+            photos = _add(photos, todo & (table.root == root).to_numpy(), kept)
     # a photo that cannot be read was not searched: it is reported as unreadable, by whoever reads it
     table = photos.table
     without = (table.x0.isna() & ~table.whole.astype(bool) & table.searched.astype(bool)).to_numpy()

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 
 from multihead.crops import Crop
-from multihead.files import cache_folder, locked, write_text
+from multihead.files import cache_folder, locked, turn, write_text
 from multihead.losses import Criterion
 from multihead.model import Model
-from multihead.modes import Mode, Pins, autocast, candidates, machine, pinned, warn_of_imitation
+from multihead.modes import Mode, Pins, autocast, candidates, computes, machine, pinned, warn_of_imitation
 from multihead.optim import Optim, create_optimizer
 from multihead.speed import keep_memory, kept
 from multihead.targets import targets
@@ -29,7 +29,6 @@ WORSE = 1.3  # times the fastest one's seconds from which a mode is not timed fu
 HOPELESS = 10.0  # times the fastest first run from which a mode is not timed at all
 COMPILE_FROM = 1800.0  # seconds of training that must be ahead before a compilation is tried
 TIMED = 8  # photos of the passes that are timed for answers: enough to tell the modes apart
-WAIT = 0.02  # seconds between two tries to write what a comparison has chosen
 SEED = 20_260_102  # of the made-up photos and labels that are timed
 
 
@@ -73,10 +72,14 @@ def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> 
             times[mode] = []
     for number in range(rounds):
         best = min((statistics.median(each) for each in times.values() if each), default=float("inf"))
-        for mode, each in times.items():
+        for mode, each in list(times.items()):
             if number == 0 or statistics.median(each) <= WORSE * best:
                 started = time.perf_counter()
-                runs[mode]()
+                try:
+                    runs[mode]()
+                except torch.OutOfMemoryError:  # what the other modes hold may be what is missing
+                    del times[mode]
+                    continue
                 each.append(time.perf_counter() - started)
     return {mode: statistics.median(each) for mode, each in times.items()} | failed
 
@@ -95,17 +98,22 @@ def training_choice(
     stay as they are.
 
     criteria: {head: loss}. steps: how many are ahead: of a short run nothing is timed. book: a file of the runs of one
-    comparison: the first of them chooses for all that train a backbone on the same crops and batches.
+    comparison: the first of them, however short, chooses for all that train a backbone on the same crops and batches,
+    on this kind of device; but not what another machine would have to imitate.
     """
     if pinned() is not None or book is None:
         return _training_choice(model, criteria, optim, batch_size, steps, pins)
-    sizes = "; ".join([*_sizes(model, batch_size), *(f"{name} {value}" for name, value in vars(pins).items())])
-    mode = _stands(book).get(sizes)
-    if mode is not None:
-        return Choice(mode, "the comparison's")
-    choice = _training_choice(model, criteria, optim, batch_size, steps, pins)
-    settled = _settle(book, sizes, choice.mode)
-    return choice if settled == choice.mode else Choice(settled, "the comparison's")
+    device = next(model.parameters()).device
+    decided = (f"{name} {value}" for name, value in vars(pins).items())
+    key = "; ".join([*_sizes(model, batch_size), device.type, *decided])
+    mode = _stands(book).get(key)
+    choice = Choice(mode or Mode(), "the comparison's")
+    if mode is None:
+        choice = _training_choice(model, criteria, optim, batch_size, max(steps, LEAST), pins)
+        mode = _settle(book, key, choice.mode)
+    if not computes(device, mode.precision) and pins.precision is None:
+        return _training_choice(model, criteria, optim, batch_size, max(steps, LEAST), pins)
+    return choice if mode == choice.mode else Choice(mode, "the comparison's")
 
 
 def _training_choice(
@@ -168,7 +176,14 @@ class Steps:
             optimizer.zero_grad(set_to_none=True)
             finish(self.device)
 
-        return step
+        def kept_step() -> None:
+            try:
+                step()
+            except torch.OutOfMemoryError:  # its copy must not take the memory of the others
+                self.copies.pop((mode.channels_last, mode.compiled), None)
+                raise
+
+        return kept_step
 
     def _copy(self, mode: Mode) -> tuple[Model, torch.optim.Optimizer]:
         key = (mode.channels_last, mode.compiled)
@@ -278,16 +293,12 @@ def _stands(book: Path) -> dict[str, Mode]:
 
 def _settle(book: Path, key: str, mode: Mode) -> Mode:
     """The mode that stands in the book under a key, this one where none does yet; processes agree on the first."""
-    book.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with locked(book.with_suffix(".lock")) as mine:
-            if mine:
-                known = _stands(book)
-                if key not in known:
-                    known[key] = mode
-                    write_text(book, json.dumps({name: str(each) for name, each in known.items()}, indent=1))
-                return known[key]
-        time.sleep(WAIT)
+    with turn(book.with_suffix(".lock")):
+        known = _stands(book)
+        if key not in known:
+            known[key] = mode
+            write_text(book, json.dumps({name: str(each) for name, each in known.items()}, indent=1))
+        return known[key]
 
 
 _KNOWN: dict[tuple[Path, str], dict[Mode, float]] = {}  # of this process, where the file cannot be written

@@ -68,6 +68,20 @@ def locked(path: str | Path) -> Iterator[bool]:
         yield True
 
 
+@contextlib.contextmanager
+def turn(path: str | Path) -> Iterator[None]:
+    """Waits until this process has the lock file `path` to itself, as `locked`; its folders are made. Where it cannot
+    be written nothing is locked: who writes beside it says so."""
+    import fcntl
+
+    path = Path(path)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(open(path, "a")), fcntl.LOCK_EX)
+        yield
+
+
 def check_writable(path: str | Path) -> None:
     """Nothing where a file can be written at `path`; asked before long work. Its folders are made.
 

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def answers(
     first = deque(islice(rest, ENOUGH))
     few = len(first) < ENOUGH
     lanes = max(1, lane_count() if workers is None else workers)
-    chunk = batch_size or CHUNK.get(device_of(model).type, CHUNK["cuda"])
+    chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
     if few:  # the lanes share them evenly
         chunk = max(1, min(chunk, -(-len(first) // lanes)))
         lanes = max(1, min(lanes, -(-len(first) // chunk)))
@@ -134,7 +134,7 @@ class _Lane:
     missing: str
     batch_size: int
     draw: str | Path | None
-    alone: threading.Lock = threading.Lock()
+    alone: threading.Lock = field(default_factory=threading.Lock)
 
     def answer(self, chunk: Sequence[Item]) -> list[Answer]:
         """The answers to a chunk of photos, in order."""
@@ -148,7 +148,9 @@ class _Lane:
         done = self._probs(rows)
         if self.draw is not None:
             self._draw(done)
-        return done
+        # pixels and bytes are not held by the rows: memory would grow with a stream of them
+        held = [isinstance(row.item.source, str | Path) for row in done]
+        return [row if path else replace(row, item=replace(row.item, source=None)) for row, path in zip(done, held)]
 
     def _groups(self, chunk: Sequence[Item]) -> Iterator[list[tuple[Item, Encoded | str]]]:
         """The photos of a chunk, opened, and decoded for the search; as many as may be in memory together."""

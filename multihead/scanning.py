@@ -291,7 +291,7 @@ def _line(row: _Row) -> str:
 
 def _write_rows(path: Path, texts: Iterable[str]) -> None:
     """Replace a file by these rows, whole or not at all."""
-    part = path.with_name(path.name + ".new")
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:

@@ -261,7 +261,8 @@ class Run:
         """Train the epochs that are left, a row each, then keep the weights that the recipe selects."""
         writes = self.folder is not None and ranks.first()
         events: Events | None = None
-        workers = 0 if self.train.held.gathers(self.train.rows) else self.workers  # as in `_scores`
+        # what is only copied together is not worth a process: one thread reads ahead, from slow disks too
+        workers = min(1, self.workers) if self.train.held.gathers(self.train.rows) else self.workers
         batches = loader(self.train.held, self.order, workers=workers, pin=self.device.type == "cuda")
         while self.epoch <= self.recipe.epochs and not self._exhausted():
             row = self._epoch(batches, progress)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,7 +55,8 @@ class YuNet:
         self.path, self.threshold, self.min_face = Path(path), threshold, min_face
         self.identity = f"yunet {_digest(self.path)} threshold={threshold} min_face={min_face}"
         self.parallel = True
-        self._own = threading.local()  # a cv2 detector keeps the size of its photos: each thread has one
+        # a cv2 detector keeps the size of its photos: a thread has one to itself, and leaves it to the next
+        self._idle: deque[cv2.FaceDetectorYN] = deque()
         self._see([np.zeros((32, 32, 3), np.uint8)])  # a file of another kind is refused here
 
     def find(self, images: Sequence[np.ndarray]) -> list[list[Face]]:
@@ -75,13 +77,16 @@ class YuNet:
         return [[face for face in found if longer(face) >= (self.min_face or 0)] for found in faces]
 
     def _see(self, images: list[np.ndarray], planned: Look | None = None) -> list[list[Face]]:
-        if not hasattr(self._own, "detector"):
-            self._own.detector = _open(self.path, self.threshold)
-        self._own.detector.setInputSize(images[0].shape[1::-1])
         try:
-            found = [self._own.detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1] for image in images]
+            detector = self._idle.pop()
+        except IndexError:
+            detector = _open(self.path, self.threshold)
+        try:
+            detector.setInputSize(images[0].shape[1::-1])
+            found = [detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1] for image in images]
         except cv2.error as error:
             raise _wrong(self.path, error) from None
+        self._idle.append(detector)
         return [[] if rows is None else [_face(row) for row in rows.astype(float).tolist()] for rows in found]
 
 

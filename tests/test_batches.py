@@ -185,6 +185,16 @@ def test_a_batch_that_is_only_gathered_is_the_batch_of_its_items(good):
         assert not PhotoSet(photos, HEADS, [SMALL], cache=held.cache, **changed).gathers([0])
 
 
+def test_a_loader_pins_batches(good, monkeypatch):
+    """As torch does it: by the name of the method."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
+    batch = PhotoSet(good, HEADS, [SMALL]).batch([(1, 0), (1, 1)])
+    pinned = pin_memory(batch)
+    assert torch.equal(pinned.images[SMALL], batch.images[SMALL] + 1) and torch.equal(pinned.rows, batch.rows)
+
+
 @pytest.mark.parametrize(
     "augment",
     [Flip(), (Gentle(hflip=0.0), Flip()), (Cutout(1.0), Flip(0.7), BoxJitter()), (Flip(), Cutout(1.0))],

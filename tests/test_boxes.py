@@ -1,3 +1,6 @@
+import threading
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +47,25 @@ def test_boxes_are_found_once_and_remembered(folder):
     again = locate_faces(read(folder), CROPS, finder=finder)
     assert (again.searched, finder.seen, again.faceless) == (0, 3, ("b.png",))
     np.testing.assert_array_equal(again.photos.boxes, located.photos.boxes)
+
+
+def test_two_that_want_the_same_photos_search_them_once(folder):
+    class Slow(Looker):
+        def find(self, images):
+            time.sleep(0.2)
+            return super().find(images)
+
+    finder, found = Slow(), []
+    threads = [
+        threading.Thread(target=lambda: found.append(locate_faces(read(folder), CROPS, finder=finder)))
+        for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert finder.seen == 3 and sorted(each.searched for each in found) == [0, 3]
+    np.testing.assert_array_equal(found[0].photos.boxes, found[1].photos.boxes)
 
 
 def test_nothing_is_written_into_the_photos_folder(folder):

@@ -1,11 +1,13 @@
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead.files import cache_folder, growing, locked, replace_file, write_text
+from multihead.files import cache_folder, growing, locked, replace_file, turn, write_text
 
 
 def test_a_file_is_replaced_and_folders_are_made(tmp_path):
@@ -62,6 +64,27 @@ def test_a_lock_is_had_by_one_and_free_after(tmp_path):
         assert mine and not others
     with locked(tmp_path / "lock") as again:
         assert again
+
+
+def test_turns_are_taken_one_after_the_other(tmp_path):
+    inside, most = [], []
+
+    def work():
+        with turn(tmp_path / "new" / "lock"):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.02)
+            inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+    (tmp_path / "file").touch()
+    with turn(tmp_path / "file" / "lock"):  # nothing can be locked there, nor written
+        pass
 
 
 def test_a_growing_file_stands_with_what_came_before_an_error(tmp_path):

@@ -44,6 +44,18 @@ class Middle:
         return [[Face((10, 10, 30, 30), 0.9)] for _ in images]
 
 
+def test_rows_hold_no_pixels():
+    """A stream of pictures would else fill the memory; a path is kept."""
+    pictures = (noise(seed) for seed in range(5))
+    rows = list(answers(model_of(), pictures))
+    assert len(rows) == 5 and all(row.probs is not None and row.item.source is None for row in rows)
+    assert [row.item.source for row in answers(model_of(), [jpeg(0), noise(1)])] == [None, None]
+
+
+def test_no_photos_together_is_one_by_one():
+    assert len(list(answers(model_of(), [noise(seed) for seed in range(3)], batch_size=0))) == 3
+
+
 def test_threads_are_shared_and_given_back():
     before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(6)

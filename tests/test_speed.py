@@ -36,9 +36,20 @@ def test_glibc_is_told_to_keep_memory(ask):
     assert set(library.asked) == {-1, -2, -3} and max(library.asked.values()) < 2**31
 
 
-def test_a_refused_setting_is_told(ask):
+def test_where_the_threshold_is_refused_the_others_stay(ask):
+    """Any of them would end glibc's own raising of the threshold."""
     library = Library(taken=0)
-    assert ask(lambda name: library) is False and len(library.asked) == 3
+    assert ask(lambda name: library) is False and set(library.asked) == {-3}
+
+
+def test_an_older_glibc_takes_half_a_heap(ask):
+    class Older(Library):
+        def mallopt(self, name, value):
+            super().mallopt(name, value)
+            return int(name != -3 or value <= 32 * 2**20)  # HEAP_MAX_SIZE / 2 of malloc/arena.c on 64 bits
+
+    library = Older()
+    assert ask(lambda name: library) is True and library.asked[-3] == 32 * 2**20 and set(library.asked) == {-1, -2, -3}
 
 
 def test_elsewhere_nothing_happens(ask):

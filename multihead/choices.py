@@ -93,26 +93,27 @@ def training_choice(
     steps: int,
     pins: Pins = Pins(),
     book: Path | None = None,
+    like: str = "",
 ) -> Choice:
     """The fastest mode for the training steps of a model, of those that `pins` leave open; model and random numbers
     stay as they are.
 
     criteria: {head: loss}. steps: how many are ahead: of a short run nothing is timed. book: a file of the runs of one
-    comparison: the first of them, however short, chooses for all that train a backbone on the same crops and batches,
-    on this kind of device; but not what another machine would have to imitate.
+    comparison: the first of them chooses for all that train a backbone on the same crops and batches, on this kind of
+    device, and are `like` it, as in their epochs; but not what another machine would have to imitate.
     """
     if pinned() is not None or book is None:
         return _training_choice(model, criteria, optim, batch_size, steps, pins)
     device = next(model.parameters()).device
     decided = (f"{name} {value}" for name, value in vars(pins).items())
-    key = "; ".join([*_sizes(model, batch_size), device.type, *decided])
+    key = "; ".join([*_sizes(model, batch_size), device.type, like, *decided])
     mode = _stands(book).get(key)
     choice = Choice(mode or Mode(), "the comparison's")
     if mode is None:
-        choice = _training_choice(model, criteria, optim, batch_size, max(steps, LEAST), pins)
+        choice = _training_choice(model, criteria, optim, batch_size, steps, pins)
         mode = _settle(book, key, choice.mode)
     if not computes(device, mode.precision) and pins.precision is None:
-        return _training_choice(model, criteria, optim, batch_size, max(steps, LEAST), pins)
+        return _training_choice(model, criteria, optim, batch_size, steps, pins)
     return choice if mode == choice.mode else Choice(mode, "the comparison's")
 
 

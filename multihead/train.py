@@ -246,7 +246,8 @@ class Run:
         recipe = self.recipe
         steps = recipe.epochs * self.order.steps * recipe.grad_accum_steps
         sizes = {"batch_size": self.order.batch_size, "steps": steps}
-        choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe), book=book)
+        shared: dict[str, Any] = {"book": book, "like": f"{recipe.epochs} epochs, {recipe.epoch_photos} photos"}
+        choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe), **shared)
         choice = ranks.gather(choice)[0]
         if choice.seconds and ranks.first():
             print(f"speed: {choice}", file=sys.stderr)

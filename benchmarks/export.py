@@ -46,6 +46,7 @@ def main(argv=None):
     }
     numbers |= {"train": len(train), "validation": len(valid)}
     settings = vars(args) | {"data": Path(args.data).name, "pretrained_path": Path(args.pretrained_path or "").name}
+    settings["output"] = Path(args.output).name
     settings |= {"threads": torch.get_num_threads(), "trained": bool(args.trained)}
     line = record("export", settings, numbers)
     text = json.dumps(line).replace("NaN", "null")

@@ -245,7 +245,7 @@ class Run:
         """The mode of this run's steps, the same on every process; says which, and why, where it was timed."""
         recipe = self.recipe
         steps = recipe.epochs * self.order.steps * recipe.grad_accum_steps
-        sizes = {"batch_size": self.order.batch_size, "steps": steps}
+        sizes: dict[str, Any] = {"batch_size": self.order.batch_size, "steps": steps}
         shared: dict[str, Any] = {"book": book, "like": f"{recipe.epochs} epochs, {recipe.epoch_photos} photos"}
         choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe), **shared)
         choice = ranks.gather(choice)[0]

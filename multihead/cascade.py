@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ _PASS_CROPS = 256  # at most so many candidates go through the other nets togeth
 
 
 class Nets(NamedTuple):
-    """The three nets, each for pixels 0..255 (N, 3, H, W)."""
+    """The three nets, each for pixels 0..255 (N, 4, H, W), the fourth channel without a meaning."""
 
     first: nn.Module
     second: nn.Module
@@ -133,13 +133,14 @@ def scales(size: tuple[int, int], min_face: float) -> list[float]:
 def _on_pixels(net: nn.Module) -> nn.Module:
     """A copy for pixels 0..255: the first convolution, which has no padding, takes up (pixel - 127.5) / 128."""
     import torch
+    from torch import nn
 
-    net = copy.deepcopy(net).eval().requires_grad_(False)
-    weights = dict(net.named_parameters())
+    made: Any = copy.deepcopy(net).eval().requires_grad_(False)
     with torch.no_grad():
-        weights["conv1.bias"].sub_(weights["conv1.weight"].sum((1, 2, 3)) * (127.5 / 128))
-        weights["conv1.weight"].div_(128)
-    return net.to(memory_format=torch.channels_last)
+        made.conv1.bias.sub_(made.conv1.weight.sum((1, 2, 3)) * (127.5 / 128))
+        made.conv1.weight = nn.Parameter(nn.functional.pad(made.conv1.weight / 128, (0, 0, 0, 0, 0, 1)), False)
+    made.conv1.in_channels = 4
+    return made.to(memory_format=torch.channels_last)
 
 
 def _proposed(net: nn.Module, sums: Sums, min_face: float, threshold: float, overlap: float) -> Candidates:

@@ -219,7 +219,11 @@ def _compiled(
 def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: int, pins: Pins = Pins()) -> Choice:
     """The fastest mode for the answers of a model; ready: a copy of it that computes in a mode."""
     device = next(model.parameters()).device
-    open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
+    open_ = [
+        mode
+        for mode in candidates(device, not pins.compiled)
+        if pins.allow(replace(mode, compiled=bool(pins.compiled)))
+    ]
     given = pinned()
     if given is not None or len(open_) < 2:
         decided = pins.on(given or (open_ or [Mode()])[0])
@@ -248,6 +252,8 @@ def _answers(
     def run() -> None:
         if not held:
             held.append(ready(mode))
+            if getattr(held[0].backbone, "mode", mode) != mode:
+                raise NotImplementedError(f"{mode} is not possible for this backbone")
         form = torch.channels_last if mode.channels_last else torch.contiguous_format
         with torch.inference_mode():
             held[0].probs({crop: part.contiguous(memory_format=form) for crop, part in images.items()})

@@ -119,7 +119,13 @@ class Model(nn.Module, PyTorchModelHubMixin):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float images of uint8 ones, by the mean and std of the weights; keeps the memory format."""
-        return (pixels.to(self._mean.dtype) - self._mean) / self._std
+        images = pixels.to(self._mean.dtype)
+        if images.device.type != "cpu" or not images.is_contiguous(memory_format=torch.channels_last):
+            return (images - self._mean) / self._std
+        # whole rows of (W * 3) numbers: a processor takes several times as long for three at a time
+        lines = images.permute(0, 2, 3, 1).flatten(2)
+        mean, std = (part.flatten().repeat(images.shape[3]) for part in (self._mean, self._std))
+        return ((lines - mean) / std).view(images.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2)
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K), in float64 so that a product of heads sums to one."""

@@ -27,7 +27,8 @@ class Mode:
     """One way to compute passes.
 
     precision: "f32", "bf16" or "fp16" (16 bits where torch's autocast holds them safe). channels_last: memory format.
-    compiled: the backbone goes through torch.compile. keep_memory: glibc keeps freed memory (`speed.keep_memory`).
+    compiled: the backbone goes through torch.compile. fused: convolutions compute their activations, in answers on a
+    processor (`multihead.fusing`). keep_memory: glibc keeps freed memory (`speed.keep_memory`).
 
     Raises: ValueError for another precision.
 
@@ -38,6 +39,7 @@ class Mode:
     precision: str = "f32"
     channels_last: bool = True
     compiled: bool = False
+    fused: bool = False
     keep_memory: bool = True
 
     def __post_init__(self) -> None:
@@ -63,7 +65,7 @@ class Mode:
         return cls(named[0], **{name: name in words for name in _FLAGS})
 
 
-_FLAGS = ("channels_last", "compiled", "keep_memory")
+_FLAGS = ("channels_last", "compiled", "fused", "keep_memory")
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,13 @@ def pinned() -> Mode | None:
     return Mode.parse(text) if text else None
 
 
-def candidates(device: torch.device) -> list[Mode]:
-    """The modes worth timing on a device, the plainest first."""
+def candidates(device: torch.device, answers: bool = False) -> list[Mode]:
+    """The modes worth timing on a device for training steps, or for answers; the plainest first."""
     small = [each for each in (("bf16", "fp16") if device.type == "cuda" else ("bf16",)) if computes(device, each)]
-    return [Mode(precision, last) for precision in ("f32", *small) for last in (False, True)]
+    modes = [Mode(precision, last) for precision in ("f32", *small) for last in (False, True)]
+    if answers and device.type == "cpu":
+        modes += [replace(mode, fused=True) for mode in modes if mode.channels_last]
+    return modes
 
 
 def computes(device: torch.device, precision: str) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import sys
 import weakref
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from multihead.choices import Choice, answering_choice, pixels
+from multihead.fusing import fused
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
 
 ENOUGH = 32  # photos from which a prepared copy repays its making
 CLOSE = 1e-3  # of the features' norm: how far folded features may be from the model's own in f32
+LARGEST = 15 << 22  # bytes: glibc's threads have heaps of 64 MB, and what is larger is mapped anew each time
 ROUGH = 0.05  # the same for weights in 16 bits; beyond it only the passes are, under autocast
 
 
@@ -55,9 +60,9 @@ def ready(model: Model, mode: Mode) -> Model:
     stand = (mode, *_stand(model))
     if model not in _READY or _READY[model][0] != stand:
         made = copy.deepcopy(model).eval().requires_grad_(False)
-        example = _example(made)
-        made.backbone, features = _folded(made.backbone, example)
-        made.backbone = Lowered(made.backbone, example, features, mode)
+        examples = _examples(made)
+        made.backbone, features = _folded(made.backbone, examples[0])
+        made.backbone = Lowered(made.backbone, examples, features, mode)
         _READY[model] = (stand, made)
     return _READY[model][1]
 
@@ -76,18 +81,22 @@ def _stand(model: Model) -> tuple[Any, ...]:
 class Lowered(nn.Module):
     """A backbone whose passes are computed in a mode; features come out in f32.
 
-    example: normalised images (B, 3, H, W) and features: the backbone's of them in f32, by which weights in 16 bits are
-    judged.
+    examples: normalised images (B, 3, H, W) of each size that it will see. features: the backbone's (B, D) of the first
+    in f32, by which weights in 16 bits are judged. Its attribute `mode` says what became of the mode: not every
+    backbone can be fused.
     """
 
-    def __init__(self, backbone: nn.Module, example: Tensor, features: Tensor, mode: Mode) -> None:
+    def __init__(self, backbone: nn.Module, examples: Sequence[Tensor], features: Tensor, mode: Mode) -> None:
         super().__init__()
         if mode.channels_last:
             backbone.to(memory_format=torch.channels_last)
         self.mode, self.dtype = mode, torch.float32
         self.backbone = backbone
         if mode.precision != "f32":
-            self._lower(example, features)
+            self._lower(examples[0], features)
+        if mode.fused:
+            self._fuse(examples)
+        self.rows = self._rows(max(examples, key=Tensor.numel))
         if mode.compiled:
             self.backbone.compile()
 
@@ -95,14 +104,45 @@ class Lowered(nn.Module):
         """Hold the weights in 16 bits where the features stay near; statistics of batch norms never are."""
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in self.backbone.modules()):
             return
-        kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[self.mode.precision]
+        kind = _held(self.mode.precision)
         with torch.inference_mode(), contextlib.suppress(RuntimeError, NotImplementedError):
             low = copy.deepcopy(self.backbone).to(kind)
             if _apart(low(example.to(kind)).float(), features) < ROUGH:
                 self.backbone, self.dtype = low, kind
 
+    def _fuse(self, examples: Sequence[Tensor]) -> None:
+        """Let convolutions compute activations, where that is known and passes are not cast on their way."""
+        made = None
+        if self.mode.channels_last and not self.mode.compiled and _held(self.mode.precision) == self.dtype:
+            seen = [each.to(self.dtype, memory_format=torch.channels_last) for each in examples]
+            bound = CLOSE if self.dtype == torch.float32 else ROUGH
+            made = fused(self.backbone, seen, lambda found, expected: _apart(found.float(), expected.float()) < bound)
+        if made is None:
+            self.mode = replace(self.mode, fused=False)
+        else:
+            self.backbone = made
+
+    def _rows(self, example: Tensor) -> int:
+        """How many images are computed together: on processors, as many as leave each result below `LARGEST` bytes."""
+        if example.device.type != "cpu":
+            return sys.maxsize
+        sizes = [1]
+
+        def done(part: Any, inputs: Any, result: Any) -> None:
+            sizes.append(result.nbytes // len(example) if isinstance(result, Tensor) else 0)
+
+        with contextlib.ExitStack() as hooks, torch.inference_mode():
+            for part in self.backbone.modules():
+                hooks.callback(part.register_forward_hook(done).remove)
+            self._pass(example)
+        return max(1, LARGEST // max(sizes))
+
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""
+        parts = -(-len(images) // self.rows)
+        return self._pass(images) if parts < 2 else torch.cat([self._pass(part) for part in images.chunk(parts)])
+
+    def _pass(self, images: Tensor) -> Tensor:
         form = torch.channels_last if self.mode.channels_last else torch.contiguous_format
         if self.dtype != torch.float32:
             return self.backbone(images.to(self.dtype, memory_format=form)).float()
@@ -161,12 +201,18 @@ def _fold(backbone: nn.Module, conv_name: str, norm_name: str) -> None:
     setattr(backbone.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))
 
 
-def _example(model: Model) -> Tensor:
-    """A made-up normalised photo (1, 3, H, W) of the first crop's size."""
+def _held(precision: str) -> torch.dtype:
+    """The type that holds weights of a precision."""
+    return {"f32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _examples(model: Model) -> list[Tensor]:
+    """A made-up normalised photo (1, 3, H, W) of each size of the model's crops, the first crop's first."""
     device = next(model.parameters()).device
+    sizes = {crop.size: crop for crop in model.crops}.values()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        return model.normalise(next(iter(pixels(model.crops[:1], 1, device).values())))
+        return [model.normalise(each) for each in pixels(list(sizes), 1, device).values()]
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:

@@ -1,4 +1,7 @@
-"""Photos as sums of their pixels, from which any rectangle's mean is had at once: levels and crops of all photos."""
+"""Photos as sums of their pixels, from which any rectangle's mean is had at once: levels and crops of all photos.
+
+Pixels have four channels here, red, green, blue and one without a meaning: 16 bytes are moved faster than 12.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ class Sums:
 
         self.count, self.size, self.device = len(images), images[0].shape[:2], device
         # int32 runs over for photos of more than 8 million pixels, and the difference is right all the same
-        self._sums = torch.from_numpy(np.stack([cv2.integral(image) for image in images])).to(device)
-        self._pixels = self._sums.view(-1, 3)  # of (B, H + 1, W + 1, 3)
+        sums = [cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)) for image in images]
+        self._sums = torch.from_numpy(np.stack(sums)).to(device)  # (B, H + 1, W + 1, 4)
 
     def level(self, size: tuple[int, int], photos: slice) -> Tensor:
-        """Some photos resized to (height, width) as interpolate(mode="area") does it: (B, 3, height, width)."""
+        """Some photos resized to (height, width) as interpolate(mode="area") does it: (B, 4, height, width)."""
         import torch
 
         (top, bottom), (left, right) = (
@@ -33,13 +36,13 @@ class Sums:
             for whole, side in zip(self.size, size, strict=True)
         )
         lines = self._sums[photos]
-        lines = lines.index_select(1, bottom) - lines.index_select(1, top)  # (B, height, W + 1, 3)
-        total = lines.index_select(2, right) - lines.index_select(2, left)
+        lines = lines.index_select(1, bottom) - lines.index_select(1, top)  # (B, height, W + 1, 4)
+        total = _at(lines, right) - _at(lines, left)
         area = (bottom - top)[:, None] * (right - left)
         return (total / area[..., None]).permute(0, 3, 1, 2)
 
     def cut(self, boxes: Tensor, photo: Tensor, side: int) -> Tensor:
-        """Boxes (N, 4), half-open whole pixels, as crops (N, 3, side, side) of means, black outside of the photo.
+        """Boxes (N, 4), half-open whole pixels, as crops (N, 4, side, side) of means, black outside of the photo.
 
         The rectangle of each mean is adaptive_avg_pool2d's, so that crops equal facenet-pytorch's.
         """
@@ -53,11 +56,22 @@ class Sums:
         return (total / (tall[:, :, None] * wide[:, None, :])[..., None]).permute(0, 3, 1, 2)
 
     def _take(self, photo: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """The sums (N, side, side, 3) at each row (N, side) and column (N, side) of the photos (N,)."""
+        """The sums (N, side, side, 4) at each row (N, side) and column (N, side) of the photos (N,)."""
         height, width = self.size
         line = (photo[:, None] * (height + 1) + row) * (width + 1)
         index = line[:, :, None] + column[:, None, :]
-        return self._pixels.index_select(0, index.flatten()).view(*index.shape, 3)
+        return _at(self._sums.view(-1, 4), index.flatten()).view(*index.shape, 4)
+
+
+def _at(sums: Tensor, places: Tensor) -> Tensor:
+    """The sums (..., M, 4) of int32 at some places (M,) of (..., L, 4)."""
+    import torch
+
+    if sums.device.type != "cpu":
+        return sums.index_select(-2, places)
+    # four numbers as one of 16 bytes: numpy takes these several times as fast as torch
+    wide = np.take(sums.numpy().view(np.complex128)[..., 0], places.numpy(), axis=-1)
+    return torch.from_numpy(wide[..., None].view(np.int32))
 
 
 def _ends(spans: Tensor, count: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -208,16 +210,23 @@ def test_timing_leaves_model_and_random_numbers_alone(model):
 
 
 def test_answers_are_timed_apart_from_training(model, seconds):
-    seconds(dict.fromkeys(TABLE, 1.0) | {HALF: 0.2})
+    fused = [replace(mode, fused=True) for mode in (LAST, HALF_LAST)]
+    seconds(dict.fromkeys([*TABLE, *fused], 1.0) | {HALF: 0.2})
     made = []
 
     def copy_in(mode):
         made.append(mode)
         return copy.deepcopy(model)
 
-    assert answering_choice(model, copy_in, 64).mode == HALF and made == [PLAIN, LAST, HALF, HALF_LAST]
-    assert answering_choice(model, copy_in, 64).found == "remembered" and len(made) == 4
-    assert answering_choice(model, copy_in, 64, Pins("f32")).mode in (PLAIN, LAST)
+    assert answering_choice(model, copy_in, 64).mode == HALF and made == [PLAIN, LAST, HALF, HALF_LAST, *fused]
+    assert answering_choice(model, copy_in, 64).found == "remembered" and len(made) == 6
+    assert answering_choice(model, copy_in, 64, Pins("f32")).mode in (PLAIN, LAST, fused[0])
+
+
+def test_a_mode_that_a_backbone_cannot_have_is_not_chosen(model, monkeypatch):
+    monkeypatch.setattr(modes, "computes", lambda device, precision: precision == "f32")
+    choice = answering_choice(model, lambda mode: ready(model, replace(mode, fused=False)), 4)
+    assert choice.seconds[replace(LAST, fused=True)] == math.inf and not choice.mode.fused
 
 
 def test_runs_are_timed_in_turn_and_the_slow_ones_once(monkeypatch):

@@ -92,6 +92,20 @@ def test_sixteen_bits_answer_nearly_the_same(backbone, held):
     torch.testing.assert_close(found.sum(1), torch.ones(4, dtype=torch.float64))
 
 
+def test_large_batches_are_computed_in_parts(monkeypatch):
+    model = lively("test_resnet").eval()
+    images = pixels(model.crops, 7, CPU)
+    whole = ready(model, Mode(channels_last=False))
+    assert whole.backbone.rows > 7
+    monkeypatch.setattr("multihead.prepared.LARGEST", 3 * 4 * 64 * 32 * 32)  # what three photos give at most
+    parts = ready(model, Mode())
+    sizes = []
+    parts.backbone.backbone.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    with torch.inference_mode():
+        torch.testing.assert_close(parts.probs(images), whole.probs(images), rtol=0, atol=1e-6)
+    assert max(sizes) <= parts.backbone.rows < 7 and sum(sizes) == 7
+
+
 def test_weights_that_16_bits_cannot_hold_stay_in_32():
     model = lively("test_resnet").eval()
     fast = ready(model, Mode())
@@ -99,7 +113,7 @@ def test_weights_that_16_bits_cannot_hold_stay_in_32():
     example = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         features = backbone(example)
-    assert Lowered(backbone, example, features, Mode("bf16")).dtype == torch.float32
+    assert Lowered(backbone, [example], features, Mode("bf16")).dtype == torch.float32
 
 
 class Far(nn.Module):

@@ -1,0 +1,205 @@
+"""Convolutions that compute their activations, beside torch's own, one after the other."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_prepared import lively
+from timm.layers import Conv2dSame
+from torch import nn
+
+from multihead import FACE, FULL, HEADS, fusing
+from multihead.choices import pixels
+from multihead.fusing import ACTIVATIONS, FusedConv, Mirrored, fused
+from multihead.modes import Mode
+from multihead.prepared import ready
+
+pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+CPU = torch.device("cpu")
+
+
+def near(found, expected):
+    return torch.allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def kinds(module):
+    """How many fused convolutions there are, with how many activations; and whether the module is mirrored."""
+    convs = [part for part in module.modules() if isinstance(part, FusedConv)]
+    mirrored = any(isinstance(part, Mirrored) for part in module.modules())
+    return len(convs), sum(conv.what[0] != "none" for conv in convs), mirrored
+
+
+BACKBONES = {
+    "tf_efficientnet_lite0": (49, 33, True),
+    "efficientnet_lite0": (49, 33, False),
+    "tf_mobilenetv3_small_minimal_100": (None, None, True),
+    "test_resnet": (None, None, False),
+    "regnety_002": (None, None, False),
+    "convnext_atto": (None, 0, False),
+}
+
+
+@pytest.mark.parametrize("size", [64, 75])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_fused_backbones_answer_the_same(backbone, size):
+    model = lively(backbone, [head.on(FULL.resized(size)) for head in HEADS]).eval()
+    images, fast = pixels(model.crops, 3, CPU), ready(model, Mode(fused=True))
+    assert fast.backbone.mode == Mode(fused=True)
+    for found, expected in zip(kinds(fast), BACKBONES[backbone], strict=True):
+        assert found == expected if expected is not None else found > 0
+    with torch.inference_mode():
+        torch.testing.assert_close(fast.probs(images), model.probs(images), rtol=0, atol=1e-5)
+
+
+def test_both_crops_are_looked_at():
+    face, full = FACE.resized(48), FULL.resized(64)
+    model = lively("tf_efficientnet_lite0", [HEADS[0].on(face), HEADS[1].on(full), HEADS[2].on(face, full)]).eval()
+    images, fast = pixels(model.crops, 3, CPU), ready(model, Mode(fused=True))
+    assert kinds(fast)[2]
+    with torch.inference_mode():
+        torch.testing.assert_close(fast.probs(images), model.probs(images), rtol=0, atol=1e-5)
+    seen = []
+    examples = [torch.rand(1, 3, 32, 32), torch.rand(1, 3, 48, 40)]
+    backbone = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval()
+    assert fused(backbone, examples, lambda found, expected: seen.append(found.shape) or near(found, expected))
+    assert len(seen) == 2
+    assert fused(backbone, examples, lambda found, _: found.shape[2] != 46) is None
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_each_activation_is_torchs(kind):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, groups=1), kind()).eval()
+    images = torch.randn(2, 3, 20, 20).contiguous(memory_format=torch.channels_last) * 4
+    made = fused(plain, [images], near)
+    assert kinds(made) == (1, 1, False)
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+def test_gelu_of_both_kinds_and_other_slopes():
+    images = torch.randn(2, 3, 12, 12) * 3
+    for act in (nn.GELU("tanh"), nn.GELU("none"), nn.LeakyReLU(0.3)):
+        plain = nn.Sequential(nn.Conv2d(3, 8, 1), act).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(fused(plain, [images], near)(images), plain(images), rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.tuples(st.sampled_from([1, 3, 5]), st.sampled_from([1, 3, 5])),
+    stride=st.integers(1, 2),
+    size=st.tuples(st.integers(5, 19), st.integers(5, 19)),
+    grouped=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_tensorflows_padding_is_a_convolutions_own_in_the_mirror(kernel, stride, size, grouped, seed):
+    torch.manual_seed(seed)
+    conv = Conv2dSame(4, 8, kernel, stride, groups=4 if grouped else 1).eval().requires_grad_(False)
+    images = torch.randn(2, 4, *size)
+    assert fusing._turns(conv) == (stride <= min(kernel))
+    if fusing._turns(conv):
+        found = FusedConv(conv, None, images.shape, True)(images.flip(2, 3)).flip(2, 3)
+        torch.testing.assert_close(found, conv(images), rtol=1e-4, atol=1e-5)
+    found = FusedConv(conv, nn.ReLU(), images.shape, False)(images)
+    torch.testing.assert_close(found, conv(images).relu(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "other", [nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 1, 2), nn.Conv2d(8, 8, 2), Conv2dSame(8, 8, 1, 2)]
+)
+def test_what_begins_on_the_left_is_not_mirrored(other):
+    backbone = nn.Sequential(Conv2dSame(3, 8, 3, 2), nn.ReLU(), other, nn.ReLU()).eval().requires_grad_(False)
+    images = torch.randn(2, 3, 16, 16)
+    made = fused(backbone, [images], near)
+    assert kinds(made) == (2, 2, False) and made[0].pads
+    torch.testing.assert_close(made(images), backbone(images), rtol=1e-4, atol=1e-5)
+
+
+def test_pools_that_begin_on_the_left_are_noticed_by_the_features():
+    backbone = nn.Sequential(Conv2dSame(3, 8, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten())
+    backbone.eval().requires_grad_(False)
+    images = torch.randn(2, 3, 16, 16)
+    made = fused(backbone, [images], near)
+    assert kinds(made) == (1, 1, False)
+    torch.testing.assert_close(made(images), backbone(images), rtol=1e-4, atol=1e-5)
+
+
+class Shared(nn.Module):
+    """A convolution whose result is activated, and read besides."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 8, 3), nn.ReLU()
+
+    def forward(self, images):
+        seen = self.conv(images)
+        return self.act(seen) + seen
+
+
+class Added(nn.Module):
+    """A convolution to whose result something is added in place before it is activated, as in a residual block."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.conv, self.act = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(inplace=True)
+
+    def forward(self, images):
+        short = self.first(images)
+        seen = self.conv(short)
+        seen += short
+        return self.act(seen)
+
+
+class Twice(nn.Module):
+    """A convolution and an activation that are used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+
+    def forward(self, images):
+        return self.act(self.conv(self.act(self.conv(images))))
+
+
+def test_only_what_is_read_by_its_activation_alone_is_fused():
+    images = torch.randn(2, 3, 16, 16)
+    assert fused(Shared().eval(), [images], near) is None
+    assert fused(Twice().eval(), [images], near) is None
+    plain = Added().eval()
+    made = fused(plain, [images], near)
+    assert kinds(made) == (2, 0, False)
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_fused_says_so_and_answers():
+    model = lively("test_resnet", [head.on(FULL.resized(64)) for head in HEADS]).eval()
+    width = model.head["mask"].in_features
+    model.backbone = nn.Sequential(Shared(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, width)).eval()
+    images, fast = pixels(model.crops, 2, CPU), ready(model, Mode(fused=True))
+    assert fast.backbone.mode == Mode()
+    with torch.inference_mode():
+        torch.testing.assert_close(fast.probs(images), model.probs(images), rtol=0, atol=1e-6)
+
+
+def test_another_torch_without_the_operations_is_no_error(monkeypatch):
+    def missing(*_):
+        raise AttributeError("no such operation")
+
+    backbone, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.rand(1, 3, 8, 8)
+    assert fused(backbone, [images], near) is not None
+    monkeypatch.setattr(fusing, "FusedConv", missing)
+    assert fused(backbone, [images], near) is None
+
+
+def test_sixteen_bits_are_fused_where_they_are_computed():
+    model = lively("test_resnet").eval()
+    images, fast = pixels(model.crops, 3, CPU), ready(model, Mode("bf16", fused=True))
+    assert fast.backbone.mode.fused == bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) == (kinds(fast)[0] > 0)
+    with torch.inference_mode():
+        assert (fast.probs(images) - model.probs(images)).abs().max() < 0.05
+
+
+def test_a_compiled_backbone_is_not_fused():
+    assert ready(lively("test_resnet").eval(), Mode(fused=True, channels_last=False)).backbone.mode.fused is False

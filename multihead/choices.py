@@ -28,7 +28,7 @@ ROUNDS = 3
 WORSE = 1.3  # times the fastest one's seconds from which a mode is not timed further
 HOPELESS = 10.0  # times the fastest first run from which a mode is not timed at all
 COMPILE_FROM = 1800.0  # seconds of training that must be ahead before a compilation is tried
-TIMED = 8  # photos of the passes that are timed for answers: enough to tell the modes apart
+TIMED = 16  # photos of the passes that are timed for answers, as many as `predict` answers together
 SEED = 20_260_102  # of the made-up photos and labels that are timed
 
 
@@ -230,14 +230,16 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
         warn_of_imitation(device, decided)
         return Choice(decided, "given")
     batch_size = min(batch_size, TIMED)
-    key = _key("answer", model, device, batch_size)
+    kind = next(model.parameters()).dtype
+    key = _key("answer" if kind == torch.float32 else f"answer in {kind}", model, device, batch_size)
     seconds = _remembered(key)
     found = "remembered" if set(open_) <= set(seconds) else "timed"
     if found == "timed":
         with _apart(device):
             images = pixels(model.crops, batch_size, device)
             seconds |= fastest({mode: _answers(mode, ready, images, device) for mode in open_})
-        _remember(key, seconds)
+        if any(map(math.isfinite, seconds.values())):  # else something was wrong that may pass
+            _remember(key, seconds)
     seconds = {mode: value for mode, value in seconds.items() if mode in open_}
     if not any(map(math.isfinite, seconds.values())):
         return Choice(pins.on(Mode()), "usual")
@@ -251,9 +253,10 @@ def _answers(
 
     def run() -> None:
         if not held:
-            held.append(ready(mode))
-            if getattr(held[0].backbone, "mode", mode) != mode:
+            made = ready(mode)
+            if getattr(made.backbone, "mode", mode) != mode:
                 raise NotImplementedError(f"{mode} is not possible for this backbone")
+            held.append(made)
         form = torch.channels_last if mode.channels_last else torch.contiguous_format
         with torch.inference_mode():
             held[0].probs({crop: part.contiguous(memory_format=form) for crop, part in images.items()})

@@ -7,16 +7,18 @@ such convolutions is mirrored, and its padding is then a convolution's own.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 
-ROWS = 16  # photos in a batch for which oneDNN chooses the order of weights; others cost a copy of the weights a pass
+ROWS = 16  # photos in a batch for which oneDNN chooses the order of weights; for others it may have to change it
 
 # activation -> oneDNN's name of it and the numbers that it takes
 ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, list[float], str]]] = {
@@ -31,32 +33,63 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, list[float], str]]
 }
 
 
-def fused(backbone: nn.Module, examples: Sequence[Tensor], near: Callable[[Tensor, Tensor], bool]) -> nn.Module | None:
-    """A copy of a backbone whose convolutions compute the activations after them; None where there is nothing to gain,
-    it cannot be done here, or the features would change.
+@dataclass(frozen=True)
+class Plan:
+    """What becomes of a backbone.
 
-    backbone: in evaluation mode, on a CPU, batch norms folded. examples: normalised images (B, 3, H, W) of each size
-    that it will see, in its own precision. near: whether features (B, D) are the backbone's.
+    steps: (name of a convolution, name of the activation that alone reads its result or None, shape of its input).
+    mirrored: whether all is seen in a mirror.
     """
-    if not torch.backends.mkldnn.is_available() or any(each.device.type != "cpu" for each in examples):
+
+    steps: tuple[tuple[str, str | None, tuple[int, ...]], ...]
+    mirrored: bool
+
+
+def planned(
+    backbone: nn.Module, examples: Sequence[Tensor], near: Callable[[Tensor, Tensor], bool]
+) -> tuple[Plan, nn.Module] | None:
+    """How a backbone can be fused, and it fused; None where it has no plain convolutions, this processor or torch
+    cannot do it, or the features would change.
+
+    backbone: in evaluation mode, in f32, on a CPU, batch norms folded; it is not changed. examples: normalised images
+    (B, 3, H, W) of each size that it will see. near: whether features (B, D) are the backbone's.
+    """
+    plain = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in (*examples, *_weights(backbone)))
+    if not plain or not torch.backends.mkldnn.is_available() or not getattr(torch.backends.mkldnn, "enabled", True):
         return None
-    try:
-        with torch.no_grad():
-            expected = [backbone(example) for example in examples]
-            steps = _steps(backbone, examples[0])
-            for mirrored in (True, False) if _mirrors(backbone) else (False,):
-                made = _replaced(backbone, steps, mirrored)
-                if made and all(near(made(each), features) for each, features in zip(examples, expected, strict=True)):
-                    return made
-    except (RuntimeError, NotImplementedError, AttributeError):  # private operations: another torch may lack them
-        pass
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        expected = [backbone(example) for example in examples]
+        steps = _steps(backbone, examples[0])
+        for mirrored in (True, False) if _mirrors(backbone) and len(steps) == len(_convs(backbone)) else (False,):
+            plan = Plan(steps, mirrored)
+            with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):  # operations that are private
+                made = fused(backbone, plan)
+                if steps and all(near(made(each), found) for each, found in zip(examples, expected, strict=True)):
+                    return plan, made
     return None
 
 
-class FusedConv(nn.Module):
-    """A convolution with the activation after it. x: (B, C, H, W), dense, in the weights' precision.
+def fused(backbone: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of a backbone whose convolutions compute their activations, by a plan for it or for what it is a copy of.
 
-    shape: of the x for which the weights are laid out. mirrored: x and result are upside down and left to right.
+    Raises: RuntimeError, NotImplementedError or AttributeError where torch or the processor cannot do it.
+    """
+    parts: dict[int, Any] = {}  # what deepcopy takes instead of what it would copy
+    for conv_name, activation_name, shape in plan.steps:
+        conv: Any = backbone.get_submodule(conv_name)
+        activation = None if activation_name is None else backbone.get_submodule(activation_name)
+        parts[id(conv)] = FusedConv(conv, activation, shape, plan.mirrored)
+        if activation is not None:
+            parts[id(activation)] = nn.Identity()
+    made = copy.deepcopy(backbone, parts)
+    return Mirrored(made) if plan.mirrored else made
+
+
+class FusedConv(nn.Module):
+    """A convolution with the activation after it. x: (B, C, H, W), in the weights' precision.
+
+    shape: of the x for which the weights are laid out. mirrored: x and result are upside down and left to right. Its
+    weights are no parameters: they are not in `state_dict`, `to` does not move them, and copies share them.
     """
 
     def __init__(self, conv: nn.Conv2d, activation: nn.Module | None, shape: Sequence[int], mirrored: bool) -> None:
@@ -85,6 +118,9 @@ class FusedConv(nn.Module):
             x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups, name, numbers, kind
         )
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> FusedConv:
+        return self  # it never changes, and torch does not copy tensors in oneDNN's order
+
     def _window(self) -> tuple[Any, Any, Any]:
         return self.kernel, self.stride, self.dilation
 
@@ -101,55 +137,39 @@ class Mirrored(nn.Module):
         return self.backbone(images.flip(2, 3).contiguous(memory_format=torch.channels_last))
 
 
-Step = tuple[
-    nn.Conv2d, nn.Module | None, Sequence[int]
-]  # a convolution, the activation of its result, its input's shape
+def _steps(backbone: nn.Module, example: Tensor) -> tuple[tuple[str, str | None, tuple[int, ...]], ...]:
+    """The plain convolutions that run once, each with the activation that alone reads its result, as a pass shows."""
+    results: dict[int, tuple[nn.Module, Tensor, int]] = {}  # the tensors are held, so that no two share an id
+    shapes: dict[nn.Module, tuple[int, ...]] = {}
+    follows: dict[nn.Module, nn.Module] = {}
+    runs: Counter[nn.Module | None] = Counter()
 
-
-def _steps(backbone: nn.Module, example: Tensor) -> list[Step]:
-    """The convolutions that run once, each with the activation that alone reads its result, as a pass shows."""
-    results: dict[int, tuple[nn.Conv2d, Tensor, int]] = {}  # the tensors are held, so that no two share an id
-    shapes: dict[nn.Conv2d, Sequence[int]] = {}
-    follows: dict[nn.Conv2d, nn.Module] = {}
-    runs: Counter[nn.Module] = Counter()
-
-    def conv_done(conv: Any, inputs: Any, result: Tensor) -> None:
-        results[id(result)] = (conv, result, result._version)
-        shapes[conv] = inputs[0].shape
+    def conv_done(conv: nn.Module, inputs: Any, result: Any) -> None:
         runs[conv] += 1
+        if inputs and inputs[0].dim() == 4:
+            results[id(result)] = (conv, result, result._version)
+            shapes[conv] = tuple(inputs[0].shape)
 
-    def activation_asked(activation: Any, inputs: Any) -> None:
-        conv, _, version = results.get(id(inputs[0]), (None, None, 0))
+    def activation_asked(activation: nn.Module, inputs: Any) -> None:
         runs[activation] += 1
+        conv, _, version = results.get(id(inputs[0]) if inputs else 0, (None, None, 0))
         if conv is not None and inputs[0]._version == version:  # else something was added to it in place
             follows[conv] = activation
 
-    hooks = []
-    try:
+    with contextlib.ExitStack() as hooks:
         for part in backbone.modules():
             if _is_plain(part):
-                hooks.append(part.register_forward_hook(conv_done))
+                hooks.callback(part.register_forward_hook(conv_done).remove)
             elif type(part) in ACTIVATIONS:
-                hooks.append(part.register_forward_pre_hook(activation_asked))
+                hooks.callback(part.register_forward_pre_hook(activation_asked).remove)
         backbone(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    once = [conv for conv in shapes if runs[conv] == 1]
-    return [(conv, follows.get(conv) if runs[follows.get(conv)] == 1 else None, shapes[conv]) for conv in once]  # type: ignore[index]
-
-
-def _replaced(backbone: nn.Module, steps: Sequence[Step], mirrored: bool) -> nn.Module | None:
-    """A copy of the backbone with its steps fused; None if some convolution would be left unmirrored."""
-    if not steps or mirrored and len(steps) < sum(isinstance(part, nn.Conv2d) for part in backbone.modules()):
-        return None
-    parts: dict[int, Any] = {}  # what deepcopy takes instead of what it would copy
-    for conv, activation, shape in steps:
-        parts[id(conv)] = FusedConv(conv, activation, shape, mirrored)
-        if activation is not None:
-            parts[id(activation)] = nn.Identity()
-    made = copy.deepcopy(backbone, parts)
-    return Mirrored(made) if mirrored else made
+    names = {part: name for name, part in backbone.named_modules() if part is not backbone}
+    steps = []
+    for conv, shape in shapes.items():
+        if runs[conv] == 1 and conv in names:
+            activation = follows.get(conv)
+            steps.append((names[conv], names.get(activation) if runs[activation] == 1 else None, shape))  # type: ignore[arg-type]
+    return tuple(steps)
 
 
 def _mirrors(backbone: nn.Module) -> bool:
@@ -157,9 +177,21 @@ def _mirrors(backbone: nn.Module) -> bool:
 
     Of an even size, a stride of 2 under TensorFlow's padding reads one pixel more on the right than on the left; seen
     in a mirror this is what a symmetric padding gives. Other strided convolutions begin on the left, mirrored or not.
+    Weights elsewhere may belong to places, as position embeddings do.
     """
-    convs = [part for part in backbone.modules() if isinstance(part, nn.Conv2d)]
+    convs = _convs(backbone)
+    for part in backbone.modules():
+        if not isinstance(part, nn.Conv2d | nn.Linear) and next(part.parameters(recurse=False), None) is not None:
+            return False
     return any(type(conv) is Conv2dSame and max(conv.stride) > 1 for conv in convs) and all(map(_turns, convs))
+
+
+def _convs(backbone: nn.Module) -> list[nn.Conv2d]:
+    return [part for part in backbone.modules() if isinstance(part, nn.Conv2d)]
+
+
+def _weights(backbone: nn.Module) -> list[Tensor]:
+    return [value for value in backbone.state_dict().values() if value.is_floating_point()]
 
 
 def _turns(conv: nn.Conv2d) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from multihead.choices import Choice, answering_choice, pixels
-from multihead.fusing import fused
+from multihead.fusing import Plan, fused, planned
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
 
@@ -37,10 +37,15 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tupl
     made: dict[int, Any] = {}
     choices = []
     for part in classifier.modules():
-        if isinstance(part, Model):
+        if isinstance(part, Model) and isinstance(part.backbone, Lowered):
+            made[id(part)] = part  # prepared already
+        elif isinstance(part, Model):
             choice = answering_choice(part, lambda mode, part=part: ready(part, mode), batch_size, pins)  # type: ignore[misc]
             made[id(part)] = ready(part, choice.mode)
-            choices.append(choice)
+            got = getattr(made[id(part)].backbone, "mode", choice.mode)
+            if got != choice.mode:
+                print(f"answers in mode {choice.mode}: {part.backbone_name} cannot be fused so", file=sys.stderr)
+            choices.append(replace(choice, mode=got))
         elif next(part.parameters(), None) is None and next(part.children(), None) is None:
             made[id(part)] = part  # nothing of torch's: a session of another runtime, which cannot be copied
     return copy.deepcopy(classifier, made).eval(), choices
@@ -59,10 +64,13 @@ def ready(model: Model, mode: Mode) -> Model:
     """
     stand = (mode, *_stand(model))
     if model not in _READY or _READY[model][0] != stand:
-        made = copy.deepcopy(model).eval().requires_grad_(False)
-        examples = _examples(made)
-        made.backbone, features = _folded(made.backbone, examples[0])
-        made.backbone = Lowered(made.backbone, examples, features, mode)
+        device = next(model.parameters()).device.type
+        # whatever the caller's contexts are: they pass, and the copy stays
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+            made = copy.deepcopy(model).eval().requires_grad_(False)
+            examples = _examples(made)
+            made.backbone, features = _folded(made.backbone, examples[0])
+            made.backbone = Lowered(made.backbone, examples, features, mode)
         _READY[model] = (stand, made)
     return _READY[model][1]
 
@@ -92,10 +100,11 @@ class Lowered(nn.Module):
             backbone.to(memory_format=torch.channels_last)
         self.mode, self.dtype = mode, torch.float32
         self.backbone = backbone
+        seen = [each.contiguous(memory_format=torch.channels_last) for each in examples]
+        found = planned(backbone, seen, _close) if mode.fused and mode.channels_last and not mode.compiled else None
         if mode.precision != "f32":
             self._lower(examples[0], features)
-        if mode.fused:
-            self._fuse(examples)
+        self._fuse(found, seen[0], features)
         self.rows = self._rows(max(examples, key=Tensor.numel))
         if mode.compiled:
             self.backbone.compile()
@@ -110,20 +119,22 @@ class Lowered(nn.Module):
             if _apart(low(example.to(kind)).float(), features) < ROUGH:
                 self.backbone, self.dtype = low, kind
 
-    def _fuse(self, examples: Sequence[Tensor]) -> None:
-        """Let convolutions compute activations, where that is known and passes are not cast on their way."""
+    def _fuse(self, found: tuple[Plan, nn.Module] | None, example: Tensor, features: Tensor) -> None:
+        """Let convolutions compute activations: what was planned in f32, also where weights are held in 16 bits. Not
+        where passes are cast on their way."""
         made = None
-        if self.mode.channels_last and not self.mode.compiled and _held(self.mode.precision) == self.dtype:
-            seen = [each.to(self.dtype, memory_format=torch.channels_last) for each in examples]
-            bound = CLOSE if self.dtype == torch.float32 else ROUGH
-            made = fused(self.backbone, seen, lambda found, expected: _apart(found.float(), expected.float()) < bound)
-        if made is None:
-            self.mode = replace(self.mode, fused=False)
-        else:
-            self.backbone = made
+        if found is not None and self.mode.precision == "f32":
+            made = found[1]
+        elif found is not None and self.dtype != torch.float32:
+            with torch.inference_mode(), contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):
+                low = fused(self.backbone, found[0])
+                if _apart(low(example.to(self.dtype)).float(), features) < ROUGH:
+                    made = low
+        self.backbone, self.mode = made or self.backbone, replace(self.mode, fused=made is not None)
 
     def _rows(self, example: Tensor) -> int:
-        """How many images are computed together: on processors, as many as leave each result below `LARGEST` bytes."""
+        """How many images are computed together: on processors, as many as leave what each module gives below `LARGEST`
+        bytes."""
         if example.device.type != "cpu":
             return sys.maxsize
         sizes = [1]
@@ -146,7 +157,9 @@ class Lowered(nn.Module):
         form = torch.channels_last if self.mode.channels_last else torch.contiguous_format
         if self.dtype != torch.float32:
             return self.backbone(images.to(self.dtype, memory_format=form)).float()
-        with autocast(images.device, self.mode.precision):
+        whole = self.mode.precision == "f32"  # whatever the caller's autocast is: layouts and weights are made for it
+        kind = images.device.type
+        with torch.autocast(kind, enabled=False) if whole else autocast(images.device, self.mode.precision):
             return self.backbone(images.contiguous(memory_format=form)).float()
 
 
@@ -162,7 +175,7 @@ def _folded(backbone: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
         _fold(folded, places[id(conv)], places[id(norm)])
     with torch.inference_mode():
         found = folded(example)
-    return (folded, found) if _apart(found, expected) < CLOSE else (backbone, expected)
+    return (folded, found) if _close(found, expected) else (backbone, expected)
 
 
 def _pairs(backbone: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
@@ -212,7 +225,18 @@ def _examples(model: Model) -> list[Tensor]:
     sizes = {crop.size: crop for crop in model.crops}.values()
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        return [model.normalise(each) for each in pixels(list(sizes), 1, device).values()]
+        images = [model.normalise(each) for each in pixels(list(sizes), 1, device).values()]
+    # brighter to the right and downwards: noise alone would look much the same in a mirror
+    return [each * _ramp(each.shape[2], each)[:, None] * _ramp(each.shape[3], each) for each in images]
+
+
+def _ramp(count: int, like: Tensor) -> Tensor:
+    return torch.linspace(0.2, 1.8, count, device=like.device, dtype=like.dtype)
+
+
+def _close(found: Tensor, expected: Tensor) -> bool:
+    """Whether features are the same, but for the last digits of f32."""
+    return _apart(found, expected) < CLOSE
 
 
 def _apart(found: Tensor, expected: Tensor) -> float:

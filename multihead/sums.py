@@ -24,8 +24,10 @@ class Sums:
 
         self.count, self.size, self.device = len(images), images[0].shape[:2], device
         # int32 runs over for photos of more than 8 million pixels, and the difference is right all the same
-        sums = [cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)) for image in images]
-        self._sums = torch.from_numpy(np.stack(sums)).to(device)  # (B, H + 1, W + 1, 4)
+        sums = np.empty((self.count, self.size[0] + 1, self.size[1] + 1, 4), np.int32)
+        for place, image in enumerate(images):
+            sums[place] = cv2.integral(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA))
+        self._sums = torch.from_numpy(sums).to(device)
 
     def level(self, size: tuple[int, int], photos: slice) -> Tensor:
         """Some photos resized to (height, width) as interpolate(mode="area") does it: (B, 4, height, width)."""

@@ -1,5 +1,7 @@
 """Convolutions that compute their activations, beside torch's own, one after the other."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,11 +10,11 @@ from test_prepared import lively
 from timm.layers import Conv2dSame
 from torch import nn
 
-from multihead import FACE, FULL, HEADS, fusing
+from multihead import FACE, FULL, HEADS, Ensemble, fusing
 from multihead.choices import pixels
-from multihead.fusing import ACTIVATIONS, FusedConv, Mirrored, fused
+from multihead.fusing import ACTIVATIONS, FusedConv, Mirrored, planned
 from multihead.modes import Mode
-from multihead.prepared import ready
+from multihead.prepared import prepared, ready
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 CPU = torch.device("cpu")
@@ -20,6 +22,12 @@ CPU = torch.device("cpu")
 
 def near(found, expected):
     return torch.allclose(found, expected, rtol=0, atol=1e-4)
+
+
+def fused(backbone, examples, judge=near):
+    """The backbone fused, None where it cannot be."""
+    found = planned(backbone, examples, judge)
+    return found and found[1]
 
 
 def kinds(module):
@@ -71,7 +79,7 @@ def test_each_activation_is_torchs(kind):
     torch.manual_seed(0)
     plain = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, groups=1), kind()).eval()
     images = torch.randn(2, 3, 20, 20).contiguous(memory_format=torch.channels_last) * 4
-    made = fused(plain, [images], near)
+    made = fused(plain, [images])
     assert kinds(made) == (1, 1, False)
     with torch.no_grad():
         torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-5)
@@ -82,7 +90,7 @@ def test_gelu_of_both_kinds_and_other_slopes():
     for act in (nn.GELU("tanh"), nn.GELU("none"), nn.LeakyReLU(0.3)):
         plain = nn.Sequential(nn.Conv2d(3, 8, 1), act).eval()
         with torch.no_grad():
-            torch.testing.assert_close(fused(plain, [images], near)(images), plain(images), rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(fused(plain, [images])(images), plain(images), rtol=1e-4, atol=1e-6)
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,7 +119,7 @@ def test_tensorflows_padding_is_a_convolutions_own_in_the_mirror(kernel, stride,
 def test_what_begins_on_the_left_is_not_mirrored(other):
     backbone = nn.Sequential(Conv2dSame(3, 8, 3, 2), nn.ReLU(), other, nn.ReLU()).eval().requires_grad_(False)
     images = torch.randn(2, 3, 16, 16)
-    made = fused(backbone, [images], near)
+    made = fused(backbone, [images])
     assert kinds(made) == (2, 2, False) and made[0].pads
     torch.testing.assert_close(made(images), backbone(images), rtol=1e-4, atol=1e-5)
 
@@ -120,7 +128,7 @@ def test_pools_that_begin_on_the_left_are_noticed_by_the_features():
     backbone = nn.Sequential(Conv2dSame(3, 8, 3, 2), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten())
     backbone.eval().requires_grad_(False)
     images = torch.randn(2, 3, 16, 16)
-    made = fused(backbone, [images], near)
+    made = fused(backbone, [images])
     assert kinds(made) == (1, 1, False)
     torch.testing.assert_close(made(images), backbone(images), rtol=1e-4, atol=1e-5)
 
@@ -164,10 +172,10 @@ class Twice(nn.Module):
 
 def test_only_what_is_read_by_its_activation_alone_is_fused():
     images = torch.randn(2, 3, 16, 16)
-    assert fused(Shared().eval(), [images], near) is None
-    assert fused(Twice().eval(), [images], near) is None
+    assert fused(Shared().eval(), [images]) is None
+    assert fused(Twice().eval(), [images]) is None
     plain = Added().eval()
-    made = fused(plain, [images], near)
+    made = fused(plain, [images])
     assert kinds(made) == (2, 0, False)
     with torch.no_grad():
         torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-5)
@@ -183,14 +191,69 @@ def test_what_cannot_be_fused_says_so_and_answers():
         torch.testing.assert_close(fast.probs(images), model.probs(images), rtol=0, atol=1e-6)
 
 
+def test_a_mode_that_was_decided_and_cannot_be_had_is_said(monkeypatch, capsys):
+    monkeypatch.setenv("MULTIHEAD_MODE", "f32 fused")  # without channels_last
+    _, (choice,) = prepared(lively("test_resnet").eval())
+    assert choice.mode == Mode(channels_last=False, keep_memory=False)
+    assert "answers in mode f32 fused: test_resnet cannot be fused so" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_cc_b0_4e", "maxvit_tiny_tf_224"])
+def test_weights_of_other_modules_are_not_seen_in_a_mirror(backbone):
+    import timm
+
+    made = timm.create_model(backbone, num_classes=0)
+    assert any(type(part) is Conv2dSame for part in made.modules()) and not fusing._mirrors(made)
+
+
+def test_the_callers_contexts_are_not_felt():
+    """Neither inference mode, whose tensors do not count their versions, nor autocast."""
+    model = lively("tf_efficientnet_lite0").eval()
+    images = pixels(model.crops, 2, CPU)
+    with torch.inference_mode():
+        expected = model.probs(images)
+        fast = ready(model, Mode(fused=True))
+    assert fast.backbone.mode.fused
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        whole = fast.backbone(model.normalise(images[model.crops[0]]))
+    assert torch.equal(whole, fast.backbone(model.normalise(images[model.crops[0]])))
+    with torch.autocast("cpu", torch.bfloat16):
+        other = ready(lively("tf_efficientnet_lite0").eval(), Mode(fused=True))
+    with torch.inference_mode():
+        assert other.backbone.mode.fused and torch.equal(other.probs(images), fast.probs(images))
+        torch.testing.assert_close(fast.probs(images), expected, rtol=0, atol=1e-5)
+
+
+def test_other_types_and_a_torch_told_to_leave_onednn_are_left_alone():
+    model = lively("test_resnet").eval().double()
+    assert not ready(model, Mode(fused=True)).backbone.mode.fused
+    torch._C._set_mkldnn_enabled(False)  # what torch.backends.mkldnn.flags sets, without its warning of TF32
+    try:
+        assert fused(nn.Sequential(nn.Conv2d(3, 8, 3)).eval(), [torch.rand(1, 3, 8, 8)]) is None
+    finally:
+        torch._C._set_mkldnn_enabled(True)
+
+
+def test_prepared_models_are_copied_and_prepared_again(monkeypatch):
+    monkeypatch.setenv("MULTIHEAD_MODE", str(Mode(fused=True)))
+    model = lively("test_resnet").eval()
+    images = pixels(model.crops, 3, CPU)
+    fast, (choice,) = prepared(model)
+    again, none = prepared(fast)
+    assert choice.mode == Mode(fused=True) and none == []
+    with torch.inference_mode():
+        for other in (again, copy.deepcopy(fast), copy.deepcopy(Ensemble([fast, fast]))):
+            torch.testing.assert_close(other.probs(images), fast.probs(images), rtol=0, atol=1e-12)
+
+
 def test_another_torch_without_the_operations_is_no_error(monkeypatch):
     def missing(*_):
         raise AttributeError("no such operation")
 
     backbone, images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), torch.rand(1, 3, 8, 8)
-    assert fused(backbone, [images], near) is not None
+    assert fused(backbone, [images]) is not None
     monkeypatch.setattr(fusing, "FusedConv", missing)
-    assert fused(backbone, [images], near) is None
+    assert fused(backbone, [images]) is None
 
 
 def test_sixteen_bits_are_fused_where_they_are_computed():
@@ -201,5 +264,7 @@ def test_sixteen_bits_are_fused_where_they_are_computed():
         assert (fast.probs(images) - model.probs(images)).abs().max() < 0.05
 
 
-def test_a_compiled_backbone_is_not_fused():
-    assert ready(lively("test_resnet").eval(), Mode(fused=True, channels_last=False)).backbone.mode.fused is False
+@pytest.mark.parametrize("mode", [Mode(fused=True, channels_last=False), Mode(fused=True, compiled=True)])
+def test_other_layouts_and_compiled_backbones_are_not_fused(mode):
+    fast = ready(lively("test_resnet").eval(), mode)
+    assert fast.backbone.mode.fused is False and kinds(fast)[0] == 0

@@ -17,17 +17,15 @@ def main():
 
 def draw(folder):
     """limits.png in a folder that holds predict.json: photos a second of each stage alone, and of its limit."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     source = folder / "predict.json"
     if not source.is_file():
         return
     numbers = json.loads(source.read_text())["numbers"]
     rows = bars(numbers)
-    figure, axes = pyplot.subplots(figsize=(8, 0.42 * len(rows) + 1.2), layout="constrained")
+    figure = Figure(figsize=(8, 0.42 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
     for place, (name, speed, limit) in enumerate(reversed(rows)):
         axes.barh(place, speed, color="#4c72b0" if name.startswith("ours") or ":" in name else "#c0c0c0", height=0.6)
         text = f" {speed:,.0f}"
@@ -41,7 +39,6 @@ def draw(folder):
     axes.set_xlabel("photos a second on two cores; red: the stage's limit (raw decode, memory copy, raw backbone)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "limits.png", dpi=120)
-    pyplot.close(figure)
 
 
 def bars(numbers):

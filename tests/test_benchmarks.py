@@ -72,7 +72,7 @@ def test_the_readmes_table_is_the_results(monkeypatch):
 def test_five_folds_reports_what_was_fitted_out_of_fold(people, monkeypatch, tmp_path):
     from multihead.reading import read
 
-    train, valid = read(people / "train").split(0.2, seed=0)
+    train, valid = read(people / "train").split(0.5, seed=0)
     from multihead.data import write_splits
 
     write_splits(tmp_path / "s.csv", {"train": train, "val": valid})

@@ -25,7 +25,7 @@ from multihead.joined import Combined, Ensemble, Member
 from multihead.labels import flat
 from multihead.model import Model
 from multihead.options import choice
-from multihead.runtimes import FORMAT, KIND, PRECISIONS, Exported, import_openvino, openvino_core
+from multihead.runtimes import FORMAT, KIND, PRECISIONS, Exported, import_openvino, openvino_graph
 from multihead.tta import TTA
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def openvino(
     def write(part: Model, place: Path) -> Check:
         remark, kept = "", precision
         save_onnx(part, place / "model.onnx", OPSET)
-        graph = openvino_core().read_model(place / "model.onnx")
+        graph = openvino_graph(place / "model.onnx")
         if precision == "int8":
             assert photos is not None
             graph, kept, remark = quantised.int8(graph, part, photos, max_drop=max_drop, limit=limit, say=say)

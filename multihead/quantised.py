@@ -150,6 +150,8 @@ def _quantise(
                 preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: swish and the like go below zero
                 subset_size=len(feeds),
                 model_type=nncf.ModelType.TRANSFORMER if attention else None,
+                ignored_scope=nncf.IgnoredScope(names=first_layers(graph)),
+                advanced_quantization_parameters=_advanced(nncf),
                 advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                     # fewer than all: a validation of all is one of the score
                     ROUNDS,
@@ -158,6 +160,31 @@ def _quantise(
             )
         except RuntimeError:  # nncf.ValidationError and the like: no layer may be quantised
             return None
+
+
+def first_layers(graph: Any) -> list[str]:
+    """The names of the layers that read pixels: they cost little, and most of what int8 loses it loses there."""
+    raw: set[str] = set()
+    found = []
+    for node in graph.get_ordered_ops():
+        sources = [each.get_node() for each in node.input_values()]
+        reads = [source.get_friendly_name() for source in sources if source.get_type_name() != "Constant"]
+        if node.get_type_name() == "Parameter" or reads and raw.issuperset(reads):
+            if node.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
+                found.append(node.get_friendly_name())
+            else:
+                raw.add(node.get_friendly_name())
+    return found
+
+
+def _advanced(nncf: Any) -> Any:
+    """Ranges that cut off what is rare, and weights of 7 bits: processors without VNNI add two products of 8 bits in
+    16 bits, which overflows (nncf's documentation of `overflow_fix`)."""
+    ranges = without_telemetry("nncf.quantization.range_estimator", "quant").RangeEstimatorParametersSet
+    return nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix.ENABLE,
+        activations_range_estimator_params=ranges.HISTOGRAM,
+    )
 
 
 def _quantised(graph: Any) -> bool:

@@ -121,6 +121,12 @@ def openvino_core() -> Any:
     return import_openvino().Core()
 
 
+def openvino_graph(path: Path) -> Any:
+    """OpenVINO's graph of an ONNX file, simplified: reading it alone would leave shapes to be computed in every pass,
+    and hide from nncf which biases are constant. Raises: ImportError that names the extra."""
+    return import_openvino().convert_model(path)
+
+
 def without_telemetry(name: str, extra: str) -> Any:
     """A package that reports its use through openvino_telemetry, imported as if that were not installed.
 

@@ -3,14 +3,14 @@ import pytest
 import torch
 
 from multihead import quantised
-from multihead.crops import FULL
+from multihead.crops import FACE, FULL
 from multihead.export import openvino, save_onnx
 from multihead.joined import load
 from multihead.labels import HEADS, decode
 from multihead.model import Model
 from multihead.quantised import Control, controls, measure
 from multihead.reading import read
-from multihead.runtimes import import_openvino
+from multihead.runtimes import import_openvino, openvino_graph
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def photos(people):
 def graph(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("graph") / "model.onnx"
     save_onnx(model, path, 20)
-    return import_openvino().Core().read_model(path)
+    return openvino_graph(path)
 
 
 def test_int8_is_written_where_it_keeps_the_bound(model, photos, tmp_path, capfd):
@@ -39,11 +39,46 @@ def test_int8_is_written_where_it_keeps_the_bound(model, photos, tmp_path, capfd
     opened = load(tmp_path / "x")
     assert check.precision == opened.precision == "int8" and check.rows == 40
     assert "macro-F1" in check.remark and "calibrated it" in check.remark
-    text = (tmp_path / "x" / "model.xml").read_text()
-    assert 'type="FakeQuantize"' in text
+    first, *others = _weights(import_openvino().Core().read_model(tmp_path / "x" / "model.xml"))
+    assert first.shape == (16, 3, 3, 3) and first.dtype == np.float32  # what reads pixels stays as it is
+    assert len(others) == 17 and all(each.dtype == np.int8 for each in others)
+    assert max(np.abs(each.astype(int)).max() for each in others) == 64  # 7 bits, for processors without VNNI
     images = {FULL.resized(32): torch.zeros(3, 3, 32, 32, dtype=torch.uint8)}
     assert opened.probs(images).shape == (3, 18)
     assert capfd.readouterr() == ("", "")
+
+
+def _weights(graph):
+    """Of each convolution and product of a graph, as they are stored."""
+    found = []
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() in ("Convolution", "MatMul"):
+            source = node.input_value(1).get_node()
+            while source.get_type_name() != "Constant":
+                source = source.input_value(0).get_node()
+            found.append(source.get_data())
+    return found
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+def test_the_first_layers_are_those_that_read_pixels(name, tmp_path):
+    """One a crop; the heads read `present` too, but not alone."""
+    size = {"test_resnet": 32, "test_vit": 160}[name]
+    full, face = FULL.resized(size), FACE.resized(size)
+    save_onnx(Model(name, [HEADS[0].on(full), HEADS[1].on(face, full)]).eval(), tmp_path / "model.onnx", 20)
+    graph = openvino_graph(tmp_path / "model.onnx")
+    names = quantised.first_layers(graph)
+    convolutions = [node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    colours = [node.get_friendly_name() for node in convolutions if node.input_value(0).partial_shape[1] == 3]
+    assert sorted(names) == sorted(colours) and len(names) == 2
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+def test_a_graph_is_simplified(name, tmp_path):
+    """Nothing computes a shape, and no convolution is followed by a norm: nncf corrects constant biases only."""
+    save_onnx(Model(name, [HEADS[0].on(FULL.resized(160))]).eval(), tmp_path / "model.onnx", 20)
+    kinds = {node.get_type_name() for node in openvino_graph(tmp_path / "model.onnx").get_ops()}
+    assert "Convolution" in kinds and not kinds & {"ShapeOf", "Broadcast", "BatchNormInference"}
 
 
 def test_bf16_is_kept_where_int8_costs_too_much(graph, model, photos, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 import sys
@@ -63,7 +64,7 @@ def int8(
     name, before = measure(graph, control, "f32")
     say(f"int8: {name} of f32 {before:.4f}; calibrating on {len(feeds)} photos")
     found = _quantise(nncf, graph, model, feeds, control, max_drop, say)
-    if found is None or not _quantised(found):
+    if not _quantised(found):
         return graph, "bf16", f"int8 could not keep {name} within {max_drop:g}: bf16 was written"
     drop = before - measure(found, control, "int8")[1]
     rows = sum(len(batch.labels) for batch in control)
@@ -120,7 +121,7 @@ def _quantise(
     max_drop: float,
     say: Callable[[str], None],
 ) -> Any:
-    """nncf's graph, with as many layers in f32 as the control asks for; None where it gives up."""
+    """nncf's graph, with as many layers in f32 as the control asks for."""
     attention = any("Attention" in type(module).__name__ for module in model.backbone.modules())
     told = sys.stderr, sys.stdout  # nncf's own output is kept from both
     wholes: list[float] = []
@@ -140,50 +141,52 @@ def _quantise(
         return value, None
 
     with _silent(), kept_signal_stack() as put_back:
-        try:
-            return nncf.quantize_with_accuracy_control(
-                graph.clone(),
-                nncf.Dataset(list(feeds)),
-                nncf.Dataset(list(control), lambda batch: batch.feed),
-                validate,
-                max_drop=max_drop,
-                preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: swish and the like go below zero
-                subset_size=len(feeds),
-                model_type=nncf.ModelType.TRANSFORMER if attention else None,
-                ignored_scope=nncf.IgnoredScope(names=first_layers(graph)),
-                advanced_quantization_parameters=_advanced(nncf),
-                advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                    # fewer than all: a validation of all is one of the score
-                    ROUNDS,
-                    ranking_subset_size=max(1, min(RANKED_ON, len(control) - 1)),
-                ),
-            )
-        except RuntimeError:  # nncf.ValidationError and the like: no layer may be quantised
-            return None
+        return nncf.quantize_with_accuracy_control(
+            graph.clone(),
+            nncf.Dataset(list(feeds)),
+            nncf.Dataset(list(control), lambda batch: batch.feed),
+            validate,
+            max_drop=max_drop,
+            preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: swish and the like go below zero
+            subset_size=len(feeds),
+            model_type=nncf.ModelType.TRANSFORMER if attention else None,
+            ignored_scope=nncf.IgnoredScope(names=first_layers(graph)),
+            advanced_quantization_parameters=_settings(nncf),
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                # fewer than all: a validation of all is one of the score
+                ROUNDS,
+                ranking_subset_size=max(1, min(RANKED_ON, len(control) - 1)),
+            ),
+        )
 
 
 def first_layers(graph: Any) -> list[str]:
-    """The names of the layers that read pixels: they cost little, and most of what int8 loses it loses there."""
+    """The names of the layers that read pixels, and of the steps on the way to them, which int8 leaves as they are: a
+    small part of the work, and what is lost there is lost to all layers after."""
     raw: set[str] = set()
     found = []
     for node in graph.get_ordered_ops():
-        sources = [each.get_node() for each in node.input_values()]
-        reads = [source.get_friendly_name() for source in sources if source.get_type_name() != "Constant"]
-        if node.get_type_name() == "Parameter" or reads and raw.issuperset(reads):
-            if node.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
-                found.append(node.get_friendly_name())
-            else:
-                raw.add(node.get_friendly_name())
+        kind, sources = node.get_type_name(), [each.get_node() for each in node.input_values()]
+        reads = [source.get_name() for source in sources if source.get_type_name() != "Constant"]
+        if kind == "Parameter":
+            raw.add(node.get_name())
+        elif reads and raw.issuperset(reads):
+            found.append(node.get_friendly_name())
+            if kind not in ("Convolution", "GroupConvolution", "MatMul"):
+                raw.add(node.get_name())
     return found
 
 
-def _advanced(nncf: Any) -> Any:
-    """Ranges that cut off what is rare, and weights of 7 bits: processors without VNNI add two products of 8 bits in
-    16 bits, which overflows (nncf's documentation of `overflow_fix`)."""
-    ranges = without_telemetry("nncf.quantization.range_estimator", "quant").RangeEstimatorParametersSet
+def _settings(nncf: Any) -> Any:
+    """Ranges of the least error, one for all channels of a layer (faster where it is depthwise), and weights of 7 bits
+    where others overflow: processors without VNNI add two products of 8 bits in 16 (nncf's documentation of
+    `overflow_fix`), and one file serves all."""
+    ranges = importlib.import_module("nncf.quantization.range_estimator").RangeEstimatorParametersSet
+    kinds = importlib.import_module("nncf.quantization.advanced_parameters")
     return nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE,
         activations_range_estimator_params=ranges.HISTOGRAM,
+        activations_quantization_params=kinds.QuantizationParameters(per_channel=False),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import shutil
 import sys
@@ -124,7 +125,11 @@ def openvino_core() -> Any:
 def openvino_graph(path: Path) -> Any:
     """OpenVINO's graph of an ONNX file, simplified: reading it alone would leave shapes to be computed in every pass,
     and hide from nncf which biases are constant. Raises: ImportError that names the extra."""
-    return import_openvino().convert_model(path)
+    graph = openvino_core().read_model(path)
+    # what convert_model does here; that one also prints under any program's --verbose and sets the root logger's level
+    steps: Any = importlib.import_module("openvino._offline_transformations")
+    steps.apply_moc_transformations(graph, cf=False, smart_reshape=True)
+    return graph
 
 
 def without_telemetry(name: str, extra: str) -> Any:
@@ -132,8 +137,6 @@ def without_telemetry(name: str, extra: str) -> Any:
 
     Raises: ImportError that names the extra.
     """
-    import importlib
-
     hidden, before = "openvino_telemetry", sys.modules.get("openvino_telemetry")
     sys.modules[hidden] = None  # type: ignore[assignment]  # an import of it fails, and its users fall back to a stub
     try:
@@ -182,7 +185,7 @@ def compile_openvino(model: Any, precision: str, threads: int | None = None) -> 
     if threads:
         hints["INFERENCE_NUM_THREADS"] = str(threads)
     core = openvino_core()
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision != "f32" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         hints["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(model, "CPU", hints)
     alone = threading.Lock()  # a compiled model has one request at a time; its passes use all cores

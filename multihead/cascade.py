@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,19 +14,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from multihead.nets import Nets
+
 FACTOR = 0.709  # from one level of the pyramid to the next, as in facenet-pytorch
 
 _CELL, _STRIDE = 12, 2  # the first net's window and its step, in pixels of a level
 _PASS_PIXELS = 400_000  # at most so many pixels of a level go through the first net together
 _PASS_CROPS = 256  # at most so many candidates go through the other nets together
-
-
-class Nets(NamedTuple):
-    """The three nets, each for pixels 0..255 (N, 4, H, W), the fourth channel without a meaning."""
-
-    first: nn.Module
-    second: nn.Module
-    last: nn.Module
 
 
 class Candidates(NamedTuple):
@@ -67,16 +60,6 @@ class Candidates(NamedTuple):
         return self.at(torch.cat(kept)) if kept else self
 
 
-def build_nets(device: str = "cpu") -> Nets:
-    """facenet-pytorch's nets with the weights of its package, laid out for speed; nothing is downloaded."""
-    import facenet_pytorch
-    import torch
-
-    with torch.random.fork_rng(devices=[]):  # new layers draw numbers: a first search must not shift a seed
-        plain = facenet_pytorch.MTCNN(keep_all=True)
-    return Nets(*(_on_pixels(net).to(device) for net in (plain.pnet, plain.rnet, plain.onet)))
-
-
 def detect(
     nets: Nets,
     images: Sequence[np.ndarray],
@@ -96,6 +79,7 @@ def detect(
         thresholds: least scores of the first net, the second, and of the mean of the last one's three looks.
         overlap: candidates that share more of their union than this are one; less of it is faster, and overlooks more.
 
+    >>> from multihead.nets import build_nets
     >>> detect(build_nets(), [np.zeros((40, 30, 3), np.uint8)], 20, (0.6, 0.7, 0.5))[0][0].shape
     (0, 5)
 
@@ -128,19 +112,6 @@ def scales(size: tuple[int, int], min_face: float) -> list[float]:
     while least * FACTOR**count >= _CELL:
         count += 1
     return [_CELL / min_face * FACTOR**level for level in range(count)]
-
-
-def _on_pixels(net: nn.Module) -> nn.Module:
-    """A copy for pixels 0..255: the first convolution, which has no padding, takes up (pixel - 127.5) / 128."""
-    import torch
-    from torch import nn
-
-    made: Any = copy.deepcopy(net).eval().requires_grad_(False)
-    with torch.no_grad():
-        made.conv1.bias.sub_(made.conv1.weight.sum((1, 2, 3)) * (127.5 / 128))
-        made.conv1.weight = nn.Parameter(nn.functional.pad(made.conv1.weight / 128, (0, 0, 0, 0, 0, 1)), False)
-    made.conv1.in_channels = 4
-    return made.to(memory_format=torch.channels_last)
 
 
 def _proposed(net: nn.Module, sums: Sums, min_face: float, threshold: float, overlap: float) -> Candidates:

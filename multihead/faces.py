@@ -5,13 +5,16 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from multihead import cascade
 from multihead.decoders import Encoded, ImageError
 from multihead.looks import Look, as_photos, fitted, halved, pixels
+
+if TYPE_CHECKING:
+    from multihead.nets import Nets
 
 WHICH = ("largest", "central", "all")
 
@@ -100,7 +103,7 @@ class Finder:
         first, second, last = thresholds
         self.min_face, self.thresholds, self.device, self.longest = min_face, (first, second, last), device, longest
         self.parallel = device == "cpu"
-        self._nets: cascade.Nets | None = None
+        self._nets: Nets | None = None
 
     @property
     def identity(self) -> str:
@@ -138,7 +141,9 @@ class Finder:
         """Make the nets, before threads use them: random numbers are drawn and put back on the way."""
         with _BUILDING:
             if self._nets is None:
-                self._nets = cascade.build_nets(self.device)
+                from multihead.nets import build_nets
+
+                self._nets = build_nets(self.device)
 
     def _is_open(self, faces: Sequence[Face], size: tuple[int, int]) -> bool:
         """True where a second look may find more than the first, which found these faces."""

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from multihead import cascade
 from multihead.images import image_files, read_image
+from multihead.nets import build_nets
 
-NETS = cascade.build_nets()
+NETS = build_nets()
 THRESHOLDS = (0.6, 0.7, 0.45)
 SCENES = Path(__file__).parents[2] / "shared" / "data" / "mask_scenes" / "images"
 

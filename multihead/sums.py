@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+_PART = 8  # photos resized at once: what lies between stays in the cache of a core
+
+
 class Sums:
     """Photos as sums over all pixels above and to the left, from which the mean of any rectangle takes four of them."""
 
@@ -37,11 +40,12 @@ class Sums:
             _ends(torch.tensor([0, whole], device=self.device), side)
             for whole, side in zip(self.size, size, strict=True)
         )
-        lines = self._sums[photos]
-        lines = lines.index_select(1, bottom) - lines.index_select(1, top)  # (B, height, W + 1, 4)
-        total = _at(lines, right) - _at(lines, left)
-        area = (bottom - top)[:, None] * (right - left)
-        return (total / area[..., None]).permute(0, 3, 1, 2)
+        area = _four((bottom - top)[:, None] * (right - left))
+        made = torch.empty(len(self._sums[photos]), *size, 4, device=self.device)
+        for few, part in zip(made.split(_PART), self._sums[photos].split(_PART), strict=True):
+            lines = part.index_select(1, bottom).sub_(part.index_select(1, top))  # (B, height, W + 1, 4)
+            torch.div(_at(lines, right).sub_(_at(lines, left)), area, out=few)
+        return made.permute(0, 3, 1, 2)
 
     def cut(self, boxes: Tensor, photo: Tensor, side: int) -> Tensor:
         """Boxes (N, 4), half-open whole pixels, as crops (N, 4, side, side) of means, black outside of the photo.
@@ -53,16 +57,22 @@ class Sums:
         low, high = _ends(boxes.view(-1, 2, 2).transpose(1, 2), side)  # (N, 2, side) each: x, y
         (wide, tall), limit = (high - low).unbind(1), torch.tensor(self.size[::-1], device=boxes.device)[:, None]
         (left, top), (right, bottom) = (ends.clamp(min=0).minimum(limit).unbind(1) for ends in (low, high))
-        total = self._take(photo, bottom, right) - self._take(photo, bottom, left)
-        total += self._take(photo, top, left) - self._take(photo, top, right)
-        return (total / (tall[:, :, None] * wide[:, None, :])[..., None]).permute(0, 3, 1, 2)
-
-    def _take(self, photo: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """The sums (N, side, side, 4) at each row (N, side) and column (N, side) of the photos (N,)."""
         height, width = self.size
-        line = (photo[:, None] * (height + 1) + row) * (width + 1)
+        first = (photo * ((height + 1) * (width + 1)))[:, None]
+        top, bottom = (first + row * (width + 1) for row in (top, bottom))
+        total = self._take(bottom, right).sub_(self._take(bottom, left))
+        total.add_(self._take(top, left)).sub_(self._take(top, right))
+        return (total / _four(tall[:, :, None] * wide[:, None, :])).permute(0, 3, 1, 2)
+
+    def _take(self, line: Tensor, column: Tensor) -> Tensor:
+        """The sums (N, side, side, 4) at each column (N, side) of each line (N, side), by their places among all."""
         index = line[:, :, None] + column[:, None, :]
         return _at(self._sums.view(-1, 4), index.flatten()).view(*index.shape, 4)
+
+
+def _four(area: Tensor) -> Tensor:
+    """Areas (...) as (..., 4) numbers: divided by these, not by one for each four, torch is several times as fast."""
+    return area.float()[..., None].expand(*area.shape, 4).contiguous()
 
 
 def _at(sums: Tensor, places: Tensor) -> Tensor:

@@ -151,7 +151,7 @@ def stage(paths, detector, name):
     from multihead.faces import choose, first_reduction, search
     from multihead.images import open_image
     from multihead.lanes import in_lanes, lane_count
-    from multihead.pipeline import CHUNK, batch_answers
+    from multihead.pipeline import CHUNK, SEARCHED, batch_answers, evenly
     from multihead.prepared import prepared
     from multihead.speed import keep_memory
     from multihead.yunet import open_detector
@@ -191,14 +191,15 @@ def stage(paths, detector, name):
         "raw backbone": (lambda: floats, lambda part: _backbone(fast, part)),
     }
     make, each = works[name]
-    chunks = []
+    size = rows if name in ("answer", "raw backbone") else evenly(len(paths), lanes, SEARCHED)
+    parts = []
 
     def before():
         whole = make()
-        chunks[:] = [whole[start : start + rows] for start in range(0, len(whole), rows)]
+        parts[:] = [whole[start : start + size] for start in range(0, len(whole), size)]
 
     def work():
-        for _ in in_lanes(each, chunks, lanes, share):
+        for _ in in_lanes(each, parts, lanes, share):
             pass
 
     work.before = before

@@ -31,7 +31,11 @@ from multihead.modes import Pins
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 
-CHUNK = {"cpu": 16, "cuda": 64}  # photos that are searched and answered together: on a core, what its caches still hold
+CHUNK = {"cpu": 16, "cuda": 64}  # photos that are answered together: on a core, what its caches still hold
+SEARCHED = 48  # photos at most that a lane takes, opens and searches together, where none is waited for
+COUNTED = (
+    2000  # photos that are listed ahead, to share them evenly; with more it matters little how the last are shared
+)
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 
 Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
@@ -73,13 +77,16 @@ def answers(
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
     rest = items(source)
-    first = deque(islice(rest, ENOUGH))
+    there = not hasattr(source, "__next__")  # what gives photos may be slow, or make each as it is asked
+    first = deque(islice(rest, COUNTED if there else ENOUGH))
     few = len(first) < ENOUGH
     lanes = max(1, lane_count() if workers is None else workers)
     chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
-    if few:  # the lanes share them evenly
-        chunk = max(1, min(chunk, -(-len(first) // lanes)))
-        lanes = max(1, min(lanes, -(-len(first) // chunk)))
+    taken = max(chunk, SEARCHED) if there and batch_size is None else chunk
+    if few or len(first) < COUNTED and there:
+        taken = evenly(max(1, len(first)), lanes, taken)
+        lanes = max(1, min(lanes, -(-len(first) // taken)))
+    chunk = min(chunk, taken) if few else chunk  # modes are timed once for all numbers of photos
     finder = finder or Finder()
     if hasattr(finder, "prepare") and (needs or faces):
         finder.prepare()
@@ -87,7 +94,7 @@ def answers(
         ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
         lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
         with evaluating(ready):
-            for done in in_lanes(lane.answer, _chunks(chain(_popped(first), rest), chunk), lanes, threads):
+            for done in in_lanes(lane.answer, _chunks(chain(_popped(first), rest), taken), lanes, threads):
                 yield from done
 
 
@@ -109,6 +116,15 @@ def _popped(first: deque[Item]) -> Iterator[Item]:
     """The photos, none of which is held any longer than its turn."""
     while first:
         yield first.popleft()
+
+
+def evenly(count: int, lanes: int, most: int) -> int:
+    """How many of `count` photos a lane takes at a time, `most` at most, so that all lanes end together.
+
+    >>> evenly(100, 2, 48), evenly(1, 2, 48)
+    (25, 1)
+    """
+    return max(1, -(-count // (lanes * -(-count // (lanes * most)))))
 
 
 def _chunks(rest: Iterable[Item], count: int) -> Iterator[list[Item]]:

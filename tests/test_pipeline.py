@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multihead import FACE, FULL, HEADS, Model, pipeline
 from multihead.faces import Face
@@ -207,3 +209,44 @@ def test_few_photos_are_answered_as_pinned():
     model, photos = model_of(), [noise(0), noise(1)]
     exact, rough = ([row.probs for row in answers(model, photos, pins=pins)] for pins in (Pins(), Pins("bf16")))
     assert np.abs(np.subtract(exact, rough)).max() > 1e-6
+
+
+# ---- shares of lanes
+
+
+@pytest.mark.parametrize(
+    ("count", "lanes", "expected"), [(100, 2, [25] * 4), (97, 2, [25] * 3 + [22]), (7, 3, [3, 3, 1])]
+)
+def test_lanes_share_what_is_there_evenly(count, lanes, expected, monkeypatch):
+    """Lists are counted ahead, and searched in long chunks; what comes one by one is not waited for."""
+    taken = []
+    plain = pipeline._Lane.answer
+    monkeypatch.setattr(pipeline._Lane, "answer", lambda self, chunk: taken.append(len(chunk)) or plain(self, chunk))
+    photos = [noise(seed, (40, 40)) for seed in range(count)]
+    assert len(list(answers(model_of(), photos, workers=lanes, pins=Pins("f32")))) == count
+    assert sorted(taken, reverse=True) == expected
+    taken.clear()
+    asked = []
+    rows = answers(model_of(), (asked.append(1) or photo for photo in photos), workers=lanes, pins=Pins("f32"))
+    next(rows)
+    assert max(taken) <= 16 and len(asked) <= max(32, 16 * (lanes + 2)) + 1
+    rows.close()
+
+
+def test_more_photos_than_are_counted_ahead(monkeypatch):
+    monkeypatch.setattr(pipeline, "COUNTED", 70)
+    taken = []
+    plain = pipeline._Lane.answer
+    monkeypatch.setattr(pipeline._Lane, "answer", lambda self, chunk: taken.append(len(chunk)) or plain(self, chunk))
+    found = list(answers(model_of(), [noise(seed) for seed in range(130)], workers=2, pins=Pins("f32")))
+    assert [row.item.name for row in found] == [f"photo {number}" for number in range(130)]
+    assert sorted(taken) == [34, 48, 48]
+
+
+@given(st.integers(1, 500), st.integers(1, 16), st.integers(1, 64))
+def test_even_shares(count, lanes, most):
+    share = pipeline.evenly(count, lanes, most)
+    chunks = -(-count // share)
+    assert 1 <= share <= most
+    assert chunks <= lanes * -(-count // (lanes * most))  # no more rounds than the longest chunks take
+    assert share - 1 < count / (lanes * -(-count // (lanes * most)))  # and no longer than that needs

@@ -1,16 +1,17 @@
 """From photos to answers in lanes: each lane opens, searches, cuts and answers a few photos on its share of the cores.
 
 Answers come out in the order of the photos. However many photos there are, a chunk for each lane, and one that waits,
-are in memory.
+are in memory, and the names of 2,000.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
@@ -33,9 +34,7 @@ from multihead.speed import keep_memory
 
 CHUNK = {"cpu": 16, "cuda": 64}  # photos that are answered together: on a core, what its caches still hold
 SEARCHED = 48  # photos at most that a lane takes, opens and searches together, where none is waited for
-COUNTED = (
-    2000  # photos that are listed ahead, to share them evenly; with more it matters little how the last are shared
-)
+COUNTED = 2000  # photos listed ahead, so that lanes share them evenly
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 
 Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
@@ -77,13 +76,13 @@ def answers(
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
     rest = items(source)
-    there = not hasattr(source, "__next__")  # what gives photos may be slow, or make each as it is asked
-    first = deque(islice(rest, COUNTED if there else ENOUGH))
+    there = _is_listed(source)
+    first, rest = _ahead(rest, COUNTED if there else ENOUGH)
     few = len(first) < ENOUGH
     lanes = max(1, lane_count() if workers is None else workers)
     chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
     taken = max(chunk, SEARCHED) if there and batch_size is None else chunk
-    if few or len(first) < COUNTED and there:
+    if few or there and batch_size is None and len(first) < COUNTED:
         taken = evenly(max(1, len(first)), lanes, taken)
         lanes = max(1, min(lanes, -(-len(first) // taken)))
     chunk = min(chunk, taken) if few else chunk  # modes are timed once for all numbers of photos
@@ -112,6 +111,28 @@ def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifie
     return made
 
 
+def _is_listed(source: object) -> bool:
+    """False where something gives photos one by one: it may be slow, or make each as it is asked."""
+    parts = source[:COUNTED] if isinstance(source, (list, tuple)) else ()
+    return not hasattr(source, "__next__") and all(map(_is_listed, parts))
+
+
+def _ahead(rest: Iterator[Item], count: int) -> tuple[deque[Item], Iterator[Item]]:
+    """The first `count` photos, or those before an error, and what gives the others or raises the error in its turn."""
+    first: deque[Item] = deque()
+    try:
+        for item in islice(rest, count):
+            first.append(item)
+    except Exception as error:
+        return first, _raised(error)
+    return first, rest
+
+
+def _raised(error: Exception) -> Iterator[Item]:
+    raise error
+    yield
+
+
 def _popped(first: deque[Item]) -> Iterator[Item]:
     """The photos, none of which is held any longer than its turn."""
     while first:
@@ -127,16 +148,26 @@ def evenly(count: int, lanes: int, most: int) -> int:
     return max(1, -(-count // (lanes * -(-count // (lanes * most)))))
 
 
-def _chunks(rest: Iterable[Item], count: int) -> Iterator[list[Item]]:
-    """Lists of `count` photos; the rows of one photo stay together."""
+def _chunks(rest: Iterator[Item], count: int) -> Iterator[list[Item]]:
+    """Lists of `count` photos; the rows of one photo stay together. An error comes after those before it."""
     chunk: list[Item] = []
-    for item in rest:
+    broken: Exception | None = None
+    while True:
+        try:
+            item = next(rest)
+        except StopIteration:
+            break
+        except Exception as error:
+            broken = error
+            break
         if len(chunk) >= count and chunk[-1].name != item.name:
             yield chunk
             chunk = []
         chunk.append(item)
     if chunk:
         yield chunk
+    if broken is not None:
+        raise broken
 
 
 @dataclass(frozen=True)
@@ -171,7 +202,7 @@ class _Lane:
     def _groups(self, chunk: Sequence[Item]) -> Iterator[list[tuple[Item, Encoded | str]]]:
         """The photos of a chunk, opened, and decoded for the search; as many as may be in memory together."""
         group: list[tuple[Item, Encoded | str]] = []
-        held = 0
+        held = later = 0  # pixels decoded now, and what a finer look at each may decode
         for item in chunk:
             last = group[-1] if group else None
             if last and _same(last[0].source, item.source):
@@ -180,9 +211,10 @@ class _Lane:
             photo = self._open(item)
             group.append((item, photo))
             held += 0 if isinstance(photo, str) else photo.held
-            if held >= HELD:
+            later += 0 if isinstance(photo, str) else math.prod(photo.size) // 4
+            if held >= HELD or later >= 3 * HELD:
                 yield group
-                group, held = [], 0
+                group, held, later = [], 0, 0
         if group:
             yield group
 
@@ -236,8 +268,9 @@ class _Lane:
         """The rows with their probabilities, one pass of the model for `batch_size` of them."""
         done = [row for row, _ in rows]
         there = [(place, cuts) for place, (_, cuts) in enumerate(rows) if cuts is not None]
-        for start in range(0, len(there), self.batch_size):
-            part = there[start : start + self.batch_size]
+        step = evenly(max(1, len(there)), 1, self.batch_size)  # no pass of one after one of sixteen
+        for start in range(0, len(there), step):
+            part = there[start : start + step]
             for (place, _), probs in zip(part, batch_answers(self.model, [cuts for _, cuts in part]), strict=True):
                 done[place] = replace(done[place], probs=probs)
         return done

@@ -41,10 +41,11 @@ def predict(
     """A table of answers: path, box, one column per head, label, probabilities, error; in the order of the source.
 
     source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, array (H, W, 3) or (N, H, W, 3), PIL picture,
-    bytes, or a list of any of these. faces: "largest" or "central" gives a row a photo, "all" a row a face; by
-    default the largest, searched only if the model's crops need it. batch_size: photos that are searched and answered
-    together (default 16, on a GPU 64). missing: what a photo without a face gets where a crop needs one ("full": the
-    whole photo is read, "skip": a row with an error, "error": an exception). workers: photos are answered in so many
+    bytes, or a list or generator of any of these; a generator is taken a few photos at a time. faces: "largest" or
+    "central" gives a row a photo, "all" a row a face; by default the largest, searched only if the model's crops need
+    it. batch_size: photos that are searched and answered together (default: up to 48 are searched, of a generator 16,
+    and 16 answered; on a GPU 64). missing: what a photo without a face gets where a crop needs one ("full": the whole
+    photo is read, "skip": a row with an error, "error": an exception). workers: photos are answered in so many
     lanes (default: one a core, at most 8), which share the cores. draw: a folder for copies of the photos with boxes
     and answers. pins: what is fixed of how passes are computed, as Pins("f32"); from 32 photos on the rest is what is
     fastest here, fewer are answered in f32.

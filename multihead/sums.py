@@ -42,7 +42,8 @@ class Sums:
         )
         area = _four((bottom - top)[:, None] * (right - left))
         made = torch.empty(len(self._sums[photos]), *size, 4, device=self.device)
-        for few, part in zip(made.split(_PART), self._sums[photos].split(_PART), strict=True):
+        step = _PART if self.device.type == "cpu" else len(made)
+        for few, part in zip(made.split(step), self._sums[photos].split(step), strict=True):
             lines = part.index_select(1, bottom).sub_(part.index_select(1, top))  # (B, height, W + 1, 4)
             torch.div(_at(lines, right).sub_(_at(lines, left)), area, out=few)
         return made.permute(0, 3, 1, 2)
@@ -72,7 +73,9 @@ class Sums:
 
 def _four(area: Tensor) -> Tensor:
     """Areas (...) as (..., 4) numbers: divided by these, not by one for each four, torch is several times as fast."""
-    return area.float()[..., None].expand(*area.shape, 4).contiguous()
+    import torch
+
+    return area.to(torch.get_default_dtype())[..., None].expand(*area.shape, 4).contiguous()
 
 
 def _at(sums: Tensor, places: Tensor) -> Tensor:

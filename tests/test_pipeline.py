@@ -225,12 +225,52 @@ def test_lanes_share_what_is_there_evenly(count, lanes, expected, monkeypatch):
     photos = [noise(seed, (40, 40)) for seed in range(count)]
     assert len(list(answers(model_of(), photos, workers=lanes, pins=Pins("f32")))) == count
     assert sorted(taken, reverse=True) == expected
-    taken.clear()
-    asked = []
-    rows = answers(model_of(), (asked.append(1) or photo for photo in photos), workers=lanes, pins=Pins("f32"))
-    next(rows)
-    assert max(taken) <= 16 and len(asked) <= max(32, 16 * (lanes + 2)) + 1
-    rows.close()
+    for wrap in (iter, lambda given: [given], lambda given: [photos[0], (given,)]):
+        taken.clear()
+        asked = []
+        rows = answers(model_of(), wrap(asked.append(1) or photo for photo in photos), workers=lanes, pins=Pins("f32"))
+        next(rows)
+        assert max(taken) <= 16 and len(asked) <= max(32, 16 * (lanes + 2)) + 1
+        rows.close()
+
+
+@pytest.mark.parametrize("good", [3, 40, 130])
+def test_an_error_of_the_source_comes_after_the_rows_before_it(good):
+    rows = answers(model_of(), [*(noise(seed) for seed in range(good)), object()], workers=2, pins=Pins("f32"))
+    for number in range(good):
+        assert next(rows).item.name == f"photo {number}"
+    with pytest.raises(TypeError, match="cannot read photos from object"):
+        next(rows)
+
+
+def test_a_batch_size_is_kept_and_passes_are_alike(monkeypatch):
+    taken, passed = [], []
+    plain, passes = pipeline._Lane.answer, pipeline.batch_answers
+    monkeypatch.setattr(pipeline._Lane, "answer", lambda self, chunk: taken.append(len(chunk)) or plain(self, chunk))
+    monkeypatch.setattr(pipeline, "batch_answers", lambda model, rows: passed.append(len(rows)) or passes(model, rows))
+    photos = [noise(seed) for seed in range(66)]
+    list(answers(model_of(), photos, workers=2, batch_size=40, pins=Pins("f32")))
+    assert sorted(taken) == [26, 40]
+    taken.clear(), passed.clear()
+    list(answers(model_of(), photos, workers=2, pins=Pins("f32")))
+    assert taken == [33, 33] and passed == [11] * 6  # never 16, 16 and 1
+
+
+def test_photos_that_a_finer_look_may_decode_are_bounded(monkeypatch):
+    """Decoded at 1/8 for the first look, they count by what a second one may want."""
+    monkeypatch.setattr(pipeline, "HELD", 40 * 48)
+    together = []
+
+    class Modest(Middle):
+        def reduction(self, size):
+            return 8
+
+        def search(self, photos):
+            together.append(len(photos))
+            return [[] for _ in photos]
+
+    rows = list(answers(model_of(FACE.resized(32)), [jpeg(n) for n in range(40)], finder=Modest(), workers=1))
+    assert len(rows) == 40 and max(together) == 12  # a quarter of each makes three times HELD
 
 
 def test_more_photos_than_are_counted_ahead(monkeypatch):

@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
+from multihead import sums as module
 from multihead.sums import Sums, _at
 
 
@@ -15,6 +17,19 @@ def test_levels_and_crops_equal_adaptive_pooling():
     for box, number, crop in zip(boxes.tolist(), photo.tolist(), sums.cut(boxes, photo, 24), strict=True):
         inside = batch[number : number + 1, :, box[1] : box[3], box[0] : box[2]]
         torch.testing.assert_close(crop[:3], torch.nn.functional.interpolate(inside, size=(24, 24), mode="area")[0])
+
+
+@pytest.mark.parametrize("part", [1, 2, 8])
+def test_a_level_of_some_photos_in_parts(part, monkeypatch):
+    """Sums that have run over 32 bits give the same differences."""
+    monkeypatch.setattr(module, "_PART", part)
+    photos = np.random.default_rng(2).integers(0, 256, (5, 30, 40, 3), np.uint8)
+    sums, batch = Sums(list(photos), torch.device("cpu")), torch.from_numpy(photos).permute(0, 3, 1, 2).float()
+    sums._sums += 2**31 - 1000
+    expected = torch.nn.functional.interpolate(batch, size=(13, 17), mode="area")
+    torch.testing.assert_close(sums.level((13, 17), slice(1, 5))[:, :3], expected[1:])
+    whole = sums.cut(torch.tensor([[0, 0, 40, 30]]), torch.tensor([3]), 12)[:, :3]
+    torch.testing.assert_close(whole, torch.nn.functional.interpolate(batch[3:4], size=(12, 12), mode="area"))
 
 
 def test_crops_are_black_outside_of_the_photo():

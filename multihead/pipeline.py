@@ -1,7 +1,7 @@
 """From photos to answers in lanes: each lane opens, searches, cuts and answers a few photos on its share of the cores.
 
 Answers come out in the order of the photos. However many photos there are, a chunk for each lane, and one that waits,
-are in memory, and the names of 2,000.
+are in memory, and what is listed ahead (`COUNTED`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ CHUNK = {"cpu": 16, "cuda": 64}  # photos that are answered together: on a core,
 SEARCHED = 48  # photos at most that a lane takes, opens and searches together, where none is waited for
 COUNTED = 2000  # photos listed ahead, so that lanes share them evenly
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
+FINER = 3 * HELD  # and those that a finer look at these photos may decode: a quarter of each, as 12 megapixels at 1/2
 
 Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
 
@@ -83,7 +84,7 @@ def answers(
     chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
     taken = max(chunk, SEARCHED) if there and batch_size is None else chunk
     if few or there and batch_size is None and len(first) < COUNTED:
-        taken = evenly(max(1, len(first)), lanes, taken)
+        taken = evenly(len(first), lanes, taken)
         lanes = max(1, min(lanes, -(-len(first) // taken)))
     chunk = min(chunk, taken) if few else chunk  # modes are timed once for all numbers of photos
     finder = finder or Finder()
@@ -142,10 +143,11 @@ def _popped(first: deque[Item]) -> Iterator[Item]:
 def evenly(count: int, lanes: int, most: int) -> int:
     """How many of `count` photos a lane takes at a time, `most` at most, so that all lanes end together.
 
-    >>> evenly(100, 2, 48), evenly(1, 2, 48)
-    (25, 1)
+    >>> evenly(100, 2, 48), evenly(1, 2, 48), evenly(0, 2, 48)
+    (25, 1, 1)
     """
-    return max(1, -(-count // (lanes * -(-count // (lanes * most)))))
+    rounds = max(1, -(-count // (lanes * most)))
+    return max(1, -(-count // (lanes * rounds)))
 
 
 def _chunks(rest: Iterator[Item], count: int) -> Iterator[list[Item]]:
@@ -212,7 +214,7 @@ class _Lane:
             group.append((item, photo))
             held += 0 if isinstance(photo, str) else photo.held
             later += 0 if isinstance(photo, str) else math.prod(photo.size) // 4
-            if held >= HELD or later >= 3 * HELD:
+            if held >= HELD or later >= FINER:
                 yield group
                 group, held, later = [], 0, 0
         if group:
@@ -268,7 +270,7 @@ class _Lane:
         """The rows with their probabilities, one pass of the model for `batch_size` of them."""
         done = [row for row, _ in rows]
         there = [(place, cuts) for place, (_, cuts) in enumerate(rows) if cuts is not None]
-        step = evenly(max(1, len(there)), 1, self.batch_size)  # no pass of one after one of sixteen
+        step = evenly(len(there), 1, self.batch_size)  # no pass of one after one of sixteen
         for start in range(0, len(there), step):
             part = there[start : start + step]
             for (place, _), probs in zip(part, batch_answers(self.model, [cuts for _, cuts in part]), strict=True):

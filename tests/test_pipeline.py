@@ -258,7 +258,7 @@ def test_a_batch_size_is_kept_and_passes_are_alike(monkeypatch):
 
 def test_photos_that_a_finer_look_may_decode_are_bounded(monkeypatch):
     """Decoded at 1/8 for the first look, they count by what a second one may want."""
-    monkeypatch.setattr(pipeline, "HELD", 40 * 48)
+    monkeypatch.setattr(pipeline, "FINER", 3 * 40 * 48)
     together = []
 
     class Modest(Middle):
@@ -270,7 +270,7 @@ def test_photos_that_a_finer_look_may_decode_are_bounded(monkeypatch):
             return [[] for _ in photos]
 
     rows = list(answers(model_of(FACE.resized(32)), [jpeg(n) for n in range(40)], finder=Modest(), workers=1))
-    assert len(rows) == 40 and max(together) == 12  # a quarter of each makes three times HELD
+    assert len(rows) == 40 and max(together) == 12  # a quarter of each
 
 
 def test_more_photos_than_are_counted_ahead(monkeypatch):

@@ -12,7 +12,7 @@ from multihead.crops import Crop, Region, cut, locate
 from multihead.decoders import REDUCTIONS, Encoded
 from multihead.images import open_image
 
-CUTTING = 1  # raised when a photo's crops get other pixels, so that kept ones are not used
+CUTTING = 2  # raised when a photo's crops get other pixels, so that kept ones are not used
 
 
 def read_crops(

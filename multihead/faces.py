@@ -70,15 +70,17 @@ class Detector(Protocol):
 class Finder:
     """MTCNN with facenet-pytorch's nets, whose weights come with the package; nothing is downloaded.
 
-    Each face is looked at twice more, once mirrored, and its score is the mean: masked faces pass at thresholds that
-    would otherwise let in chance patterns (benchmarks/faces.py has the figures). A first look is taken at a half, a
-    quarter or an eighth of a photo; a portrait (one face, not a small one, or a large one) is then done.
+    Each face is looked at once more, and where that does not decide again, mirrored; its score is the mean: masked faces
+    pass at thresholds that would otherwise let in chance patterns (benchmarks/faces.py has the figures). A first look
+    is taken at a half, a quarter or an eighth of a photo; a portrait (one face, not a small one, or a large one) is
+    then done.
 
     Args:
         min_face: longer side of the smallest face given, in pixels of the photo. None looks first for 0.15 of the
             photo's short side, then, unless that finds a portrait, for 20 pixels. Where a look finds nothing the mirror
             image is tried.
-        thresholds: least scores, 0..1: of the first two nets, and of the last one's mean over three looks.
+        thresholds: least scores, 0..1: of the first two nets, and of the last one's mean over three looks. A higher one
+            may ask for a look that a lower one needed not, and a score change by it.
         device: where the nets run, such as "cuda".
         longest: photos with a longer side are searched at this size, so that time and memory stay bounded.
 

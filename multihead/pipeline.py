@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 
 CHUNK = {"cpu": 16, "cuda": 64}  # photos that are answered together: on a core, what its caches still hold
-SEARCHED = 48  # photos at most that a lane takes, opens and searches together, where none is waited for
+SEARCHED = 64  # photos at most that a lane takes, opens and searches together, where none is waited for
+WORTH_HALVING = 16  # photos of a chunk from which one half does not cost more than it saves
 COUNTED = 2000  # photos listed ahead, so that lanes share them evenly
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 FINER = 3 * HELD  # and those that a finer look at these photos may decode: a quarter of each, as 12 megapixels at 1/2
@@ -83,7 +84,9 @@ def answers(
     lanes = max(1, lane_count() if workers is None else workers)
     chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
     taken = max(chunk, SEARCHED) if there and batch_size is None else chunk
+    counted = None
     if few or there and batch_size is None and len(first) < COUNTED:
+        counted = len(first)
         taken = evenly(len(first), lanes, taken)
         lanes = max(1, min(lanes, -(-len(first) // taken)))
     chunk = min(chunk, taken) if few else chunk  # modes are timed once for all numbers of photos
@@ -94,7 +97,8 @@ def answers(
         ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
         lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
         with evaluating(ready):
-            for done in in_lanes(lane.answer, _chunks(chain(_popped(first), rest), taken), lanes, threads):
+            chunks = _chunks(chain(_popped(first), rest), portions(counted, lanes if batch_size is None else 1, taken))
+            for done in in_lanes(lane.answer, chunks, lanes, threads):
                 yield from done
 
 
@@ -150,10 +154,29 @@ def evenly(count: int, lanes: int, most: int) -> int:
     return max(1, -(-count // (lanes * rounds)))
 
 
-def _chunks(rest: Iterator[Item], count: int) -> Iterator[list[Item]]:
-    """Lists of `count` photos; the rows of one photo stay together. An error comes after those before it."""
+def portions(count: int | None, lanes: int, each: int) -> Iterator[int]:
+    """How many photos each chunk takes, without end: `each`, but every other lane begins with a half, so that some
+    lanes search while others answer (a search is many short steps, for which lanes wait for one another). Of `count`
+    photos the last are halves too, so that all lanes end together.
+
+    >>> list(islice(portions(200, 2, 50), 5)), list(islice(portions(None, 2, 50), 5))
+    ([25, 50, 50, 50, 25], [25, 50, 50, 50, 50])
+    """
+    halves = [-(-each // 2)] * (lanes // 2 if each >= WORTH_HALVING else 0)
+    yield from halves
+    left = math.inf if count is None else count - sum(halves)
+    while left > sum(halves):
+        yield each
+        left -= each
+    yield from halves
+    yield from repeat(each)
+
+
+def _chunks(rest: Iterator[Item], counts: Iterator[int]) -> Iterator[list[Item]]:
+    """Lists of so many photos; the rows of one photo stay together. An error comes after those before it."""
     chunk: list[Item] = []
     broken: Exception | None = None
+    count = next(counts)
     while True:
         try:
             item = next(rest)
@@ -164,7 +187,7 @@ def _chunks(rest: Iterator[Item], count: int) -> Iterator[list[Item]]:
             break
         if len(chunk) >= count and chunk[-1].name != item.name:
             yield chunk
-            chunk = []
+            chunk, count = [], next(counts)
         chunk.append(item)
     if chunk:
         yield chunk

@@ -5,6 +5,7 @@ Pixels have four channels here, red, green, blue and one without a meaning: 16 b
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_PART = 8  # photos resized at once: what lies between stays in the cache of a core
+_PART = 160_000  # sums of 16 bytes that are resized at once: what lies between stays in the cache of a core
 
 
 class Sums:
@@ -37,12 +38,11 @@ class Sums:
         import torch
 
         (top, bottom), (left, right) = (
-            _ends(torch.tensor([0, whole], device=self.device), side)
-            for whole, side in zip(self.size, size, strict=True)
+            _line_ends(whole, side, self.device) for whole, side in zip(self.size, size, strict=True)
         )
         area = _four((bottom - top)[:, None] * (right - left))
         made = torch.empty(len(self._sums[photos]), *size, 4, device=self.device)
-        step = _PART if self.device.type == "cpu" else len(made)
+        step = max(1, _PART // (size[0] * self._sums.shape[2])) if self.device.type == "cpu" else len(made)
         for few, part in zip(made.split(step), self._sums[photos].split(step), strict=True):
             lines = part.index_select(1, bottom).sub_(part.index_select(1, top))  # (B, height, W + 1, 4)
             torch.div(_at(lines, right).sub_(_at(lines, left)), area, out=few)
@@ -87,6 +87,14 @@ def _at(sums: Tensor, places: Tensor) -> Tensor:
     # four numbers as one of 16 bytes: numpy takes these several times as fast as torch
     wide = np.take(sums.numpy().view(np.complex128)[..., 0], places.numpy(), axis=-1)
     return torch.from_numpy(wide[..., None].view(np.int32))
+
+
+@functools.lru_cache(maxsize=256)
+def _line_ends(length: int, count: int, device: torch.device) -> Tensor:
+    """`_ends` of a whole line (2, count): photos of one size have the same at each level."""
+    import torch
+
+    return _ends(torch.tensor([0, length], device=device), count)
 
 
 def _ends(spans: Tensor, count: int) -> Tensor:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -102,6 +103,56 @@ def test_the_two_looks_more_are_part_of_the_score(monkeypatch):
     assert len(found) and not np.isclose(found[0, 4], first[0, 4])
     monkeypatch.undo()
     assert all(len(boxes) == 0 for boxes, _ in cascade.detect(NETS, [photo], 20, (0.5, 0.5, found[:, 4].max() + 1e-4)))
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.55, 0.7, 0.85])
+def test_the_third_look_is_taken_only_where_it_decides(threshold, monkeypatch):
+    """Those that the mean of all three would take are found; of the sure ones the score is the mean of two."""
+    seen, asked = [], []
+    confirm, run = cascade._confirmed, cascade._run
+
+    def confirmed(net, sums, found, least):
+        seen.append((net, sums, found))
+        monkeypatch.setattr(cascade, "_run", lambda *given: asked.append(len(given[2])) or run(*given))
+        return confirm(net, sums, found, least)
+
+    monkeypatch.setattr(cascade, "_confirmed", confirmed)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    photo = face_like((200, 300), [(20, 30, 60), (120, 40, 80), (220, 60, 40), (90, 130, 25), (30, 140, 33)])
+    photo[150:190, 200:240] = noise
+    ((found, _),) = cascade.detect(NETS, [photo], 20, (0.1, 0.1, threshold))
+    ((net, sums, first),) = seen
+    with torch.inference_mode():
+        side = (1.15 * (first.boxes[:, 2:] - first.boxes[:, :2]).amax(1, keepdim=True)).round()
+        corner = ((first.boxes[:, :2] + first.boxes[:, 2:] - side) / 2).round()
+        crops = sums.cut(torch.cat([corner, corner + side], 1).long(), first.photo, 48)
+        two = first.scores + net(crops)[-1][:, 1]
+        three = two + net(crops.flip(3))[-1][:, 1]
+    sure = two / 3 >= threshold
+    expected = torch.where(sure, two / 2, three / 3)[three / 3 >= threshold]
+    assert 0 < len(found) < len(first.boxes)
+    np.testing.assert_allclose(np.sort(found[:, 4]), expected.sort().values, atol=1e-5)
+    open_ones = ~sure & ((two + 1) / 3 >= threshold)
+    assert asked == [len(first.boxes), int(open_ones.sum())][: 1 + bool(open_ones.any())]
+
+
+@given(st.data())
+def test_groups_are_judged_by_themselves(data):
+    """Several at once, beside one after the other."""
+    count = data.draw(st.integers(0, 40))
+    seeded = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
+    corner = torch.randint(-20, 60, (count, 2), generator=seeded).float()
+    boxes = torch.cat([corner, corner + torch.randint(1, 60, (count, 2), generator=seeded)], 1)
+    group = torch.randint(0, 6, (count,), generator=seeded)
+    scores = torch.rand(count, generator=seeded)
+    rows = cascade.Candidates(boxes, scores, group, torch.arange(count * 4.0).view(-1, 4), torch.zeros(count, 5, 2))
+    with mock.patch.object(cascade, "_TOGETHER", data.draw(st.integers(1, 50))):
+        for keep in (cascade._apart(0.4), cascade._uncovered):
+            parts = [(group == number).nonzero()[:, 0] for number in range(6)]
+            kept = [part[keep(boxes[part], scores[part])] for part in parts if len(part)]
+            expected = rows.at(torch.cat(kept)) if kept else rows
+            for found, wanted in zip(rows.best(group, keep), expected, strict=True):
+                assert torch.equal(found, wanted)
 
 
 @settings(deadline=None, max_examples=20)

@@ -1,6 +1,7 @@
 """Lanes: order, bounds, errors in their turn, shared cores; on made-up work and on small photos."""
 
 import time
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -215,7 +216,7 @@ def test_few_photos_are_answered_as_pinned():
 
 
 @pytest.mark.parametrize(
-    ("count", "lanes", "expected"), [(100, 2, [25] * 4), (97, 2, [25] * 3 + [22]), (7, 3, [3, 3, 1])]
+    ("count", "lanes", "expected"), [(100, 2, [50, 25, 25]), (97, 2, [49, 25, 23]), (7, 3, [3, 3, 1])]
 )
 def test_lanes_share_what_is_there_evenly(count, lanes, expected, monkeypatch):
     """Lists are counted ahead, and searched in long chunks; what comes one by one is not waited for."""
@@ -253,7 +254,7 @@ def test_a_batch_size_is_kept_and_passes_are_alike(monkeypatch):
     assert sorted(taken) == [26, 40]
     taken.clear(), passed.clear()
     list(answers(model_of(), photos, workers=2, pins=Pins("f32")))
-    assert taken == [33, 33] and passed == [11] * 6  # never 16, 16 and 1
+    assert sorted(taken) == [16, 17, 33] and sorted(passed) == [8, 9, 11, 11, 11, 16]  # never 16, 16 and 1
 
 
 def test_photos_that_a_finer_look_may_decode_are_bounded(monkeypatch):
@@ -280,7 +281,30 @@ def test_more_photos_than_are_counted_ahead(monkeypatch):
     monkeypatch.setattr(pipeline._Lane, "answer", lambda self, chunk: taken.append(len(chunk)) or plain(self, chunk))
     found = list(answers(model_of(), [noise(seed) for seed in range(130)], workers=2, pins=Pins("f32")))
     assert [row.item.name for row in found] == [f"photo {number}" for number in range(130)]
-    assert sorted(taken) == [34, 48, 48]
+    assert sorted(taken) == [32, 34, 64]
+
+
+@given(st.integers(0, 2000), st.integers(1, 16), st.integers(1, 64))
+def test_portions_are_whole_or_halves(count, lanes, each):
+    halved = lanes // 2 if each >= pipeline.WORTH_HALVING else 0
+    for given_count in (count, None):
+        sizes = list(islice(pipeline.portions(given_count, lanes, each), 300))
+        halves = [place for place, size in enumerate(sizes) if size != each]
+        assert {sizes[place] for place in halves} <= {-(-each // 2)}
+        assert each == 1 or len(halves) == halved * (1 if given_count is None else 2)
+        assert halves[:halved] == list(range(halved)) or each == 1
+
+
+@pytest.mark.parametrize(("count", "lanes", "each", "expected"), [
+    (200, 2, 50, [25, 50, 50, 50, 25]), (400, 8, 50, [25] * 4 + [50] * 4 + [25] * 4), (90, 3, 30, [15, 30, 30, 15]),
+    (50, 1, 25, [25, 25]), (20, 2, 10, [10, 10]), (97, 2, 49, [25, 49, 23]),
+])  # fmt: skip
+def test_lanes_that_begin_with_half_a_portion_end_with_one(count, lanes, each, expected):
+    sizes = pipeline.portions(count, lanes, each)
+    found = []
+    while sum(found) < count:
+        found.append(min(next(sizes), count - sum(found)))
+    assert found == expected
 
 
 @given(st.integers(1, 500), st.integers(1, 16), st.integers(1, 64))

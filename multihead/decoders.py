@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 REDUCTIONS = (1, 2, 4, 8)  # how much smaller a JPEG's own transform lets it be decoded
-SMALL = 400_000  # pixels of a JPEG up to which one full decode costs less than a reduced one and then, for a crop, a full
+SMALL = 400_000  # pixels of a JPEG up to which one full decode costs less than a reduced one, and one more for a crop
 
 _SIGNATURES = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -70,10 +70,10 @@ class Detector(Protocol):
 class Finder:
     """MTCNN with facenet-pytorch's nets, whose weights come with the package; nothing is downloaded.
 
-    Each face is looked at once more, and where that does not decide again, mirrored; its score is the mean: masked faces
-    pass at thresholds that would otherwise let in chance patterns (benchmarks/faces.py has the figures). A first look
-    is taken at a half, a quarter or an eighth of a photo; a portrait (one face, not a small one, or a large one) is
-    then done.
+    Each face is looked at once more, and where that does not decide again, mirrored; its score is the mean: masked
+    faces pass at thresholds that would otherwise let in chance patterns (benchmarks/faces.py has the figures). A first
+    look is taken at a half, a quarter or an eighth of a photo; a portrait (one face, not a small one, or a large one)
+    is then done.
 
     Args:
         min_face: longer side of the smallest face given, in pixels of the photo. None looks first for 0.15 of the

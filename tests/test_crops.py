@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -135,6 +136,25 @@ def test_cut_shrinks_by_area_average():
     found = cut(image, (0, 0, 40, 60), (15, 20))
     means = image.reshape(15, 4, 20, 2, 3).mean((1, 3))
     assert found.dtype == np.uint8 and abs(found - means).max() <= 0.51
+
+
+@pytest.mark.parametrize("ratio", [1.1, 1.5, 1.6, 1.75, 1.99, 2, 2.3, 3])
+def test_a_fraction_is_nearly_an_area_average_too(ratio):
+    """A photo's means come out, not a sample of its pixels, which differs from them by more than two levels."""
+    image = cv2.GaussianBlur(noise(160, 160), (0, 0), 0.8)
+    sides = round(50 * ratio), round(40 * ratio)
+    found = cut(image, (3, 5, 3 + sides[1], 5 + sides[0]), (50, 40)).astype(float)
+    part = image[5 : 5 + sides[0], 3 : 3 + sides[1]].astype(float)
+    means = np.stack([share(50, sides[0]) @ part[:, :, colour] @ share(40, sides[1]).T for colour in range(3)], 2)
+    assert abs(found - means).mean() < 0.5 + (1.6 <= ratio < 2) and abs((found - means).mean()) < 0.3
+
+
+def share(count, length):
+    """How much of each of `length` pixels lies in each of `count` equal parts: rows sum to 1."""
+    edges = np.linspace(0, length, count + 1)
+    low, high = np.arange(length), np.arange(1, length + 1)
+    shared = np.minimum(edges[1:, None], high) - np.maximum(edges[:-1, None], low)
+    return shared.clip(min=0) * count / length
 
 
 def test_cut_enlarges_linearly():

@@ -61,7 +61,10 @@ class Candidates(NamedTuple):
         if not len(group):
             return self
         group, order = group.sort(stable=True)
-        boxes, scores = self.boxes[order].double(), self.scores[order].double()
+        boxes, scores = self.boxes[order], self.scores[order]
+        if boxes.device.type == "mps":  # it knows no f64
+            boxes, scores, group, order = boxes.cpu(), scores.cpu(), group.cpu(), order.cpu()
+        boxes, scores = boxes.double(), scores.double()
         wide = (boxes.max() - boxes.min()).ceil() + 2
         boxes[:, ::2] += (group * wide)[:, None]
         first = torch.searchsorted(group, group)  # of each row, the first row of its group
@@ -71,7 +74,7 @@ class Candidates(NamedTuple):
             kept.append(keep(part, score) + start)
             start += len(part)
         rows = torch.cat(kept)
-        return self.at(order[rows[group[rows].argsort(stable=True)]])
+        return self.at(order[rows[group[rows].argsort(stable=True)]].to(self.boxes.device))
 
 
 def detect(

@@ -207,10 +207,11 @@ def stage(paths, detector, name):
 
 
 def _decode(data):
-    """The least that a JPEG costs: OpenCV's decode, in full, as a crop of a photo so small wants it."""
+    """The least that a JPEG costs: OpenCV's decode at half size, as the search wants it."""
     import cv2
 
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    half_rgb = 16 | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    return cv2.imdecode(np.frombuffer(data, np.uint8), half_rgb)
 
 
 def _floats(fast, crops):

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image, ImageFile
 
 REDUCTIONS = (1, 2, 4, 8)  # how much smaller a JPEG's own transform lets it be decoded
-SMALL = 400_000  # pixels of a JPEG up to which one full decode costs less than a reduced one, and one more for a crop
 
 _SIGNATURES = (
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -50,41 +49,34 @@ class ImageError(ValueError):
 class Encoded:
     """A photo that is decoded when asked, at the size that is needed; made by `multihead.images.open_image`.
 
-    size: (height, width) of the upright photo in full. name: what errors call it. decode(reduction) gives the pixels.
-    small: it is decoded in full once, and reductions are means of that.
+    size: (height, width) of the upright photo in full. name: what errors call it.
     """
 
-    def __init__(
-        self, name: str, size: tuple[int, int], decode: Callable[[int], np.ndarray], small: bool = False
-    ) -> None:
-        self.name, self.size, self.small = name, size, small
+    def __init__(self, name: str, size: tuple[int, int], decode: Callable[[int], np.ndarray]) -> None:
+        self.name, self.size = name, size
         self._decode = decode
-        self._kept: dict[int, np.ndarray] = {}
+        self._last: tuple[int, np.ndarray] | None = None
 
     def pixels(self, reduction: int = 1) -> np.ndarray:
         """RGB uint8 (H, W, 3), upright, of a JPEG decoded at 1/reduction, sides rounded up; other formats know no
-        reduction and come in full. The last decode is kept, and of a small photo the full one too.
+        reduction and come in full. The last decode is kept.
 
         Raises: ImageError where the photo is damaged; ValueError for a reduction other than 1, 2, 4 or 8.
         """
         if reduction not in REDUCTIONS:
             raise ValueError(f"expected reduction to be one of {REDUCTIONS}, got {reduction!r}")
-        if reduction not in self._kept:
-            if self.small and reduction > 1:
-                whole = self.pixels()
-                self._kept = {1: whole, reduction: _averaged(whole, reduction)}
-            else:
-                self._kept = {reduction: guarded(lambda: self._decode(reduction), self.name)}
-        return self._kept[reduction]
+        if self._last is None or self._last[0] != reduction:
+            self._last = (reduction, guarded(lambda: self._decode(reduction), self.name))
+        return self._last[1]
 
     def forget(self) -> None:
         """Keep no decode any longer."""
-        self._kept = {}
+        self._last = None
 
     @property
     def held(self) -> int:
         """How many decoded pixels it keeps."""
-        return sum(kept.shape[0] * kept.shape[1] for kept in self._kept.values())
+        return 0 if self._last is None else self._last[1].shape[0] * self._last[1].shape[1]
 
 
 def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
@@ -105,8 +97,7 @@ def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
         raise ImageError(f"{name}: {error}") from None
     lying = _orientation(header.exif) >= 5  # turned by a quarter
     size = (header.width, header.height) if lying else (header.height, header.width)
-    small = header.width * header.height <= SMALL
-    return Encoded(name, size, lambda reduction: _decode_jpeg(data, header, reduction), small)
+    return Encoded(name, size, lambda reduction: _decode_jpeg(data, header, reduction))
 
 
 def decoded(image: np.ndarray, name: str) -> Encoded:
@@ -194,15 +185,6 @@ def _imdecode(data: bytes, reduction: int) -> np.ndarray | None:
         return cv2.imdecode(stored, cv2.IMREAD_COLOR_RGB | flags)
     image = cv2.imdecode(stored, cv2.IMREAD_COLOR | flags)  # opencv < 4.11
     return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _averaged(image: np.ndarray, reduction: int) -> np.ndarray:
-    """The means of its squares of reduction x reduction pixels, where the last ones repeat the edge."""
-    height, width = (-(-side // reduction) for side in image.shape[:2])
-    below, beside = height * reduction - image.shape[0], width * reduction - image.shape[1]
-    if below or beside:
-        image = cv2.copyMakeBorder(image, 0, below, 0, beside, cv2.BORDER_REPLICATE)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def _decode_pillow(data: bytes, format: str, max_pixels: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def predict(
     source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, array (H, W, 3) or (N, H, W, 3), PIL picture,
     bytes, or a list or generator of any of these; a generator is taken a few photos at a time. faces: "largest" or
     "central" gives a row a photo, "all" a row a face; by default the largest, searched only if the model's crops need
-    it. batch_size: photos that are searched and answered together (default: up to 48 are searched, of a generator 16,
+    it. batch_size: photos that are searched and answered together (default: up to 64 are searched, of a generator 16,
     and 16 answered; on a GPU 64). missing: what a photo without a face gets where a crop needs one ("full": the whole
     photo is read, "skip": a row with an error, "error": an exception). workers: photos are answered in so many
     lanes (default: one a core, at most 8), which share the cores. draw: a folder for copies of the photos with boxes

@@ -138,7 +138,7 @@ def test_the_third_look_is_taken_only_where_it_decides(threshold, monkeypatch):
 
 @given(st.data())
 def test_groups_are_judged_by_themselves(data):
-    """Several at once, beside one after the other."""
+    """Several at once, beside one after the other; f64 holds where each lies."""
     count = data.draw(st.integers(0, 40))
     seeded = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
     corner = torch.randint(-20, 60, (count, 2), generator=seeded).float()
@@ -147,12 +147,34 @@ def test_groups_are_judged_by_themselves(data):
     scores = torch.rand(count, generator=seeded)
     rows = cascade.Candidates(boxes, scores, group, torch.arange(count * 4.0).view(-1, 4), torch.zeros(count, 5, 2))
     with mock.patch.object(cascade, "_TOGETHER", data.draw(st.integers(1, 50))):
-        for keep in (cascade._apart(0.4), cascade._uncovered):
+        for plain in (cascade._apart(0.4), cascade._uncovered):
+
+            def keep(boxes, scores, plain=plain):
+                assert boxes.dtype == scores.dtype == torch.float64
+                return plain(boxes, scores)
+
             parts = [(group == number).nonzero()[:, 0] for number in range(6)]
-            kept = [part[keep(boxes[part], scores[part])] for part in parts if len(part)]
+            kept = [part[plain(boxes[part], scores[part])] for part in parts if len(part)]
             expected = rows.at(torch.cat(kept)) if kept else rows
             for found, wanted in zip(rows.best(group, keep), expected, strict=True):
                 assert torch.equal(found, wanted)
+
+
+def test_few_groups_are_compared_in_one_call_and_none_touch():
+    """A call compares all pairs: with all photos in one, time would grow with the square of their number."""
+    group = torch.arange(90).repeat_interleave(10)
+    boxes = torch.tensor([0.0, 0.0, 9.0, 9.0]).repeat(900, 1)
+    rows = cascade.Candidates(boxes, torch.rand(900), group, boxes, torch.zeros(900, 5, 2))
+    called = []
+
+    def keep(boxes, scores):
+        called.append(len(boxes))
+        gaps = boxes[:, 0].unique().diff()
+        assert (gaps > 9 + 1).all()  # facenet-pytorch's overlap counts the pixel after the last
+        return cascade._uncovered(boxes, scores)
+
+    assert len(rows.best(group, keep).boxes) == 90
+    assert sum(called) == 900 and len(called) == 4 and max(called) <= cascade._TOGETHER + 10
 
 
 @settings(deadline=None, max_examples=20)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from multihead import decoders
 from multihead.decoders import REDUCTIONS, ImageError, encoded
 from multihead.images import open_image, read_image
 
@@ -25,13 +24,6 @@ def jpeg(image, orientation=1, **options):
     return stream.getvalue()
 
 
-@pytest.fixture(params=["small", "large"])
-def either(request, monkeypatch):
-    """Photos as small ones, decoded once, and as large ones, decoded at the size that is asked for."""
-    monkeypatch.setattr(decoders, "SMALL", 10**9 if request.param == "small" else 0)
-
-
-@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_reduced_decodes_equal_the_full_one_shrunk(reduction, orientation):
@@ -43,7 +35,6 @@ def test_reduced_decodes_equal_the_full_one_shrunk(reduction, orientation):
     assert np.abs(found.astype(int) - expected).mean() < 2  # a colour in the wrong place, or not turned, gives 20
 
 
-@pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("reduction", REDUCTIONS[1:])
 def test_odd_sides_are_rounded_up(reduction):
     photo = open_image(jpeg(smooth(101, 67)))
@@ -51,29 +42,12 @@ def test_odd_sides_are_rounded_up(reduction):
     assert photo.size == (101, 67)
 
 
-@pytest.mark.parametrize(("small", "decodes"), [(0, 3), (64 * 65 - 1, 3), (64 * 65, 1)])
-def test_a_large_photo_keeps_its_last_decode_and_a_small_one_is_decoded_once(small, decodes, monkeypatch):
-    monkeypatch.setattr(decoders, "SMALL", small)
-    photo, calls = open_image(jpeg(smooth(64, 65))), []
+def test_the_last_decode_is_kept(monkeypatch):
+    photo, calls = open_image(jpeg(smooth(64, 64))), []
     decode = cv2.imdecode
     monkeypatch.setattr(cv2, "imdecode", lambda *given: calls.append(1) or decode(*given))
-    assert photo.pixels(2) is photo.pixels(2) and photo.held == 32 * 33 + (64 * 65 if decodes == 1 else 0)
-    assert photo.pixels(1).shape == (64, 65, 3) and photo.pixels(4).shape == (16, 17, 3)
-    assert len(calls) == decodes
-    photo.forget()
-    assert photo.held == 0 and photo.pixels(1).shape == (64, 65, 3) and len(calls) == decodes + 1
-
-
-@pytest.mark.parametrize("size", [(160, 224), (101, 67), (9, 15), (8, 1)])
-@pytest.mark.parametrize("reduction", REDUCTIONS[1:])
-def test_means_lie_where_a_reduced_decode_has_them(size, reduction, monkeypatch):
-    """A scale that is a hair off, of sides that do not divide, would move the far edge by up to a pixel."""
-    large = smooth(320, 240)[: size[0], : size[1]]
-    photo = jpeg(np.ascontiguousarray(large), subsampling=0)
-    means = open_image(photo).pixels(reduction).astype(int)
-    monkeypatch.setattr(decoders, "SMALL", 0)
-    decode = open_image(photo).pixels(reduction).astype(int)
-    assert means.shape == decode.shape and np.abs(means - decode).mean() < 1.5
+    assert photo.pixels(2) is photo.pixels(2) and photo.pixels(1).shape == (64, 64, 3)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])

@@ -227,7 +227,8 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
     changed = [cv2.flip(crop, 1) if mirrored else crop for crop in crops]  # a copy by numpy takes 20 times as long
     if isinstance(augment, Gentle):
         most = {"shift": augment.shift, "scale": augment.scale, "rotate": augment.rotate}
-        return [gentle.change(crop, seed, **most, colour=augment.color_jitter) for crop in changed]
+        seeds = seed, photo_seed(seed, 0, 2)
+        return [gentle.change(crop, seeds, **most, colour=augment.color_jitter) for crop in changed]
     change = _change(augment)
     if change is None:
         return changed
@@ -236,6 +237,8 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
     own = photo_seed(seed, 0, 1)
     for crop in changed:
         change.set_random_seed(own)  # once per crop: every crop draws the same numbers
+        for place, part in enumerate(change.transforms[0].transforms, 1):
+            part.set_random_seed(photo_seed(own, place, 0))  # else each starts with the numbers that chose it
         drawn.append(change(image=crop)["image"])
     return drawn
 

@@ -49,11 +49,13 @@ def combine(
     known: Mapping[str, bool],
     weights: Mapping[str, float],
     log_variance: torch.Tensor | None = None,
+    share: float = 1.0,
 ) -> torch.Tensor:
     """One loss (scalar) from {head: loss (scalar)}: the weighted mean over the heads that are known in this batch.
 
     known: {head: whether any of its rows has mass}. weights: {head: weight}, 1 for heads not named; only their ratios
-    matter. log_variance: s (heads,) in the order of `losses`: a head's term is loss / (2 * exp(s)) + s / 2.
+    matter. log_variance: s (heads,) in the order of `losses`: a head's term is loss / (2 * exp(s)) + s / 2. share: of
+    the last term, for one of several parts whose sum is a step's loss.
     A head that is not known has factor 0: its parameters and its s get a gradient of exactly zero. Where there is no
     other, the result is 0 with such a gradient.
 
@@ -71,7 +73,7 @@ def combine(
             raise ValueError(
                 f"log_variance has shape {tuple(log_variance.shape)}; expected ({len(losses)},), one a head"
             )
-        terms = {name: loss / (2 * s.exp()) + s / 2 for (name, loss), s in zip(losses.items(), log_variance)}
+        terms = {name: loss / (2 * s.exp()) + share * s / 2 for (name, loss), s in zip(losses.items(), log_variance)}
     shares = {name: weights.get(name, 1.0) * bool(known[name]) for name in losses}
     whole = sum(shares.values()) or 1.0
     # a head without mass enters with factor 0: its parameters keep a gradient, as distributed training needs

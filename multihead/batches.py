@@ -39,6 +39,7 @@ from multihead.lanes import in_lanes, shared_cores
 from multihead.samplers import draw
 
 KEPT = 0.9  # share of kept rows from which batches are made by threads
+Key = tuple[int, ...]  # epoch, row, and how often the epoch has had the row before (without it: never)
 SMALLEST = 2.0  # pixels from eyes to mouth in a crop below which no mask is drawn
 
 
@@ -97,7 +98,8 @@ class Item:
 
 
 class PhotoSet(Dataset[Any]):
-    """The rows of a table as crops; an item is asked for by (epoch, row), a batch by a list of those.
+    """The rows of a table as crops; an item is asked for by (epoch, row) or (epoch, row, time), a batch by a list of
+    those. time: how often the epoch has had the row before: a photo that is drawn again is changed anew.
 
     cache: where crops are kept once `fill` has decoded them, so later epochs do not decode; without one every epoch
     does. A jittered box needs the photo itself, which is then read each time. points: (N, 5, 2) face points in pixels
@@ -139,10 +141,10 @@ class PhotoSet(Dataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"cache": None}  # a worker looks nothing up
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        """The crops of (epoch, row), changed for training as (seed, epoch, row) say."""
-        epoch, row = key
-        seed = photo_seed(self.seed, epoch, row)
+    def __getitem__(self, key: Key) -> Item:
+        """The crops of a key, changed for training as the seed and the key say."""
+        epoch, row = key[:2]
+        seed = self._seed(key)
         try:
             cuts, regions = self.pixels(row, seed if epoch else None)
         except ValueError as error:
@@ -153,6 +155,10 @@ class PhotoSet(Dataset[Any]):
         if self.crop_drop:
             cuts, present = drop_crop(cuts, present, self.crop_drop, seed)
         return Item(row, cuts, present, drawn, self._flips(seed))
+
+    def _seed(self, key: Key) -> int:
+        epoch, row, *time = key
+        return photo_seed(self.seed, epoch, row + sum(time) * len(self))
 
     def _flips(self, seed: int) -> bool:
         return isinstance(self.flip, Flip) and flips(self.flip, self.flip_at or 0, seed)
@@ -221,9 +227,9 @@ class PhotoSet(Dataset[Any]):
         """True where batches of these rows are only copied together: no decode, no augmentation but a last mirror."""
         return self.bare and self.kept.holds(np.asarray(rows, np.int64))
 
-    def batch(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        """A batch of (epoch, row)s."""
-        rows = np.array([row for _, row in keys], np.int64)
+    def batch(self, keys: Sequence[Key]) -> Batch:
+        """A batch of keys."""
+        rows = np.array([key[1] for key in keys], np.int64)
         if not self.gathers(rows):
             return self.collate([self[key] for key in keys])
         pixels = {crop: _buffer(len(rows), crop) for crop in self.crops}
@@ -231,7 +237,7 @@ class PhotoSet(Dataset[Any]):
             self.kept.gather(rows, column, pixels[crop].numpy())
         images = {crop: found.permute(0, 3, 1, 2) for crop, found in pixels.items()}
         present, numbers = torch.from_numpy(self.kept.present(rows)), torch.from_numpy(rows)
-        flipped = torch.tensor([self._flips(photo_seed(self.seed, *key)) for key in keys], dtype=torch.bool)
+        flipped = torch.tensor([self._flips(self._seed(key)) for key in keys], dtype=torch.bool)
         return Batch(images, present, self.labels[numbers], numbers, torch.full_like(numbers, UNKNOWN), flipped)
 
     def collate(self, items: Sequence[Item]) -> Batch:
@@ -311,7 +317,7 @@ def _jittered(setting: BoxJitter, box: Box | None, size: tuple[int, int], seed: 
 
 
 class Shuffled:
-    """The batches of an epoch for one process: lists of (epoch, row), from (seed, epoch) alone.
+    """The batches of an epoch for one process: lists of (epoch, row, time), from (seed, epoch) alone.
 
     Batch b of optimiser step s goes to process b % world, so two processes see what one with twice the accumulation
     sees. weights: how often each row is drawn (as `samplers.row_weights` says), with replacement; without them each
@@ -342,11 +348,11 @@ class Shuffled:
     def __len__(self) -> int:
         return self.steps * self.accumulate - self.skip
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         order = self._order(self.steps * self.accumulate * self.world * self.batch_size)
-        mine = order.reshape(-1, self.world, self.batch_size)[self.skip :, self.rank]
-        for batch in mine.tolist():
-            yield [(self.epoch, row) for row in batch]
+        keys = np.stack([np.full_like(order, self.epoch), order, times(order)], 1)
+        for batch in keys.reshape(-1, self.world, self.batch_size, 3)[self.skip :, self.rank].tolist():
+            yield list(map(tuple, batch))
 
     def _order(self, count: int) -> np.ndarray:
         """The rows (count,) of this epoch in order."""
@@ -357,7 +363,20 @@ class Shuffled:
         return np.concatenate([rng.permutation(self.rows) for _ in range(rounds)])[:count]
 
 
-def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[tuple[int, int]]]:
+def times(order: np.ndarray) -> np.ndarray:
+    """How often each number (N,) has come before.
+
+    >>> times(np.array([5, 3, 5, 5, 3])).tolist()
+    [0, 0, 1, 2, 1]
+    """
+    places = order.argsort(kind="stable")
+    ordered = order[places]
+    found = np.empty_like(order)
+    found[places] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return found
+
+
+def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[Key]]:
     """Batches of rows in order, none left out; epoch 0 stands for no augmentation."""
     return [[(0, int(row)) for row in rows[start : start + batch_size]] for start in range(0, len(rows), batch_size)]
 
@@ -368,13 +387,13 @@ class _Batches(Dataset[Batch]):
     def __init__(self, photos: PhotoSet) -> None:
         self.photos = photos
 
-    def __getitem__(self, keys: Sequence[tuple[int, int]]) -> Batch:
+    def __getitem__(self, keys: Sequence[Key]) -> Batch:
         return self.photos.batch(keys)
 
 
 def loader(photos: PhotoSet, batches: Any, *, workers: int = 0, pin: bool = False) -> Iterable[Batch]:
-    """The `Batch`es of lists of (epoch, row), in order, anew at every iteration; drawing from it leaves torch's global
-    random numbers alone.
+    """The `Batch`es of lists of keys, in order, anew at every iteration; drawing from it leaves torch's global random
+    numbers alone.
 
     workers: threads where all crops are kept and no change of them minds, which saves the way between processes; else
     the processes of a DataLoader.

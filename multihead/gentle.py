@@ -13,23 +13,25 @@ import numpy as np
 JITTERED = 0.8  # the share of photos whose colours change
 
 
-def change(image: np.ndarray, seed: int, *, shift: float, scale: float, rotate: float, colour: float) -> np.ndarray:
-    """The image (H, W, 3) uint8, moved and with other colours, as the seed says.
+def change(
+    image: np.ndarray, seeds: tuple[int, int], *, shift: float, scale: float, rotate: float, colour: float
+) -> np.ndarray:
+    """The image (H, W, 3) uint8, moved as the first seed says and with other colours as the second does: with one for
+    both, photos would be the brighter the lower they lie.
 
     shift: largest shift as a share of the side; scale: largest change of scale; rotate: largest turn in degrees;
     colour: largest change of brightness, contrast and saturation.
 
-    >>> change(np.full((4, 4, 3), 9, np.uint8), seed=3, shift=0.0, scale=0.0, rotate=0.0, colour=0.0)[0, 0].tolist()
+    >>> change(np.full((4, 4, 3), 9, np.uint8), (3, 4), shift=0.0, scale=0.0, rotate=0.0, colour=0.0)[0, 0].tolist()
     [9, 9, 9]
     """
-    stream = random.Random(seed)
-    drawn = [stream.random() for _ in range(7)]  # each of the two changes starts with the same numbers
-    image = _moved(image, drawn, shift, scale, rotate)
-    if drawn[0] >= JITTERED:
+    place, colours = map(random.Random, seeds)
+    image = _moved(image, [place.random() for _ in range(7)], shift, scale, rotate)
+    if colours.random() >= JITTERED:
         return image
-    factors = [_between(1 - colour, 1 + colour, number) for number in drawn[1:4]]
+    factors = [_between(1 - colour, 1 + colour, colours.random()) for _ in range(3)]
     order = [0, 1, 2, 3]  # the last is hue, which stays
-    np.random.default_rng(seed).shuffle(order)
+    np.random.default_rng(seeds[1]).shuffle(order)
     return _coloured(image, factors, order)
 
 

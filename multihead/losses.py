@@ -6,11 +6,10 @@ A head's loss is sum(mass * loss(row / mass)) / sum(mass), so an unknown row has
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from multihead.options import between, choice, near, option
 
@@ -59,7 +58,8 @@ class Focal:
 
 @dataclass(frozen=True)
 class SoftF1:
-    """1 - macro F1 of a batch, counted in probabilities, over the classes that the batch's target rows hold.
+    """1 - macro F1 of a batch, counted in probabilities, over the classes that the batch's target rows hold: those of
+    which a row has more than an even share, not the dust that smoothing and soft bands leave in every class.
 
     It looks at a whole batch at once: use it with larger batches, or in a Sum.
     """
@@ -122,7 +122,21 @@ class Sum:
 
 Loss = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Ordinal | Sum
 Leaf = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy
-Criterion = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+
+
+class Criterion(Protocol):
+    """The loss of one head."""
+
+    def __call__(self, logits: torch.Tensor, rows: torch.Tensor, mass: torch.Tensor | None = None) -> torch.Tensor:
+        """The loss (scalar) of logits (B, C) for target rows (B, C) with mass.
+
+        mass: what `mass` gives for all rows of a step that these are a part of: the sum of its parts' losses, and of
+        their gradients, is then the step's, however it is divided. SoftF1, which is no sum over rows, looks at each
+        part by itself and counts it by its mass.
+        """
+
+    def mass(self, rows: torch.Tensor) -> torch.Tensor:
+        """The mass (losses,) of target rows (B, C) after class weights, for each plain loss of a `Sum`."""
 
 
 def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[str, Loss]:
@@ -139,7 +153,7 @@ def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[s
 
 
 def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor, smoothing: float = 0.0) -> Criterion:
-    """A function from logits (B, C) and target rows (B, C) with mass to the head's loss (scalar).
+    """The head's loss: from logits (B, C) and target rows (B, C) with mass to a scalar.
 
     counts: training mass (C,) of each class, which the class weights "inverse" and "effective" read. smoothing: label
     smoothing of the whole loss, over that of its parts; like theirs it comes after the class weights. The result is 0
@@ -159,24 +173,44 @@ def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor, smoothi
         for factor, leaf, matrix in _leaves(loss, head, _matrix(head, smoothing=smoothing))
     ]
 
-    @functools.cache
-    def spreads(device: torch.device, dtype: torch.dtype) -> list[torch.Tensor]:
-        return [torch.as_tensor(spread, device=device, dtype=dtype) for *_, spread in terms]
+    return _Criterion(head.name, classes, terms)
 
-    def value(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        if logits.shape != rows.shape or logits.shape[1:] != (classes,):
+
+class _Criterion:
+    """A loss on rows that are spread by a matrix (C, C) for each of its terms (factor, plain loss, matrix)."""
+
+    def __init__(self, name: str, classes: int, terms: list[tuple[float, Leaf, np.ndarray]]) -> None:
+        self.name, self.classes, self.terms = name, classes, terms
+        self._spreads: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
+
+    def __call__(self, logits: torch.Tensor, rows: torch.Tensor, mass: torch.Tensor | None = None) -> torch.Tensor:
+        import torch
+
+        if logits.shape != rows.shape or logits.shape[1:] != (self.classes,):
             shapes = f"logits {tuple(logits.shape)} and target rows {tuple(rows.shape)}"
-            raise ValueError(f"head {head.name!r} expects (B, {classes}) twice, got {shapes}")
+            raise ValueError(f"head {self.name!r} expects (B, {self.classes}) twice, got {shapes}")
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        rows = rows.to(logits.dtype)
-        each = zip(terms, spreads(logits.device, logits.dtype))
-        # a sum of products, not a matrix product, which autocast would take in half precision
-        parts = [
-            factor * _value(leaf, logits, (rows[:, :, None] * spread).sum(1)) for (factor, leaf, _), spread in each
-        ]
-        return torch.stack(parts).sum()
+        spread = self._spread(rows.to(logits.dtype))
+        whole = [None] * len(spread) if mass is None else mass.to(logits.dtype).unbind()
+        each = zip(self.terms, spread, whole, strict=True)
+        return torch.stack([factor * _value(leaf, logits, part, of) for (factor, leaf, _), part, of in each]).sum()
 
-    return value
+    def mass(self, rows: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return torch.stack([part.sum(1).sum() for part in self._spread(rows)])
+
+    def _spread(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """The rows (B, C) of each term."""
+        import torch
+
+        place = rows.device, rows.dtype
+        if place not in self._spreads:
+            self._spreads[place] = [
+                torch.as_tensor(matrix, device=place[0], dtype=place[1]) for *_, matrix in self.terms
+            ]
+        # a sum of products, not a matrix product, which autocast would take in half precision
+        return [(rows[:, :, None] * matrix).sum(1) for matrix in self._spreads[place]]
 
 
 def _leaves(loss: Loss, head: Head, matrix: np.ndarray) -> Iterator[tuple[float, Leaf, np.ndarray]]:
@@ -229,13 +263,15 @@ def _class_weights(loss: Leaf, head: Head, counts: np.ndarray) -> np.ndarray:
     return weights / (weights.max() or 1.0)
 
 
-def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor, whole: torch.Tensor | None) -> torch.Tensor:
+    """whole: the mass (scalar) of all rows of the step that these are a part of; None where these are all."""
     mass = rows.sum(1)
+    whole = (mass.sum() if whole is None else whole).clamp(min=1e-30)
     known = mass > 0
     # masked before the softmax: an unknown row's gradient is exactly zero, even where its logits are not finite
     log_probs = logits.masked_fill(~known[:, None], 0).log_softmax(1)
     if isinstance(loss, SoftF1):
-        return _soft_f1(log_probs.exp(), rows)
+        return _soft_f1(log_probs.exp(), rows) * (mass.sum() / whole)
     if isinstance(loss, SymmetricCrossEntropy):
         q = rows / mass.masked_fill(~known, 1)[:, None]
         reverse = -(log_probs.exp() * q.clamp(min=1e-4).log()).sum(1)
@@ -246,14 +282,16 @@ def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor
         summed = -(rows * missing**loss.gamma * log_probs).sum()
     else:
         summed = -(rows * log_probs).sum()
-    return summed / mass.sum().clamp(min=1e-30)
+    return summed / whole
 
 
 def _soft_f1(probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     held = rows.sum(0)  # (C,): tp + fn
     answered = (rows.sum(1, keepdim=True) * probs).sum(0)  # (C,): tp + fp
     f1 = 2 * (rows * probs).sum(0) / (held + answered).clamp(min=1e-30)
-    present = held > 0
+    # a row of a class, or half of one: smoothing gives every other class less than an even share
+    shares = rows / rows.sum(1, keepdim=True).clamp(min=1e-30)
+    present = (shares * rows.shape[1] > 1 + 1e-6).any(0) if rows.shape[1] > 1 else held > 0
     return ((1 - f1) * present).sum() / present.sum().clamp(min=1)
 
 

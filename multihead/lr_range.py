@@ -82,10 +82,7 @@ def lr_range(
     except Diverged:
         if len(run.steps) < 10:  # else the loss has just ceased to be a number: the end of the range
             raise
-    each: dict[float, list[float]] = {}
-    for rate, loss in run.steps:  # a step has several batches where gradients accumulate
-        each.setdefault(rate, []).append(loss)
-    return _result(list(each), [sum(losses) / len(losses) for losses in each.values()])
+    return _result([rate for rate, _ in run.steps], [loss for _, loss in run.steps])
 
 
 class _LeftRange(Exception):

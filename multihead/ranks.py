@@ -82,9 +82,16 @@ def share_buffers(model: nn.Module) -> None:
             dist.broadcast(buffer, 0)
 
 
+def mean(values: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over the processes."""
+    if world() == 1:
+        return values
+    found = values.clone()
+    dist.all_reduce(found)
+    return found / world()
+
+
 def average_gradient(parameter: nn.Parameter) -> None:
     """Make the parameter's gradient the mean over the processes; for what is not part of the parallel model."""
     if world() > 1:
-        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        dist.all_reduce(gradient)
-        parameter.grad = gradient / world()
+        parameter.grad = mean(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)

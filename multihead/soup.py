@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,7 +80,8 @@ def greedy_soup(
 
 
 def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int = 0, missing: str = "full") -> Model:
-    """The model, its batch norms' running statistics measured anew as the plain mean over these training photos.
+    """The model, its batch norms' running statistics measured anew: their plain mean over batches of these training
+    photos, in an order of chance and as alike in size as can be, `batch_size` at most.
 
     A model without batch norms is left as it is. Source: Izmailov et al. 2018, Averaging weights, 3.2.
 
@@ -97,7 +99,9 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
         norm.momentum = None  # a cumulative mean
         norm.train()
     with torch.inference_mode():
-        for batch in loader(held, in_order(range(len(held)), batch_size), workers=workers):
+        order = np.random.default_rng(0).permutation(len(held))  # a batch of one person has less variance than all
+        size = -(-len(held) // max(1, -(-len(held) // batch_size)))
+        for batch in loader(held, in_order(order, size), workers=workers):
             if len(batch.rows) > 1:  # one row has no variance
                 moved = batch.to(device, channels_last=True)
                 model(moved.images, moved.present)

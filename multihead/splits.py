@@ -57,10 +57,13 @@ def deal(group: np.ndarray, labels: np.ndarray, shares: Sequence[float], seed: i
     for stratum in sorted(set(strata)):
         members = [row for row in order if strata[row] == stratum]
         here = np.zeros(len(shares))
-        for row in members:
-            short = wanted * (here.sum() + sizes[row]) - here
+        for place, row in enumerate(members):
+            # what one stratum has too much of a part the next has too little, so that the whole has its share
             overall = wanted * (filled.sum() + sizes[row]) - filled
-            part = int(np.lexsort((-overall, -np.round(short, 9)))[0])
+            short = wanted * (here.sum() + sizes[row]) - here
+            empty = here == 0
+            last = empty.sum() >= len(members) - place  # else a part would have none of this kind
+            part = int(np.lexsort((-short, -np.round(overall, 9), ~empty & last))[0])
             parts[row] = part
             here[part] += sizes[row]
             filled[part] += sizes[row]

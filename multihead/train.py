@@ -11,8 +11,9 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from multihead.balance import combine, epoch_weights, log_variance
 from multihead.batches import Batch, Shuffled, loader, mask_classes
 from multihead.cache import Cache, open_cache
 from multihead.choices import training_choice
+from multihead.crops import Crop
 from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
 from multihead.evaluation import answers, scores
 from multihead.files import write_text
@@ -156,6 +158,16 @@ def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:
         mask_classes(model.heads)
 
 
+class _Part(NamedTuple):
+    """A batch that is a part of a step: images and present as `Model.forward` takes them, targets {head: rows (B, C)},
+    and the seed of what the model draws."""
+
+    images: Mapping[Crop, torch.Tensor]
+    present: torch.Tensor
+    targets: Mapping[str, torch.Tensor]
+    seed: int
+
+
 class Diverged(ValueError):
     """The loss is no number."""
 
@@ -234,7 +246,7 @@ class Run:
         self.epoch, self.batch = 1, 0  # the next batch of this process
         self.losses: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
-        self.steps: list[tuple[float, float]] | None = None  # (rate, loss) of each batch, where somebody asks
+        self.steps: list[tuple[float, float]] | None = None  # (rate, loss) of each step, where somebody asks
         self.course: Callable[[int], float] | None = None  # the rate of each step, in place of the schedule's
         self.best: dict[str, Any] = {"score": float("-inf"), "epoch": 0}
         self.kept: dict[str, torch.Tensor] | None = None
@@ -265,19 +277,23 @@ class Run:
         # what is only copied together is not worth a process: one thread reads ahead, from slow disks too
         workers = min(1, self.workers) if self.train.held.gathers(self.train.rows) else self.workers
         batches = loader(self.train.held, self.order, workers=workers, pin=self.device.type == "cuda")
-        while self.epoch <= self.recipe.epochs and not self._exhausted():
-            row = self._epoch(batches, progress)
-            self.rows.append(row)
-            self.epoch, self.batch, self.losses = self.epoch + 1, 0, {}
-            if writes:
-                write_rows(self.folder / "metrics.csv", self.rows)  # type: ignore[operator]
-                events = events or Events(self.folder, self.epoch - 1)  # type: ignore[arg-type]
-                events.add(row)
-                self._save([])
-            yield row
+        try:
+            while self.epoch <= self.recipe.epochs and not self._exhausted():
+                row = self._epoch(batches, progress)
+                self.rows.append(row)
+                self.epoch, self.batch, self.losses = self.epoch + 1, 0, {}
+                if writes:
+                    write_rows(self.folder / "metrics.csv", self.rows)  # type: ignore[operator]
+                    events = events or Events(self.folder, self.epoch - 1)  # type: ignore[arg-type]
+                    events.add(row)
+                    self._save([])
+                yield row
+        finally:  # also where the caller leaves, or is interrupted, while the backbone is frozen
+            for parameter in self.backbone:
+                parameter.requires_grad_(True)
+            if events:
+                events.close()
         self._finish(writes)
-        if events:
-            events.close()
 
     def _exhausted(self) -> bool:
         patience, scored = self.recipe.patience, [row["epoch"] for row in self.rows if "selected_by" in row]
@@ -296,7 +312,7 @@ class Run:
         return row
 
     def _mean_losses(self) -> dict[str, float]:
-        """The epoch's mean loss, and each head's over the batches that know it, of all processes."""
+        """The epoch's mean loss, and each head's over the steps that know it, of all processes."""
         gathered = ranks.gather(self.losses)
         names = dict.fromkeys(name for part in gathered for name in part if not name.startswith("n "))
         sums = {name: sum(part.get(name, 0.0) for part in gathered) for name in names}
@@ -304,7 +320,6 @@ class Run:
         return {name: sums[name] / counts[name] for name in names}
 
     def _train_epoch(self, batches: Any, progress: bool) -> None:
-        accumulate = self.recipe.grad_accum_steps
         self.order.epoch, self.order.skip = self.epoch, self.batch
         self._freeze()
         weights = epoch_weights(self.recipe.balance, self.rows, [head.name for head in self.model.heads])
@@ -317,13 +332,12 @@ class Run:
         if "macro_f1" in last:
             shown.set_postfix(f1=f"{last['macro_f1']:.3f}")
         with shown:
-            for batch in batches:
-                steps = (self.batch + 1) % accumulate == 0
-                self._backward(batch, steps, weights)
-                self.batch += 1
-                if steps:
-                    self._step()
-                shown.update(len(batch.rows))
+            rest = iter(batches)
+            while parts := list(islice(rest, self.recipe.grad_accum_steps)):
+                self._backward(parts, weights)
+                self.batch += len(parts)
+                self._step()
+                shown.update(sum(len(part.rows) for part in parts))
 
     def _freeze(self) -> None:
         """Training mode; in the first epochs, where the recipe says so, the backbone and its statistics stand still."""
@@ -336,35 +350,50 @@ class Run:
         if frozen:
             self.model.backbone.eval()
 
-    def _backward(self, batch: Batch, last: bool, weights: Mapping[str, float]) -> None:
+    def _backward(self, batches: Sequence[Batch], weights: Mapping[str, float]) -> None:
+        """The gradient of a step, which is that of all its batches, on all processes, as one."""
+        parts = [self._part(batch, self.batch + number) for number, batch in enumerate(batches)]
+        # what a head's loss is divided by is known only when all parts are
+        sums = [
+            torch.stack([each.mass(part.targets[name]) for part in parts]).sum(0)
+            for name, each in self.criteria.items()
+        ]
+        whole = ranks.mean(torch.cat(sums))  # as the processes' gradients are averaged
+        mass = dict(zip(self.criteria, whole.split([len(each) for each in sums])))
+        known = dict(zip(mass, torch.stack([each.sum() > 0 for each in mass.values()]).tolist()))
+        total = torch.zeros(1 + len(known), dtype=torch.float64)
+        for number, part in enumerate(parts):
+            quiet = number + 1 < len(parts) and ranks.world() > 1
+            with self.forward.no_sync() if quiet else contextlib.nullcontext(), seeded(part.seed, self.device):  # type: ignore[operator]
+                with autocast(self.device, self.mode.precision):
+                    logits = self.forward(part.images, part.present)
+                each = {name: self.criteria[name](logits[name], part.targets[name], mass[name]) for name in self.criteria}
+                loss = combine(each, known, weights, self.log_variance, 1 / len(parts))
+                if not bool(torch.isfinite(loss)):
+                    raise Diverged(
+                        f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + number + 1}; "
+                        "lower lr, or set clip_grad"
+                    )
+                self.scaler.scale(loss).backward()
+            total += torch.stack([loss, *each.values()]).detach().cpu()  # one wait for the device
+        names = {"loss": True} | {f"{name}_loss": known[name] for name in known}
+        self._count({name: value for (name, there), value in zip(names.items(), total.tolist()) if there})
+
+    def _part(self, batch: Batch, number: int) -> _Part:
+        """A batch, the epoch's number-th of this process, with its targets, mixed."""
         if batch.unreadable:
             raise ValueError(f"a photo can no longer be read: {batch.unreadable[0][1]}; put it back and resume")
-        place = self.batch * ranks.world() + ranks.rank()  # of this batch among all processes'
+        place = number * ranks.world() + ranks.rank()  # of this batch among all processes'
         batch = batch.to(self.device, self.mode.channels_last)
-        rows = self.targets.batch(batch.rows.to(self.device), batch.drawn)
-        images = batch.images
+        images, rows = batch.images, self.targets.batch(batch.rows.to(self.device), batch.drawn)
         if self.recipe.mix is not None:
             seed = photo_seed(self.recipe.seed + 2, self.epoch, place)
             mixed = {"seed": seed, "epoch": self.epoch}
             images, rows = mix(self.recipe.mix, images, batch.present, rows, self.model.heads, **mixed)
-        quiet = contextlib.nullcontext() if last or ranks.world() == 1 else self.forward.no_sync()  # type: ignore[operator]
-        with quiet, seeded(photo_seed(self.recipe.seed + 1, self.epoch, place), self.device):
-            with autocast(self.device, self.mode.precision):
-                logits = self.forward(images, batch.present)
-            each = {name: self.criteria[name](logits[name], rows[name]) for name in logits}
-            known = dict(zip(logits, torch.stack([rows[name].sum() > 0 for name in logits]).tolist()))
-            loss = combine(each, known, weights, self.log_variance)
-            if not bool(torch.isfinite(loss)):
-                raise Diverged(
-                    f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + 1}; "
-                    "lower lr, or set clip_grad"
-                )
-            self.scaler.scale(loss / self.recipe.grad_accum_steps).backward()
-        numbers = torch.stack([loss, *each.values()]).tolist()  # one wait for the device
-        self._count({"loss": numbers[0]} | {f"{k}_loss": value for k, value in zip(each, numbers[1:]) if known[k]})
+        return _Part(images, batch.present, rows, photo_seed(self.recipe.seed + 1, self.epoch, place))
 
     def _count(self, losses: Mapping[str, float]) -> None:
-        """Add a batch's losses to the epoch's sums; "n <name>" is how many batches went into a sum."""
+        """Add a step's losses to the epoch's sums; "n <name>" is how many steps went into a sum."""
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
             self.losses[f"n {name}"] = self.losses.get(f"n {name}", 0.0) + 1
@@ -439,8 +468,6 @@ class Run:
             self.epoch -= 1
             self._keep(self.last_scores)
         self.model.load_state_dict(self.kept)  # type: ignore[arg-type]
-        for parameter in self.backbone:
-            parameter.requires_grad_(True)
         self.model.eval()
         if self.valid is not None and len(self.valid.rows) and self.kept_scores is None:
             self.kept_scores = self._scores_of_kept()

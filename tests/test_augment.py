@@ -462,3 +462,33 @@ def test_the_mirror_does_not_choose_the_change(augment):
         darker[mirrored].append(pixels.mean() < photo.mean() - 1)
     shares = [np.mean(darker[key]) for key in (True, False)]
     assert abs(shares[0] - shares[1]) < 0.12 and min(shares) > 0.02
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_what_chooses_a_jitter_does_not_decide_how_strong_it_is(share, monkeypatch):
+    """albumentations starts every part of a pipeline with one seed: a third of all photos would only be darkened."""
+    import albumentations as A
+
+    drawn, draw = [], A.ColorJitter.get_params
+    monkeypatch.setattr(A.ColorJitter, "get_params", lambda self: drawn.append(draw(self)) or drawn[-1])
+    for seed in range(500):
+        apply(Diary(hflip=0.0, color_jitter_prob=share), [np.zeros((4, 4, 3), np.uint8)], seed)
+    assert abs(len(drawn) / 500 - share) < 0.07
+    for name, middle in (("brightness", 1.6), ("contrast", 1.6), ("saturation", 1.6), ("hue", 0.0)):
+        found = [params[name] for params in drawn if params[name] != (0 if name == "hue" else 1)]
+        assert (
+            len(found) > 20 and abs(np.mean(found) - middle) < 4 * (0.18 if name == "hue" else 0.81) / len(found) ** 0.5
+        )
+
+
+def test_the_ways_of_randaugment_are_drawn_one_by_one():
+    """Which way a photo turns does not say whether it becomes brighter."""
+    image = np.full((31, 31, 3), 100, np.uint8)
+    image[3:6, 15] = 200  # a mark that shows the turn
+    setting = RandAugment(hflip=0.0, num_ops=10, magnitude=4)
+    seen = [apply(setting, [image], seed)[0].astype(int) for seed in range(300)]
+    middles = np.array(
+        [np.average(np.arange(31), weights=(each[:9].max((0, 2)) - each[:9].min() + 1e-6)) for each in seen]
+    )
+    means = np.array([each[20:].mean() for each in seen])
+    assert means.std() > 1 and middles.std() > 0.1 and abs(np.corrcoef(middles, means)[0, 1]) < 0.25

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import multihead.cache as module
@@ -20,6 +22,7 @@ from multihead.batches import (
     loader,
     mask_classes,
     points_in,
+    times,
 )
 from multihead.cache import Cache
 from multihead.crops import BODY, FACE, FULL, cut, locate
@@ -240,11 +243,11 @@ def test_shuffled_gives_every_row_once_and_follows_seed_and_epoch():
     order = Shuffled(range(10, 22), 4, seed=1)
     first = list(order)
     assert len(order) == len(first) == 3
-    assert sorted(row for batch in first for _, row in batch) == list(range(10, 22))
+    assert sorted(row for batch in first for _, row, *_ in batch) == list(range(10, 22))
     assert first == list(Shuffled(range(10, 22), 4, seed=1)) != list(Shuffled(range(10, 22), 4, seed=2))
     order.epoch = 2
-    assert [row for batch in order for _, row in batch] != [row for batch in first for _, row in batch]
-    assert {epoch for batch in order for epoch, _ in batch} == {2}
+    assert [row for batch in order for _, row, *_ in batch] != [row for batch in first for _, row, *_ in batch]
+    assert {epoch for batch in order for epoch, *_ in batch} == {2}
 
 
 def test_skip_leaves_the_rest_as_it_was():
@@ -266,7 +269,7 @@ def test_rows_over_are_fewer_than_a_step_and_change_with_the_epoch():
     left = []
     for epoch in (1, 2):
         order.epoch = epoch
-        seen = [row for batch in order for _, row in batch]
+        seen = [row for batch in order for _, row, *_ in batch]
         left.append(set(range(11)) - set(seen))
         assert len(seen) == len(set(seen)) == 8
     assert left[0] != left[1]
@@ -274,7 +277,7 @@ def test_rows_over_are_fewer_than_a_step_and_change_with_the_epoch():
 
 def test_fewer_rows_than_a_batch_still_make_a_step():
     order = Shuffled([4, 7, 9], 32)
-    assert order.steps == 1 and sorted(row for batch in order for _, row in batch) == [4, 7, 9]
+    assert order.steps == 1 and sorted(row for batch in order for _, row, *_ in batch) == [4, 7, 9]
 
 
 def test_in_order_leaves_nothing_out():
@@ -487,22 +490,47 @@ def test_shuffled_with_weights_draws_rows_as_often_as_they_weigh():
     order = Shuffled([3, 5, 8, 9], 5, seed=1, weights=np.array([0.5, 0.3, 0.2, 0.0]), count=20)
     for epoch in (1, 2):
         order.epoch = epoch
-        drawn = [row for batch in order for at, row in batch if at == epoch]
+        drawn = [row for batch in order for at, row, *_ in batch if at == epoch]
         assert len(order) == 4 and np.bincount(drawn, minlength=10)[[3, 5, 8, 9]].tolist() == [10, 6, 4, 0]
     assert list(order) != list(Shuffled([3, 5, 8, 9], 5, seed=1, weights=order.weights, count=20))  # epoch 1 again
 
 
 def test_shuffled_with_a_count_goes_round_the_rows():
-    drawn = [row for batch in Shuffled([3, 5, 8], 2, seed=1, count=8) for _, row in batch]
+    drawn = [row for batch in Shuffled([3, 5, 8], 2, seed=1, count=8) for _, row, *_ in batch]
     assert len(drawn) == 8 and sorted(drawn[:3]) == sorted(drawn[3:6]) == [3, 5, 8]
-    fewer = [row for batch in Shuffled(range(10), 2, seed=1, count=4) for _, row in batch]
+    fewer = [row for batch in Shuffled(range(10), 2, seed=1, count=4) for _, row, *_ in batch]
     assert len(set(fewer)) == 4
 
 
+@given(st.lists(st.integers(0, 5), max_size=30))
+def test_times_are_how_often_a_number_came_before(numbers):
+    assert times(np.array(numbers, int)).tolist() == [numbers[:place].count(n) for place, n in enumerate(numbers)]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_photo_that_is_drawn_again_is_changed_anew(good, kept, tmp_path):
+    """The first time of each epoch as if it came once; its mirror, which is left to the device, too."""
+    held = PhotoSet(good, HEADS, [SMALL], augment=(Gentle(hflip=0.0), Flip()), seed=3, cache=Cache(tmp_path))
+    bare = PhotoSet(good, HEADS, [SMALL], augment=Flip(), seed=3, cache=Cache(tmp_path))
+    if kept:
+        held.fill(), bare.fill()
+    weights = np.array([0.9, 0.02, 0.02, 0.02, 0.02, 0.02])
+    (keys,) = Shuffled(range(6), 24, seed=1, weights=weights, count=24)
+    assert len(set(keys)) == 24 and len({key[:2] for key in keys}) < 8
+    batch = held.batch(keys)
+    pixels = {batch.images[SMALL][place].numpy().tobytes() for place, key in enumerate(keys) if key[1] == 0}
+    assert len(pixels) > 15
+    first = next(place for place, key in enumerate(keys) if key == (1, 0, 0))
+    assert np.array_equal(batch.images[SMALL][first].permute(1, 2, 0).numpy(), held[1, 0].cuts[0])
+    flipped = bare.batch(keys).flipped
+    assert flipped.tolist() == [bare[key].flipped for key in keys]
+    assert len({bool(flipped[place]) for place, key in enumerate(keys) if key[1] == 0}) == 2
+
+
 def test_two_processes_share_a_weighted_epoch_too():
-    given = {"seed": 3, "weights": np.arange(1, 11) / 55, "count": 26}
-    one = list(Shuffled(range(10), 3, accumulate=2, **given))
-    two = [list(Shuffled(range(10), 3, rank=rank, world=2, **given)) for rank in (0, 1)]
+    settings = {"seed": 3, "weights": np.arange(1, 11) / 55, "count": 26}
+    one = list(Shuffled(range(10), 3, accumulate=2, **settings))
+    two = [list(Shuffled(range(10), 3, rank=rank, world=2, **settings)) for rank in (0, 1)]
     assert [batch for pair in zip(*two) for batch in pair] == one
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
-from multihead.augment import Gentle, apply
+from multihead.augment import Gentle, apply, photo_seed
 from multihead.gentle import change
 
 
@@ -23,7 +23,15 @@ def pipeline(shift, scale, rotate, colour):
         border_mode=cv2.BORDER_REFLECT_101,
         p=1,
     )
-    return A.Compose([move, A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)])
+    jitter = A.ColorJitter(brightness=factor, contrast=factor, saturation=factor, hue=(0, 0), p=0.8)
+
+    def change(image, seeds):
+        for part, seed in zip((move, jitter), seeds, strict=True):
+            part.set_random_seed(seed)
+            image = part(image=image)["image"]
+        return image
+
+    return change
 
 
 def noise(height, width):
@@ -44,18 +52,21 @@ def test_every_seed_gives_albumentations_pixels(name):
     reference, (shift, scale, rotate, colour) = pipeline(*settings[name]), settings[name]
     for seed in [*range(80), 2**32 - 1]:
         for image in (noise(48, 48), noise(33, 20)):
-            reference.set_random_seed(seed)
-            found = change(image, seed, shift=shift, scale=scale, rotate=rotate, colour=colour)
-            assert np.array_equal(found, reference(image=image)["image"]), (seed, image.shape)
+            seeds = seed, 3 * seed % 2**32
+            found = change(image, seeds, shift=shift, scale=scale, rotate=rotate, colour=colour)
+            assert np.array_equal(found, reference(image, seeds)), (seed, image.shape)
 
 
-@given(st.integers(0, 2**32 - 1), st.tuples(*[st.floats(0, 0.9)] * 4), st.tuples(*[st.integers(2, 60)] * 2))
-def test_any_settings_give_albumentations_pixels(seed, setting, size):
+@given(
+    st.tuples(*[st.integers(0, 2**32 - 1)] * 2),
+    st.tuples(*[st.floats(0, 0.9)] * 4),
+    st.tuples(*[st.integers(2, 60)] * 2),
+)
+def test_any_settings_give_albumentations_pixels(seeds, setting, size):
     shift, scale, rotate, colour = setting
     reference = pipeline(shift, scale, 100 * rotate, colour)
-    reference.set_random_seed(seed)
-    found = change(noise(*size), seed, shift=shift, scale=scale, rotate=100 * rotate, colour=colour)
-    assert np.array_equal(found, reference(image=noise(*size))["image"])
+    found = change(noise(*size), seeds, shift=shift, scale=scale, rotate=100 * rotate, colour=colour)
+    assert np.array_equal(found, reference(noise(*size), seeds))
 
 
 def test_the_augmentation_is_this_change_after_a_mirror():
@@ -65,7 +76,8 @@ def test_the_augmentation_is_this_change_after_a_mirror():
     for seed in range(12):
         (found,) = apply(setting, [image], seed)
         mirrored = bool(np.random.default_rng(seed).random() < 0.5)
-        assert np.array_equal(found, change(np.ascontiguousarray(image[:, ::-1]) if mirrored else image, seed, **most))
+        seeds = seed, photo_seed(seed, 0, 2)
+        assert np.array_equal(found, change(np.ascontiguousarray(image[:, ::-1]) if mirrored else image, seeds, **most))
         seen.add(mirrored)
     assert seen == {True, False}
 
@@ -75,5 +87,19 @@ def test_the_given_image_stays():
     before = image.copy()
     image.flags.writeable = False  # as crops of a file are
     for seed in range(20):
-        change(image, seed, shift=0.1, scale=0.1, rotate=5.0, colour=0.3)
+        change(image, (seed, seed), shift=0.1, scale=0.1, rotate=5.0, colour=0.3)
     assert np.array_equal(image, before)
+
+
+def test_colours_do_not_follow_the_place():
+    """Both drawn from one seed, a photo would be brighter the lower it lies."""
+    ramp = np.tile(np.arange(0, 240, 4, dtype=np.uint8)[:, None, None], (1, 60, 3)).copy()
+    ramp[:, 30:] = 128  # one half tells the place, the other the colour
+    setting = Gentle(hflip=0, scale=0.0, rotate=0.0, shift=0.1, color_jitter=0.2)
+    found = [apply(setting, [ramp], seed)[0].astype(float) for seed in range(400)]
+    places, colours = np.array([(image[30, 5:20].mean(), image[20:40, 40:55].mean()) for image in found]).T
+    still = np.abs(colours - 128) < 0.5
+    assert 0.1 < still.mean() < 0.35  # a fifth keeps its colours
+    ratio = places / colours
+    assert abs(np.corrcoef(ratio[~still], colours[~still])[0, 1]) < 0.2
+    assert abs(ratio[still].mean() - ratio[~still].mean()) < 0.05

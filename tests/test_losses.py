@@ -93,6 +93,54 @@ def test_soft_f1_by_hand():
     assert loss_of(SoftF1(), logits, rows, MASK).item() == pytest.approx(1 - (first + second) / 2)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.01, 0.1, 0.5])
+def test_soft_f1_leaves_classes_out_that_only_smoothing_holds(smoothing):
+    """Good answers on a batch without the last class; its F1 would be 0 however good they are."""
+    logits, rows = 20 * hot([0, 0, 1, 1], 3), hot([0, 0, 1, 1], 3)
+    found = loss_of(SoftF1(), logits, (1 - smoothing) * rows + smoothing / 3, AGE, np.ones(3)).item()
+    met, held = 2 * (1 - smoothing * 2 / 3), 2 * (1 - smoothing) + 4 * smoothing / 3
+    assert found == pytest.approx(1 - 2 * met / (held + 2), abs=1e-3)
+    whole = hot([0, 0, 1, 1, 2], 3)
+    missed = loss_of(SoftF1(), 20 * hot([0, 0, 1, 1, 0], 3), (1 - smoothing) * whole + smoothing / 3, AGE, np.ones(3))
+    assert missed > found + 0.1  # where there is such a photo it counts
+
+
+@given(st.data())
+def test_the_parts_of_a_step_sum_to_its_loss_and_gradient(data):
+    """However its rows are divided, known or not, and however classes weigh."""
+    loss = data.draw(st.sampled_from([
+        CrossEntropy("inverse", 0.1), Focal(1.5, (1.0, 0.0, 2.0, 5.0)), SymmetricCrossEntropy(), Ordinal(0.3),
+        Sum((CrossEntropy("effective"), Focal()), (0.3, 2.0)),
+    ]))  # fmt: skip
+    count = data.draw(st.integers(1, 12))
+    seeded = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    logits = torch.randn(count, 4, generator=seeded, dtype=torch.float64, requires_grad=True)
+    rows = torch.rand(count, 4, generator=seeded, dtype=torch.float64) * (torch.rand(count, 1, generator=seeded) < 0.6)
+    head_loss = criterion(loss, FOUR, COUNTS, 0.05)
+    (whole,) = torch.autograd.grad(head_loss(logits, rows), logits)
+    cuts = sorted(data.draw(st.lists(st.integers(0, count), max_size=3)))
+    places = list(zip([0, *cuts], [*cuts, count]))
+    mass = sum(head_loss.mass(rows[start:stop]) for start, stop in places)
+    torch.testing.assert_close(mass, head_loss.mass(rows))
+    parts = sum(head_loss(logits[start:stop], rows[start:stop], mass) for start, stop in places)
+    torch.testing.assert_close(parts, head_loss(logits, rows))
+    torch.testing.assert_close(torch.autograd.grad(parts, logits)[0], whole)
+
+
+def test_what_weighs_nothing_has_no_mass():
+    never = criterion(CrossEntropy((0.0, 1.0, 1.0)), MASK, np.ones(3))
+    assert never.mass(hot([0, 0], 3)) == 0 and never.mass(hot([0, 1], 3)) == 1
+
+
+def test_a_part_counts_in_soft_f1_by_its_mass():
+    logits, rows = logits_of(6), hot([0, 1, 1, 0, 2, 3])
+    head_loss = criterion(SoftF1(), FOUR, COUNTS)
+    mass = head_loss.mass(rows)
+    parts = [head_loss(logits[:4], rows[:4]) * 4 / 6, head_loss(logits[4:], rows[4:]) * 2 / 6]
+    found = head_loss(logits[:4], rows[:4], mass) + head_loss(logits[4:], rows[4:], mass)
+    assert found.item() == pytest.approx(sum(parts).item())
+
+
 def test_symmetric_cross_entropy_by_hand():
     logits, rows = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[0.0, 0.4]])
     wanted = -0.1 * np.log(0.75) - 1.0 * 0.25 * np.log(1e-4)

@@ -98,7 +98,7 @@ def test_a_loss_below_zero_has_no_multiple(model, photos, monkeypatch):
 
 @pytest.mark.parametrize(("moment", "kind"), [(15, Diverged), (3, Diverged), (15, ValueError)])
 def test_a_loss_that_is_no_number_ends_the_range(model, photos, monkeypatch, moment, kind):
-    def failing(run, batch, last, weights):
+    def failing(run, batches, weights):
         if len(run.steps) == moment:
             raise kind("the loss is nan")
         run._count({"loss": 3.0 - 0.1 * len(run.steps)})

@@ -113,10 +113,11 @@ def test_it_shows_what_training_sees(photos, cells, monkeypatch, recipe, tmp_pat
     def watched(setting, head, *more, plain=importlib.import_module("multihead.train").criterion):
         loss = plain(setting, head, *more)
 
-        def watching(logits, row):
+        def watching(logits, row, *more):
             rows[head.name].append(row.clone())
-            return loss(logits, row)
+            return loss(logits, row, *more)
 
+        watching.mass = loss.mass
         return watching
 
     monkeypatch.setattr("multihead.train.criterion", watched)

@@ -1,3 +1,4 @@
+import itertools
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -200,3 +201,29 @@ def test_deal_refuses():
 def test_shared_keys():
     assert shared(["b", "a", "", "c"], ["c", "a", ""]) == ["a", "c"]
     assert shared(["a"], []) == []
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3])
+@pytest.mark.parametrize("people", [4, 6, 7, 8, 11, 12, 13])
+@pytest.mark.parametrize("photos", [1, 7])
+def test_the_whole_has_its_share_where_no_kind_can(share, people, photos):
+    """Six kinds of so many people each: rounded by itself every one of 8 would give 2 of 8 to validation, a quarter."""
+    labels = np.array(list(itertools.product(range(2), range(3)))).repeat(people * photos, 0)
+    group = np.arange(6 * people).repeat(photos)
+    for seed in range(3):
+        part = deal(group, labels, (1 - share, share), seed)
+        assert abs(part.sum() / photos - share * 6 * people) <= 1  # of a person
+        if people >= 1 / share:
+            each = part.reshape(6, -1).sum(1) / photos
+            assert (each >= 1).all() and (abs(each - share * people) <= 1).all()
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=15, max_size=60), st.integers(2, 5))
+def test_each_kind_reaches_each_part(people, parts):
+    group = np.arange(len(people)).repeat([count for count, _ in people])
+    labels = np.array([kind for _, kind in people])[group][:, None]
+    part = deal(group, labels, (1 / parts,) * parts, 0)
+    kinds = np.array([kind for _, kind in people])
+    for kind in range(3):
+        if (kinds == kind).sum() >= parts:  # else it is dealt together with others
+            assert set(part[labels[:, 0] == kind]) == set(range(parts))

@@ -23,8 +23,8 @@ from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
-from multihead.labels import GENDER, HEADS, MASK, flat
-from multihead.losses import CrossEntropy, Focal
+from multihead.labels import AGE, GENDER, HEADS, MASK, flat
+from multihead.losses import CrossEntropy, Focal, Ordinal, Sum
 from multihead.mixing import CutMix
 from multihead.model import Model
 from multihead.optim import SGD, AdamW
@@ -160,18 +160,37 @@ def test_a_plain_loop_gives_the_same_weights(sides):
         torch.testing.assert_close(value, wanted[key], rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
 
 
-def test_accumulated_batches_are_one_large_batch(sides):
+AS_ONE = {
+    "plain": {},
+    "weighed": {"losses": CrossEntropy("inverse")},
+    "two of unlike weights": {"losses": Sum((CrossEntropy("inverse"), Focal(2.0, (1.0, 0.0, 3.0))), (0.7, 0.3))},
+    "uncertainty": {"balance": Uncertainty(), "losses": {"age": Ordinal(loss=CrossEntropy("effective", 0.1))}},
+}
+
+
+@pytest.mark.parametrize("hidden", [0.0, 0.7])
+@pytest.mark.parametrize("choice", AS_ONE.values(), ids=AS_ONE)
+def test_accumulated_batches_are_one_large_batch(sides, choice, hidden):
+    """Also where labels are known, or weigh, unlike much in each of them, and a batch has none of a head."""
     train, _ = sides
-    recipe = Recipe(epochs=1, batch_size=16, optim=SGD(0.05), augment=Plain(), select="last")
-    large, small = (small_model(backbone="test_vit", crop=FULL.resized(32)) for _ in range(2))
-    fit(large, train, None, recipe, workers=0)
-    fit(small, train, None, replace(recipe, batch_size=4, grad_accum_steps=4), workers=0)
+    heads = [MASK, AGE] if isinstance(choice.get("losses"), Sum) else HEADS
+    chance = np.random.default_rng(0)
+    gone = {name: chance.random(len(train)) < hidden for name in ("mask", "gender", "years")}
+    train = train.with_columns(
+        **{name: train.table[name].mask(rows, np.nan if name == "years" else -1) for name, rows in gone.items()}
+    )
+    recipe = Recipe(epochs=1, batch_size=16, optim=SGD(0.05), augment=Plain(), select="last", **choice)
+    large, small = (small_model(heads, backbone="test_vit", crop=FULL.resized(32)) for _ in range(2))
+    one = fit(large, train, None, recipe, workers=0)
+    four = fit(small, train, None, replace(recipe, batch_size=4, grad_accum_steps=4), workers=0)
     for key, value in state_of(large).items():
         torch.testing.assert_close(value, state_of(small)[key], rtol=0, atol=1e-6, msg=key)
+    for key in ("loss", "mask_loss", "age_loss"):
+        assert one[0][key] == pytest.approx(four[0][key], abs=1e-6), key
 
 
 WITH_TWO = {
-    "plain": "--epochs 2 --smoothing 0.1 --model-ema --aug diary",
+    "plain": "--epochs 2 --smoothing 0.1 --model-ema --aug diary --loss crossentropy(class_weights='inverse')",
     "mixed and weighed": "--epochs 2 --cutmix 1 --mixup-prob 0.7 --balance uncertainty --sampler weighted(by='mask') "
     "--aug gentle drawnmask --loss mask=focal age=ordinal --layer-decay 0.8 --head-lr 3",
     "dwa, frozen, mixup": "--epochs 3 --mixup 0.4 --mixup-prob 1 --balance dwa --freeze-epochs 1 "
@@ -499,6 +518,23 @@ def trained(sides, model=None, **changes):
     return model, fit(model, *sides, replace(QUICK, **changes), workers=0)
 
 
+@pytest.mark.parametrize("leave", ["break", "raise"])
+def test_who_leaves_while_the_backbone_is_frozen_gets_it_back(sides, leave):
+    model = small_model()
+    rows = epochs(model, *sides, replace(QUICK, epochs=3, freeze_epochs=2), workers=0)
+    next(rows)
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+    if leave == "break":
+        rows.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            rows.throw(KeyboardInterrupt)
+    assert all(parameter.requires_grad for parameter in model.backbone.parameters())
+    start = state_of(model)
+    trained(sides, model)
+    assert any(not torch.equal(start[key], value) for key, value in state_of(model).items() if "conv" in key)
+
+
 def test_a_frozen_backbone_stands_still_with_its_statistics(sides):
     start, model = state_of(small_model()), small_model()
     states = []
@@ -585,9 +621,9 @@ def test_uncertainty_learns_and_dwa_follows_the_losses(sides, monkeypatch):
     given = []
     combine = multihead.train.combine
 
-    def watched(losses, known, weights, log_variance):
+    def watched(losses, known, weights, *more):
         given.append(dict(weights))
-        return combine(losses, known, weights, log_variance)
+        return combine(losses, known, weights, *more)
 
     monkeypatch.setattr(multihead.train, "combine", watched)
     _, rows = trained(sides, epochs=3, balance=DWA(), head_weights={"age": 2.0})
@@ -608,7 +644,11 @@ def test_mixing_changes_the_run_until_its_last_epoch(sides):
 def test_an_epoch_has_as_many_photos_as_asked(sides, monkeypatch):
     seen = []
     plain = Run._backward
-    monkeypatch.setattr(Run, "_backward", lambda run, batch, *more: (seen.extend(batch.rows), plain(run, batch, *more)))
+    monkeypatch.setattr(
+        Run,
+        "_backward",
+        lambda run, batches, *more: (seen.extend(*(b.rows for b in batches)), plain(run, batches, *more)),
+    )
     trained(sides, epochs=1, epoch_photos=48)
     assert len(seen) == 48 and len(set(map(int, seen))) == 48
 
@@ -617,7 +657,7 @@ def test_a_weighted_sampler_evens_classes_out(sides, monkeypatch):
     seen = []
     plain = Run._backward
     monkeypatch.setattr(
-        Run, "_backward", lambda run, batch, *more: (seen.append(batch.labels), plain(run, batch, *more))
+        Run, "_backward", lambda run, batches, *more: (seen.append(batches[0].labels), plain(run, batches, *more))
     )
     trained(sides, epochs=1, sampler=Weighted("mask"))
     counts = torch.bincount(torch.cat(seen)[:, 0], minlength=3)

@@ -367,7 +367,10 @@ class Run:
             with self.forward.no_sync() if quiet else contextlib.nullcontext(), seeded(part.seed, self.device):  # type: ignore[operator]
                 with autocast(self.device, self.mode.precision):
                     logits = self.forward(part.images, part.present)
-                each = {name: self.criteria[name](logits[name], part.targets[name], mass[name]) for name in self.criteria}
+                each = {
+                    name: criterion(logits[name], part.targets[name], mass[name])
+                    for name, criterion in self.criteria.items()
+                }
                 loss = combine(each, known, weights, self.log_variance, 1 / len(parts))
                 if not bool(torch.isfinite(loss)):
                     raise Diverged(

@@ -118,7 +118,8 @@ def assert_stopped_in_mid_epoch(folder, epoch):
     state = checkpoint.load(folder / "checkpoints" / "last.pt")
     assert state["epoch"] == epoch and state["batch"] > 0 and state["batch"] % HARD.grad_accum_steps == 0
     assert len(state["rows"]) == epoch - 1 and not (folder / "model").exists()
-    assert [part["n loss"] for part in state["losses"]] == [state["batch"]] * len(state["losses"])
+    steps = state["batch"] // HARD.grad_accum_steps
+    assert [part["n loss"] for part in state["losses"]] == [steps] * len(state["losses"])
 
 
 @pytest.mark.slow

@@ -75,11 +75,9 @@ def _warn_of_trained(model: Path, photos: Photos) -> None:
     trained = set(table.path[table.split == "train"])
     both = sum(path in trained for path in photos.paths)
     if both:
-        print(
-            f"{both} of these {len(photos)} photos trained this model, so the scores flatter it; "
-            f"{run / 'splits.csv'} holds the people that did not",
-            file=sys.stderr,
-        )
+        others = f"; {run / 'splits.csv'} holds the people that did not" if (table.split != "train").any() else ""
+        told = f"{both} of these {len(photos)} photos trained this model, so the scores flatter it{others}"
+        print(told, file=sys.stderr)
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,7 +148,8 @@ def _told(rows: Iterable[Answer], shown: Any) -> Iterator[Answer]:
     for row in rows:
         shown.update()
         if row.probs is None:
-            shown.write(f"no answer: {row.error}", file=sys.stderr)
+            named = "" if row.item.name in row.error else f"{row.item.name}: "
+            shown.write(f"no answer: {named}{row.error}", file=sys.stderr)
         yield row
 
 

@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
-        print("interrupted; what was written stays. The same command goes on, train with --resume too", file=sys.stderr)
+        again = f"the same command {'goes on' if verb.verb in GOES_ON else 'begins anew'}"
+        again = "the same command with --resume goes on" if verb.verb == "train" else again
+        print(f"interrupted; what was written stays, and {again}", file=sys.stderr)
         return 130
     except (ValueError, KeyError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
@@ -265,6 +267,9 @@ def train(args: argparse.Namespace) -> int:
 
 def _is_new(folder: Path, resume: bool) -> bool:
     """True where a run starts, False where one goes on. Raises: FileExistsError where it would be overwritten."""
+    from multihead.files import check_kind
+
+    check_kind(folder, "a run")
     begun = (folder / "checkpoints" / "last.pt").exists()
     if begun and not resume:
         raise FileExistsError(f"{folder} holds a run; pass --resume to go on, or another --output")
@@ -294,6 +299,8 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
+
+GOES_ON = ("scan", "folds", "compare", "tune")  # where they were interrupted
 
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "demo": (demo, _demo_arguments),

@@ -16,7 +16,7 @@ from multihead.cache import Cache, open_cache
 from multihead.crossval import Arm, Cell, carry_out, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
-from multihead.files import write_text
+from multihead.files import check_kind, write_text
 from multihead.logs import write_rows
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def compare(
     """
     _check(arms, seeds)
     out = Path(out)
+    check_kind(out, "a comparison")
     table = same_space(arms, photos if extra is None else photos + extra)
     dealt = parts = deal(photos, folds)
     if sources:

@@ -31,7 +31,7 @@ from multihead.crossval import (
 )
 from multihead.data import Photos, check_not_pseudo
 from multihead.dealing import claim_parts, deal, deal_by
-from multihead.files import write_text
+from multihead.files import check_kind, write_text
 from multihead.joined import Member, combine, load
 from multihead.labels import HEADS, UNKNOWN, Head, size
 from multihead.logs import line, write_rows
@@ -81,6 +81,7 @@ def fit_folds(
     """
     recipe = replace(recipe, select="last")  # the best would be chosen on the rows that it answers for
     arm, out = Arm(model, recipe, rows, about=about or {}), Path(out)
+    check_kind(out, "folds")
     _check_processes(arm, processes)
     check_not_pseudo(photos, "out-of-fold")
     table = heads_of(arm, photos if extra is None else photos + extra)

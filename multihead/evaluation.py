@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -42,6 +43,13 @@ class Classifier(Protocol):
         """As in torch."""
 
 
+def check_classifier(model: object) -> None:
+    """Nothing for what has crops and a space. Raises: TypeError for a folder's name and whatever else has none."""
+    if not hasattr(model, "space") or not hasattr(model, "crops"):
+        opened = f"; multihead.load({str(model)!r}) opens a folder" if isinstance(model, (str, Path)) else ""
+        raise TypeError(f"expected a model, ensemble or export, got {model!r:.80}{opened}")
+
+
 def evaluate(
     model: Classifier,
     photos: Photos,
@@ -61,6 +69,9 @@ def evaluate(
     Raises: ValueError where no photo can be read, or the photos' heads are not the model's; LeakError where a model
     made some of the labels.
     """
+    check_classifier(model)
+    if not isinstance(photos, Photos):
+        raise TypeError(f"expected photos as multihead.read gives them, got {type(photos).__name__}")
     keep_memory()
     check_not_pseudo(photos, "scored")
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)

@@ -337,7 +337,8 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     def name(text: str) -> str:
         if text.lower() in names:
             return text.lower()
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{near(text.lower(), names)}")
+        more = " (timm's other optimisers: timm with --timm-opt NAME)" if "timm" in names else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{near(text.lower(), names)}{more}")
 
     return name
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from multihead.adjusted import Adjusted
 from multihead.crops import Crop
+from multihead.evaluation import check_classifier
 from multihead.folders import save_members
 from multihead.labels import Head, base
 from multihead.model import Model
@@ -47,6 +48,8 @@ class Ensemble(nn.Module):
         super().__init__()
         if not members:
             raise ValueError("Ensemble needs at least one member")
+        for member in members:
+            check_classifier(member)
         choice("ensemble", "voting", voting, ("soft", "hard"))
         self.voting = voting
         self.members = nn.ModuleList(members)
@@ -89,6 +92,8 @@ class Combined(nn.Module):
         super().__init__()
         if not members:
             raise ValueError("combine() needs at least one model")
+        for member in members:
+            check_classifier(member)
         self.members = nn.ModuleList(members)
         self.space = base([head for member in members for head in member.space])
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))

@@ -70,7 +70,12 @@ class Head:
             )
 
     def on(self, *crops: Crop) -> Head:
-        """The same head reading these crops; the features of several are joined in this order."""
+        """The same head reading these crops; the features of several are joined in this order.
+
+        Raises: TypeError for what is no crop.
+        """
+        if strange := [crop for crop in crops if not hasattr(crop, "region")]:
+            raise TypeError(f"head {self.name!r} on {strange[0]!r}; expected crops such as multihead.FACE")
         return replace(self, crops=tuple(crops))
 
 
@@ -99,9 +104,11 @@ FLAT = flat(HEADS)
 def base(heads: Sequence[Head]) -> tuple[Head, ...]:
     """The heads that labels are given for: a flat head stands for its parts.
 
-    Raises: ValueError where two of them share a name.
+    Raises: ValueError where two of them share a name, TypeError for what is no head.
     """
     heads = (heads,) if isinstance(heads, Head) else heads
+    if strange := [head for head in heads if not isinstance(head, Head)]:
+        raise TypeError(f"heads hold {strange[0]!r}; expected heads such as multihead.MASK")
     table = tuple(part for head in heads for part in (head.parts or (head,)))
     names = [head.name for head in table]
     if len(set(names)) < len(names):

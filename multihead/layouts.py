@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import warnings
 from pathlib import Path
@@ -21,15 +22,36 @@ def read_csv(path: Path) -> pd.DataFrame:
     """A table with every cell as text. Raises: ValueError that names the file."""
     import pandas as pd
 
-    other: dict[str, Any] = {} if path.suffix.lower() == ".csv" else {"sep": None, "engine": "python"}
+    with open(path, "rb") as file:
+        head = file.readline()
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ValueError(f"{path} is UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
+    separator = next((mark for mark in ",;\t" if mark.encode() in head), ",")  # Excel writes others in some countries
+    other: dict[str, Any] = {"sep": separator}
+    if separator.encode() not in head and path.suffix.lower() != ".csv":
+        other = {"sep": None, "engine": "python"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
-            return pd.read_csv(
+            table = pd.read_csv(
                 path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape", index_col=False, **other
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} cannot be read as a CSV: {error}") from error
+        raise ValueError(f"{path} cannot be read as a CSV: {_longer_row(path, separator) or error}") from error
+    return table.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True) if separator == ";" else table
+
+
+def _longer_row(path: Path, separator: str) -> str:
+    """Which row has more fields than the header, "" where none has."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = csv.reader(file, delimiter=separator)
+        columns = len(next(rows, []))
+        for row in rows:
+            if len(row) > columns:
+                return (
+                    f"line {rows.line_num} has {len(row)} fields, the header {columns}; quote what holds {separator!r}"
+                )
+    return ""
 
 
 def read_folder(root: Path) -> tuple[pd.DataFrame, Path]:

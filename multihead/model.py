@@ -58,6 +58,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
     ) -> None:
         super().__init__()
         self.heads = (heads,) if isinstance(heads, Head) else tuple(heads)
+        if not algebra.base(self.heads):
+            raise ValueError("a model needs at least one head; multihead.HEADS are mask, gender and age")
         self.space = algebra.space(self.heads)
         self.crops = algebra.crops(self.heads)
         self.backbone_name = backbone
@@ -224,7 +226,8 @@ def _from_file(name: str, crops: Sequence[Crop], options: dict[str, Any], path: 
             model = _create(name, crops, options | {"pretrained_cfg_overlay": {"file": str(path)}})
         except Exception as error:
             first = " ".join(str(error).split("\n")[:2])
-            raise ValueError(f"{path} cannot be read as timm weights of {name}: {first}") from error
+            other = "; they look like another backbone's" if "size mismatch" in first else ""
+            raise ValueError(f"{path} cannot be read as timm weights of {name}{other}: {first}") from error
     state = model.state_dict()
     # still as drawn at random (a constant start says nothing)
     lacking = [key for key, start in blank.items() if start.ndim > 1 and start.std() > 0 and start.equal(state[key])]

@@ -23,7 +23,7 @@ import torch
 from multihead.crops import Box
 from multihead.cutting import read_crops
 from multihead.decoders import Encoded, ImageError
-from multihead.evaluation import Classifier, device_of, evaluating
+from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
 from multihead.faces import Detector, Finder, choose, first_reduction, try_search
 from multihead.images import open_image
 from multihead.inputs import Item, items
@@ -69,6 +69,7 @@ def answers(
         raise ValueError(f"faces={faces!r}; expected 'largest', 'central' or 'all'")
     if missing not in ("full", "skip", "error"):
         raise ValueError(f"missing={missing!r}; expected 'full', 'skip' or 'error'")
+    check_classifier(model)
     for name, number in (("batch_size", batch_size), ("workers", workers)):
         if number is not None and number < 0:
             raise ValueError(f"{name}={number!r}; expected a whole number, 0 for as few as can be")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead.crops import Box
-from multihead.evaluation import Classifier
+from multihead.evaluation import Classifier, check_classifier
 from multihead.faces import Detector
 from multihead.inputs import Item
-from multihead.labels import Head, marginals, size
+from multihead.labels import HEADS, Head, base, marginals, size
 from multihead.modes import Pins
 from multihead.pipeline import Answer, answers
 from multihead.splits import groups
@@ -55,6 +55,7 @@ def predict(
 
     Raises: ValueError for an unknown `faces` or `missing`, or, with missing="error", a photo without a face.
     """
+    check_classifier(model)
     rows = answers(
         model,
         source,
@@ -172,12 +173,22 @@ def submission(
     images: the folder of the photos; by default images/ beside the file, or the file's own folder. The other arguments
     are those of `predict`.
 
-    Raises: KeyError where there is no ImageID column; ValueError where a photo cannot be read and the model knows no
-    training prior.
+    Raises: KeyError where there is no ImageID column; FileNotFoundError for a folder that is not there; ValueError
+    where the model has other heads than the competition, or a photo cannot be read and it knows no training prior.
     """
     import pandas as pd
 
+    check_classifier(model)
+    if [(head.name, head.classes) for head in base(model.space)] != [(head.name, head.classes) for head in HEADS]:
+        raise ValueError(
+            f"the competition's classes are those of {', '.join(head.name for head in HEADS)}; this model answers for "
+            f"{', '.join(head.name for head in base(model.space))}: combine it with models of the other heads"
+        )
+    if images is not None and not Path(images).is_dir():
+        raise FileNotFoundError(f"no such folder of photos: {images}")
     info = Path(info)
+    if not info.is_file() or info.suffix.lower() not in (".csv", ".txt", ".tsv"):
+        raise ValueError(f"{info} is no table; expected the competition's info.csv")
     listed = pd.read_csv(info, dtype=str, keep_default_na=False)
     if "ImageID" not in listed:
         raise KeyError(f"{info} has columns {list(listed.columns)}; expected ImageID, as in the competition's info.csv")

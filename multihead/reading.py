@@ -83,7 +83,13 @@ def read(
         label = name or label
         columns = None if path.is_dir() else columns  # a folder's columns are ours already
         folder = folder if root else _nearest(folder, table.get((columns or {}).get("path", "path")))
-    photos = _photos(table, folder.absolute(), label, base(heads), columns or {}, people)
+    try:
+        photos = _photos(table, folder.absolute(), label, base(heads), columns or {}, people)
+    except (KeyError, ValueError) as error:
+        text = str(error.args[0] if error.args else error)
+        if isinstance(source, pd.DataFrame) or str(source) in text:
+            raise
+        raise (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}") from error
     return add_boxes(photos, boxes) if boxes is not None else photos
 
 
@@ -113,14 +119,17 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
     scan["area"] = ((scan.x1 - scan.x0) * (scan.y1 - scan.y0)).fillna(-1)
     best = scan.sort_values("area", kind="stable").drop_duplicates("path", keep="last").set_index("path")
     table = photos.table.copy()
-    names = [n if n in best.index else p for n, p in zip(table.name, table.path)]
+    rows = zip(table.name, table.path, table.root)
+    # as the source writes them, absolute, or as a scan of the same table does, relative to its folder
+    names = [n if n in best.index or p in best.index else _below(p, r, best.index) for n, p, r in rows]
+    names = [n if n in best.index else p for n, p in zip(names, table.path)]
     listed = np.array([key in best.index for key in names], bool)
     if len(photos) and not listed.any():
         raise ValueError(
             f"{path}: none of its paths (first: {next(iter(best.index), 'no row')!r}) is one of the photos "
             f"(first: {names[0]!r}); expected paths as the source writes them, or absolute"
         )
-    folders = {root for root, name, key in zip(table.root, table.name, names) if name == key and not os.path.isabs(key)}
+    folders = {root for root, key in zip(table.root, names) if not os.path.isabs(key)}
     if len(folders) > 1:
         raise ValueError(
             f"{path} names photos relative to one folder, and these photos come from {len(folders)}: "
@@ -131,6 +140,12 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
     table.loc[free, BOX] = chosen
     table.loc[free, "searched"] = True
     return Photos(table, photos.heads)
+
+
+def _below(path: str, root: str, keys: pd.Index) -> str:
+    """The path relative to its root where that is a key, else as it is."""
+    below = os.path.relpath(path, root) if path.startswith(root + os.sep) else path
+    return below if below in keys else path
 
 
 def _nearest(folder: Path, paths: pd.Series | None) -> Path:
@@ -244,7 +259,10 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
     aliases = {theirs: ours for theirs, ours in ALIASES.items() if theirs in table and ours not in table}
     table = table.rename(columns=aliases).reset_index(drop=True)
     if "path" not in table:
-        raise KeyError(f"no 'path' column; the table has {list(table.columns)}; map one with columns={{'path': ...}}")
+        raise KeyError(
+            f"no 'path' column; the table has {list(table.columns)}; map one with columns={{'path': ...}} "
+            "(--columns path=...)"
+        )
     empty = table.path.str.strip() == ""
     if empty.any():
         raise ValueError(f"row {line_number(int(empty.to_numpy().argmax()))}: the path is blank")

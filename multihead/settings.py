@@ -117,6 +117,11 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
         held_out = [part for name, part in named.items() if name != "train"]
     training = photos
     if valid is None and session.val_share:
+        if marked and not args.quiet:
+            told = (
+                f"the split column names no val: {session.val_share:g} of its people validate; --val-share 0 for none"
+            )
+            print(f"note: {told}", file=sys.stderr)
         training, valid = photos.split(session.val_share, seed=seed)
     for source in session.extra:
         more = read_sources(args, [source])

@@ -28,7 +28,7 @@ from multihead.choices import training_choice
 from multihead.crops import Crop
 from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
 from multihead.evaluation import answers, scores
-from multihead.files import write_text
+from multihead.files import check_kind, write_text
 from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
 from multihead.losses import criterion, per_head
@@ -124,8 +124,11 @@ def _last(folder: Path | None, resume: bool) -> Mapping[str, Any] | None:
     """
     if resume and folder is None:
         raise ValueError("resume=True needs out=, the folder of the run to go on with")
-    path = None if folder is None else folder / "checkpoints" / "last.pt"
-    if path is None or not path.exists():
+    if folder is None:
+        return None
+    check_kind(folder, "a run")
+    path = folder / "checkpoints" / "last.pt"
+    if not path.exists():
         return None
     if not resume:
         raise FileExistsError(f"{folder} holds a run; pass resume=True (--resume) to go on, or another folder")
@@ -208,6 +211,12 @@ class Run:
         self.criteria = {
             head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads
         }
+        if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
+            print(
+                f"no training photo has a label for {', '.join(blank)}: the model will answer by chance there; leave "
+                "the head out, or name the column of its labels (columns=, --columns)",
+                file=sys.stderr,
+            )
         self.targets = self.targets.to(self.device)
         self.order = Shuffled(
             train.rows,

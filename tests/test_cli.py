@@ -19,8 +19,9 @@ from multihead import flags
 from multihead.cli import main
 from multihead.crops import FULL
 from multihead.joined import Ensemble, load
-from multihead.labels import HEADS
+from multihead.labels import HEADS, MASK
 from multihead.model import Model
+from multihead.reading import read
 from multihead.settings import Network, build_heads
 
 ROOT = Path(__file__).parents[1]
@@ -232,6 +233,32 @@ def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
     assert run("train", data, *QUICK, "--seed", "3", "--output", tmp_path / "r", "--resume") == 0
 
 
+def test_a_folder_of_another_kind_is_not_trained_into(data, trained, capsys, tmp_path):
+    assert run("ensemble", trained, "--output", tmp_path / "e", "-q") == 0
+    before = sorted(path.name for path in (tmp_path / "e").iterdir())
+    assert run("train", data, *QUICK, "--output", tmp_path / "e") == 2
+    assert "e holds an ensemble; name another folder (--output) for a run" in capsys.readouterr().err
+    assert run("folds", data, *QUICK, "--folds", "2", "--output", trained) == 2
+    assert "holds a run; name another folder (--output) for folds" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "e").iterdir()) == before
+
+
+def test_a_head_that_no_photo_has_a_label_for_is_told(data, capsys, tmp_path):
+    photos = read(data).table
+    photos.assign(mask=photos["mask"].map(dict(enumerate(MASK.classes))), split="train")[
+        ["path", "person", "mask", "split"]
+    ].to_csv(tmp_path / "masks.csv", index=False)
+    assert run("train", tmp_path / "masks.csv", *QUICK, "--output", tmp_path / "r") == 0
+    told = capsys.readouterr().err
+    assert "no training photo has a label for gender, age: the model will answer by chance there" in told
+    assert "note: the split column names no val: 0.2 of its people validate; --val-share 0 for none" in told
+    assert run("train", tmp_path / "masks.csv", *QUICK, "--val-share", "0", "--output", tmp_path / "all") == 0
+    assert "names no val" not in capsys.readouterr().err
+    assert run("evaluate", tmp_path / "all", tmp_path / "masks.csv", "--part", "all") == 0
+    told = capsys.readouterr().err
+    assert "photos trained this model, so the scores flatter it\n" in told and "holds the people" not in told
+
+
 @pytest.mark.slow
 def test_without_a_terminal_there_are_no_control_characters_and_quiet_is_silent(data, tmp_path):
     loud = outside("train", data, *QUICK, "--output", tmp_path / "loud")
@@ -272,7 +299,8 @@ def test_interrupted_and_resumed(data, tmp_path):
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the loader's processes get it too
     told = child.communicate(timeout=60)[1].decode()
     assert child.returncode == 130, told
-    assert "interrupted; what was written stays" in told and "Traceback" not in told
+    assert "interrupted; what was written stays, and the same command with --resume goes on" in told
+    assert "Traceback" not in told
     done = len(pd.read_csv(tmp_path / "r" / "metrics.csv"))
     assert done < 9 and not (tmp_path / "r" / "model").exists()
     assert run(*flags, "--resume", "-q") == 0

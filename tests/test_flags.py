@@ -125,7 +125,8 @@ def test_a_flag_of_another_object_is_refused():
     [
         (
             "--opt madgrat",
-            "argument --opt: 'madgrat' is none of adamw, adam, sgd, madgrad, timm; did you mean 'madgrad'?",
+            "argument --opt: 'madgrat' is none of adamw, adam, sgd, madgrad, timm; did you mean 'madgrad'? "
+            "(timm's other optimisers: timm with --timm-opt NAME)",
         ),
         ("--opt rprop", "'rprop' is none of"),
         ("--epochs ten", "argument --epochs: invalid int value: 'ten'"),

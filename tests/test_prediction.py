@@ -406,3 +406,29 @@ def test_rows_before_an_interruption_are_written(folder):
     with pytest.raises(KeyboardInterrupt):
         write_table(interrupted(), model.space, text.append)
     assert len("".join(text).splitlines()) == 1 + 4
+
+
+def test_a_submission_of_other_heads_or_without_its_photos_is_refused(info, tmp_path):
+    with pytest.raises(
+        ValueError, match="classes are those of mask, gender, age; this model answers for mask: combine"
+    ):
+        submission(Model("test_resnet", HEADS[:1]), info)
+    with pytest.raises(FileNotFoundError, match="no such folder of photos: .*nowhere"):
+        submission(model_of(), info, tmp_path / "nowhere")
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(ValueError, match="a.jpg is no table; expected the competition's info.csv"):
+        submission(model_of(), tmp_path / "a.jpg")
+
+
+def test_a_folders_name_is_no_model(people):
+    from multihead import Ensemble, evaluate, read
+
+    for refused in (lambda: predict("runs/a", people), lambda: evaluate("runs/a", read(people / "train"))):
+        with pytest.raises(TypeError, match=r"expected a model, .* got 'runs/a'; multihead.load\('runs/a'\) opens"):
+            refused()
+    with pytest.raises(TypeError, match="expected a model, ensemble or export, got 'runs/a'"):
+        Ensemble(["runs/a"])
+    with pytest.raises(TypeError, match="expected photos as multihead.read gives them, got str"):
+        evaluate(model_of(), "people")
+    with pytest.raises(ValueError, match="a model needs at least one head"):
+        Model("test_resnet", [])

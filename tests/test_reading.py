@@ -472,3 +472,49 @@ def test_the_label_of_a_model_with_other_heads_is_not_read_as_ours():
     assert read(pd.DataFrame(answers)).labels().tolist() == [[0, -1, -1]]
     assert read(pd.DataFrame(answers), heads=[MASK]).labels().tolist() == [[0]]
     assert read(pd.DataFrame({"path": ["a"], "label": ["0"]})).labels().tolist() == [[0, 0, 0]]
+
+
+# ---- tables as spreadsheets write them
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_separators_marks_and_line_ends_of_spreadsheets(separator, ends, tmp_path):
+    rows = [["path", "person", "mask", "age", "x0", "y0", "x1", "y1"], ["a.jpg", "p,1" if separator != "," else "p1",
+            "worn", "34,5" if separator == ";" else "34.5", "1", "2", "30", "40,25" if separator == ";" else "40.25"]]  # fmt: skip
+    text = ends.join(separator.join(row) for row in rows) + ends
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    photos = read(tmp_path / "t.csv")
+    assert photos.known() == {"mask": 1, "gender": 0, "age": 1} and photos.table.years[0] == 34.5
+    assert photos.boxes.tolist() == [[1, 2, 30, 40.25]] and photos.people[0].startswith("t:p")
+
+
+def test_what_is_wrong_with_a_table_is_said_with_its_name(tmp_path):
+    (tmp_path / "u.csv").write_bytes("path,mask\na.jpg,worn\n".encode("utf-16"))
+    with pytest.raises(ValueError, match="u.csv is UTF-16; save it as UTF-8"):
+        read(tmp_path / "u.csv")
+    long = write_csv(tmp_path / "l.csv", "path,mask\na.jpg,worn\nb.jpg,worn,1\n")
+    with pytest.raises(
+        ValueError, match="l.csv cannot be read as a CSV: line 3 has 3 fields, the header 2; quote what"
+    ):
+        read(long)
+    with pytest.raises(KeyError, match=r"n.csv: no 'path' column; .*--columns path="):
+        read(write_csv(tmp_path / "n.csv", "photo,mask\na.jpg,worn\n"))
+    with pytest.raises(ValueError, match=r"b.csv: .*row 2"):
+        read(write_csv(tmp_path / "b.csv", "path,x0,y0,x1,y1\na.jpg,1,2,abc,4\n"))
+
+
+def test_a_scan_of_a_table_of_absolute_paths_is_found_again(tmp_path):
+    """It writes them relative to the table's folder, below which they are."""
+    rows = "".join(f"{tmp_path}/photos/{n}.jpg,worn\n" for n in range(2))
+    labels = write_csv(tmp_path / "t.csv", "path,mask\n" + rows)
+    boxes = write_csv(tmp_path / "b.csv", "path,x0,y0,x1,y1,score,status\nphotos/1.jpg,1,2,30,40,.9,found\n")
+    photos = read(labels, boxes=boxes)
+    assert photos.boxes[1].tolist() == [1, 2, 30, 40] and np.isnan(photos.boxes[0]).all()
+
+
+def test_what_is_no_head_is_said():
+    with pytest.raises(TypeError, match="heads hold 'mask'; expected heads such as multihead.MASK"):
+        read(pd.DataFrame({"path": ["a.jpg"]}), heads=["mask"])
+    with pytest.raises(TypeError, match="head 'mask' on 'face'; expected crops such as multihead.FACE"):
+        MASK.on("face")

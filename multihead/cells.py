@@ -66,6 +66,17 @@ def warn_of_bands(source: str, label: np.ndarray, years: np.ndarray, head: Head)
     warn(source, rows, f"rows whose {head.name}_band is not that of their {head.name}; the number counts")
 
 
+def number(text: str) -> float:
+    """A number with a decimal point, or with the comma that spreadsheets write in some countries.
+
+    Raises: ValueError for what is none.
+
+    >>> number("30.5"), number("30,5")
+    (30.5, 30.5)
+    """
+    return float(re.sub(r"^\s*(-?\d+),(\d+)\s*$", r"\1.\2", text))
+
+
 def years_or_band(cell: str, head: Head) -> tuple[float, int]:
     """(years, unknown) of a number, (NaN, band) of a band's name."""
     text = cell.strip().lower()
@@ -74,7 +85,7 @@ def years_or_band(cell: str, head: Head) -> tuple[float, int]:
     if text in BLANKS:
         return float("nan"), UNKNOWN
     try:
-        years = float(text)
+        years = number(text)
     except ValueError:
         years = float("nan")
     if not 0 <= years <= OLDEST:
@@ -122,7 +133,7 @@ def boxes_of(table: pd.DataFrame) -> np.ndarray:
         if not any(cells):
             continue
         try:
-            boxes[row] = [float(cell) for cell in cells]
+            boxes[row] = [number(cell) for cell in cells]
         except ValueError:
             raise ValueError(f"row {line_number(row)}: box {cells} is not four numbers x0 y0 x1 y1") from None
         if not (np.isfinite(boxes[row]).all() and boxes[row, 0] < boxes[row, 2] and boxes[row, 1] < boxes[row, 3]):

@@ -300,7 +300,7 @@ def _number(value: float | None) -> str:
     return "unknown" if value is None else f"{value:.4f}"
 
 
-GOES_ON = ("scan", "folds", "compare", "tune")  # where they were interrupted
+GOES_ON = ("demo", "scan", "folds", "compare", "tune")  # where they were interrupted
 
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "demo": (demo, _demo_arguments),

@@ -41,7 +41,7 @@ def check_kind(folder: str | Path, kind: str) -> None:
         "a run": (folder / "checkpoints").is_dir(),
     }
     for held, there in marks.items():
-        if there and held != kind:
+        if there and not marks[kind]:
             raise FileExistsError(f"{folder} holds {held}; name another folder (--output) for {kind}")
 
 

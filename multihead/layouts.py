@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import warnings
@@ -26,24 +27,27 @@ def read_csv(path: Path) -> pd.DataFrame:
         head = file.readline()
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ValueError(f"{path} is UTF-16; save it as UTF-8 (in Excel: CSV UTF-8)")
-    separator = next((mark for mark in ",;\t" if mark.encode() in head), ",")  # Excel writes others in some countries
+    plain = re.sub(rb'"[^"]*"', b"", head)
+    found = {mark: plain.count(mark.encode()) for mark in ",;\t|"}  # Excel writes others in some countries
+    separator = "\t" if path.suffix.lower() == ".tsv" and found["\t"] else max(found, key=found.__getitem__)
     other: dict[str, Any] = {"sep": separator}
-    if separator.encode() not in head and path.suffix.lower() != ".csv":
-        other = {"sep": None, "engine": "python"}
+    if not found[separator] and path.suffix.lower() != ".csv":
+        separator, other = "", {"sep": None, "engine": "python"}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
-            table = pd.read_csv(
+            return pd.read_csv(
                 path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape", index_col=False, **other
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} cannot be read as a CSV: {_longer_row(path, separator) or error}") from error
-    return table.replace(r"^(-?\d+),(\d+)$", r"\1.\2", regex=True) if separator == ";" else table
 
 
 def _longer_row(path: Path, separator: str) -> str:
     """Which row has more fields than the header, "" where none has."""
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    if not separator:
+        return ""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file, contextlib.suppress(csv.Error):
         rows = csv.reader(file, delimiter=separator)
         columns = len(next(rows, []))
         for row in rows:

@@ -59,7 +59,7 @@ class Focal:
 @dataclass(frozen=True)
 class SoftF1:
     """1 - macro F1 of a batch, counted in probabilities, over the classes that the batch's target rows hold: those of
-    which a row has more than an even share, not the dust that smoothing and soft bands leave in every class.
+    which a row has an even share or more, not the dust that smoothing and soft bands leave in every class.
 
     It looks at a whole batch at once: use it with larger batches, or in a Sum.
     """
@@ -289,9 +289,9 @@ def _soft_f1(probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     held = rows.sum(0)  # (C,): tp + fn
     answered = (rows.sum(1, keepdim=True) * probs).sum(0)  # (C,): tp + fp
     f1 = 2 * (rows * probs).sum(0) / (held + answered).clamp(min=1e-30)
-    # a row of a class, or half of one: smoothing gives every other class less than an even share
+    # smoothing gives every other class less than an even share
     shares = rows / rows.sum(1, keepdim=True).clamp(min=1e-30)
-    present = (shares * rows.shape[1] > 1 + 1e-6).any(0) if rows.shape[1] > 1 else held > 0
+    present = (shares * rows.shape[1] > 1 - 1e-6).any(0)
     return ((1 - f1) * present).sum() / present.sum().clamp(min=1)
 
 

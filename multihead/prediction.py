@@ -181,13 +181,15 @@ def submission(
     check_classifier(model)
     if [(head.name, head.classes) for head in base(model.space)] != [(head.name, head.classes) for head in HEADS]:
         raise ValueError(
-            f"the competition's classes are those of {', '.join(head.name for head in HEADS)}; this model answers for "
-            f"{', '.join(head.name for head in base(model.space))}: combine it with models of the other heads"
+            f"the competition's classes are those of {', '.join(head.name for head in HEADS)}, in this order; "
+            f"this model answers for {', '.join(head.name for head in base(model.space))}"
         )
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"no such folder of photos: {images}")
     info = Path(info)
-    if not info.is_file() or info.suffix.lower() not in (".csv", ".txt", ".tsv"):
+    if not info.is_file():
+        raise FileNotFoundError(f"no such file: {info}; expected the competition's info.csv")
+    if info.suffix.lower() not in (".csv", ".txt", ".tsv"):
         raise ValueError(f"{info} is no table; expected the competition's info.csv")
     listed = pd.read_csv(info, dtype=str, keep_default_na=False)
     if "ImageID" not in listed:

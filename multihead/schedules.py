@@ -203,6 +203,8 @@ def _anneal(start: float, end: float, share: float) -> float:
 
 def _one_cycle(schedule: OneCycle, lr: float, step: int, steps: int) -> float:
     rise = schedule.pct_start * steps - 1  # below 0 where no step of a few is left to rise in
+    if steps == 1:
+        return lr / 25  # torch would have it at the end, and train nothing
     if step <= rise:
         return _anneal(lr / 25, lr, step / max(rise, 1e-9))
     return _anneal(lr, lr / 25e4, (step - rise) / max(steps - 1 - rise, 1e-9))

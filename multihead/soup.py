@@ -100,7 +100,7 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
         norm.train()
     with torch.inference_mode():
         order = np.random.default_rng(0).permutation(len(held))  # a batch of one person has less variance than all
-        size = -(-len(held) // max(1, -(-len(held) // batch_size)))
+        size = max(1, -(-len(held) // max(1, -(-len(held) // batch_size))))
         for batch in loader(held, in_order(order, size), workers=workers):
             if len(batch.rows) > 1:  # one row has no variance
                 moved = batch.to(device, channels_last=True)

@@ -57,13 +57,14 @@ def deal(group: np.ndarray, labels: np.ndarray, shares: Sequence[float], seed: i
     for stratum in sorted(set(strata)):
         members = [row for row in order if strata[row] == stratum]
         here = np.zeros(len(shares))
+        # what strata before have too much of a part this one has too little, by half a group at most
+        half = float(np.median(sizes[members])) / 2
+        owed = (wanted * filled.sum() - filled).clip(-half, half)
         for place, row in enumerate(members):
-            # what one stratum has too much of a part the next has too little, so that the whole has its share
-            overall = wanted * (filled.sum() + sizes[row]) - filled
             short = wanted * (here.sum() + sizes[row]) - here
             empty = here == 0
             last = empty.sum() >= len(members) - place  # else a part would have none of this kind
-            part = int(np.lexsort((-short, -np.round(overall, 9), ~empty & last))[0])
+            part = int(np.lexsort((-short, -np.round(short + owed, 9), ~empty & last))[0])
             parts[row] = part
             here[part] += sizes[row]
             filled[part] += sizes[row]

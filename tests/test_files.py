@@ -119,6 +119,10 @@ def test_a_folder_of_another_kind_is_refused(kind, tmp_path):
     for name in KINDS[kind]:
         write_text(tmp_path / name, "")
     check_kind(tmp_path, kind)
+    write_text(tmp_path / "config.json", "{}")  # somebody's own
+    check_kind(tmp_path, kind)
+    if kind != "a model":
+        (tmp_path / "config.json").unlink()
     for other in set(KINDS) - {kind}:
         with pytest.raises(FileExistsError, match=f"holds {kind}; name another folder .--output. for {other}"):
             check_kind(tmp_path, other)

@@ -127,6 +127,12 @@ def test_the_parts_of_a_step_sum_to_its_loss_and_gradient(data):
     torch.testing.assert_close(torch.autograd.grad(parts, logits)[0], whole)
 
 
+def test_soft_f1_counts_halves():
+    """Two classes mixed half and half are both there."""
+    rows = torch.full((4, 2), 0.5)
+    assert loss_of(SoftF1(), torch.zeros(4, 2), rows, GENDER, np.ones(2)).item() == pytest.approx(0.5)
+
+
 def test_what_weighs_nothing_has_no_mass():
     never = criterion(CrossEntropy((0.0, 1.0, 1.0)), MASK, np.ones(3))
     assert never.mass(hot([0, 0], 3)) == 0 and never.mass(hot([0, 1], 3)) == 1

@@ -410,7 +410,7 @@ def test_rows_before_an_interruption_are_written(folder):
 
 def test_a_submission_of_other_heads_or_without_its_photos_is_refused(info, tmp_path):
     with pytest.raises(
-        ValueError, match="classes are those of mask, gender, age; this model answers for mask: combine"
+        ValueError, match="classes are those of mask, gender, age, in this order; this model answers for mask"
     ):
         submission(Model("test_resnet", HEADS[:1]), info)
     with pytest.raises(FileNotFoundError, match="no such folder of photos: .*nowhere"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multihead.labels import AGE, FLAT, HEADS, MASK, Head, encode, joint, marginals
+from multihead.layouts import read_csv
 from multihead.reading import add_boxes, read
 
 STATES = ["mask1.jpg", "mask2.jpeg", "mask3.png", "mask4.JPG", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg"]
@@ -487,6 +488,20 @@ def test_separators_marks_and_line_ends_of_spreadsheets(separator, ends, tmp_pat
     photos = read(tmp_path / "t.csv")
     assert photos.known() == {"mask": 1, "gender": 0, "age": 1} and photos.table.years[0] == 34.5
     assert photos.boxes.tolist() == [[1, 2, 30, 40.25]] and photos.people[0].startswith("t:p")
+
+
+@pytest.mark.parametrize(("name", "header", "columns"), [
+    ("t.csv", '"path";"age, years"', ["path", "age, years"]), ("t.txt", 'path;"note, free";mask', ["path", "note, free", "mask"]),
+    ("t.tsv", "path\tage, years, or so", ["path", "age, years, or so"]), ("t.txt", "path|mask", ["path", "mask"]),
+    ("t.csv", '"path","a;b;c"', ["path", "a;b;c"]), ("t.csv", "path", ["path"]),
+])  # fmt: skip
+def test_separators_in_names_are_none(name, header, columns, tmp_path):
+    row = {";": ";", "\t": "\t", "|": "|"}.get(
+        next((mark for mark in "\t|" if mark in header), ""), ";" if ";" in header and '","' not in header else ","
+    )
+    text = header + "\n" + row.join(["1,5.jpg" if row != "," else "a.jpg", *["x"] * (len(columns) - 1)]) + "\n"
+    found = read_csv(write_csv(tmp_path / name, text))
+    assert found.columns.tolist() == columns and found.path.tolist() == [text.split("\n")[1].split(row)[0]]
 
 
 def test_what_is_wrong_with_a_table_is_said_with_its_name(tmp_path):

@@ -218,6 +218,16 @@ def test_the_whole_has_its_share_where_no_kind_can(share, people, photos):
             assert (each >= 1).all() and (abs(each - share * people) <= 1).all()
 
 
+def test_one_large_person_tips_no_other_kind():
+    """What it has too much its own part lacks; the next kinds make up for half a person each at most."""
+    sizes = [100] + [1] * 9 + [1] * 30
+    kinds = np.array([0] * 10 + [1] * 10 + [2] * 10 + [3] * 10)
+    group = np.arange(40).repeat(sizes)
+    part = deal(group, kinds[group][:, None], (0.8, 0.2), 0)
+    for kind in (1, 2, 3):
+        assert 1 <= part[kinds[group] == kind].sum() <= 3
+
+
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=15, max_size=60), st.integers(2, 5))
 def test_each_kind_reaches_each_part(people, parts):
     group = np.arange(len(people)).repeat([count for count, _ in people])

@@ -277,7 +277,10 @@ def test_random_weights_in_a_file_count_as_weights(tmp_path, seed):
 
 def test_a_file_of_other_weights_is_refused(tmp_path):
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="other.pth cannot be read as timm weights of resnet10t; they look like another backbone's: .*size mismatch"):
+    with pytest.raises(
+        ValueError,
+        match="other.pth cannot be read as timm weights of resnet10t; they look like another backbone's: .*size mismatch",
+    ):
         Model("resnet10t", heads_on(), tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("no weights")
     with pytest.raises(ValueError, match="text.pth cannot be read as timm weights"):

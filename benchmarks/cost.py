@@ -9,7 +9,8 @@ import torch
 
 import multihead as mh
 from multihead.balance import combine
-from multihead.losses import CrossEntropy, criterion
+from multihead.criteria import criterion
+from multihead.losses import CrossEntropy
 from multihead.optim import create_optimizer
 from multihead.targets import targets
 

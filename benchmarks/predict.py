@@ -150,8 +150,8 @@ def stage(paths, detector, name):
     from multihead.cutting import read_crops
     from multihead.faces import choose, first_reduction, search
     from multihead.images import open_image
-    from multihead.lanes import in_lanes, lane_count
-    from multihead.pipeline import CHUNK, SEARCHED, batch_answers, evenly
+    from multihead.lanes import evenly, in_lanes, lane_count
+    from multihead.pipeline import CHUNK, SEARCHED, batch_answers
     from multihead.prepared import prepared
     from multihead.speed import keep_memory
     from multihead.yunet import open_detector

@@ -67,7 +67,8 @@ def _step(backbone, size, batch_size, mode):
 
     import multihead as mh
     from multihead.choices import Steps, training_choice
-    from multihead.losses import CrossEntropy, criterion
+    from multihead.criteria import criterion
+    from multihead.losses import CrossEntropy
 
     crop = mh.FULL.resized(size)
     model = mh.Model(backbone, heads=[head.on(crop) for head in mh.HEADS])

@@ -36,10 +36,9 @@ from multihead.data import Photos
 from multihead.images import open_image
 from multihead.labels import MASK, UNKNOWN, Head, base
 from multihead.lanes import in_lanes, shared_cores
-from multihead.samplers import draw
+from multihead.orders import Key
 
 KEPT = 0.9  # share of kept rows from which batches are made by threads
-Key = tuple[int, ...]  # epoch, row, and how often the epoch has had the row before (without it: never)
 SMALLEST = 2.0  # pixels from eyes to mouth in a crop below which no mask is drawn
 
 
@@ -98,8 +97,8 @@ class Item:
 
 
 class PhotoSet(Dataset[Any]):
-    """The rows of a table as crops; an item is asked for by (epoch, row) or (epoch, row, time), a batch by a list of
-    those. time: how often the epoch has had the row before: a photo that is drawn again is changed anew.
+    """The rows of a table as crops; an item is asked for by the (epoch, row) or (epoch, row, time) of a `Key`, a batch
+    by a list of those.
 
     cache: where crops are kept once `fill` has decoded them, so later epochs do not decode; without one every epoch
     does. A jittered box needs the photo itself, which is then read each time. points: (N, 5, 2) face points in pixels
@@ -141,9 +140,9 @@ class PhotoSet(Dataset[Any]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"cache": None}  # a worker looks nothing up
 
-    def __getitem__(self, key: Key) -> Item:
+    def __getitem__(self, key: tuple[int, ...]) -> Item:
         """The crops of a key, changed for training as the seed and the key say."""
-        epoch, row = key[:2]
+        epoch, row, _ = Key(*key)
         seed = self._seed(key)
         try:
             cuts, regions = self.pixels(row, seed if epoch else None)
@@ -156,9 +155,9 @@ class PhotoSet(Dataset[Any]):
             cuts, present = drop_crop(cuts, present, self.crop_drop, seed)
         return Item(row, cuts, present, drawn, self._flips(seed))
 
-    def _seed(self, key: Key) -> int:
-        epoch, row, *time = key
-        return photo_seed(self.seed, epoch, row + sum(time) * len(self))
+    def _seed(self, key: tuple[int, ...]) -> int:
+        epoch, row, time = Key(*key)
+        return photo_seed(self.seed, epoch, row + time * len(self))
 
     def _flips(self, seed: int) -> bool:
         return isinstance(self.flip, Flip) and flips(self.flip, self.flip_at or 0, seed)
@@ -227,7 +226,7 @@ class PhotoSet(Dataset[Any]):
         """True where batches of these rows are only copied together: no decode, no augmentation but a last mirror."""
         return self.bare and self.kept.holds(np.asarray(rows, np.int64))
 
-    def batch(self, keys: Sequence[Key]) -> Batch:
+    def batch(self, keys: Sequence[tuple[int, ...]]) -> Batch:
         """A batch of keys."""
         rows = np.array([key[1] for key in keys], np.int64)
         if not self.gathers(rows):
@@ -316,78 +315,13 @@ def _jittered(setting: BoxJitter, box: Box | None, size: tuple[int, int], seed: 
     return moved if meets else box
 
 
-class Shuffled:
-    """The batches of an epoch for one process: lists of (epoch, row, time), from (seed, epoch) alone.
-
-    Batch b of optimiser step s goes to process b % world, so two processes see what one with twice the accumulation
-    sees. weights: how often each row is drawn (as `samplers.row_weights` says), with replacement; without them each
-    row comes once. count: photos an epoch, by default as many as there are. Set `epoch` and `skip` (batches of this
-    process already done) before iterating.
-    """
-
-    def __init__(
-        self,
-        rows: Sequence[int] | np.ndarray,
-        batch_size: int,
-        *,
-        accumulate: int = 1,
-        seed: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        weights: np.ndarray | None = None,
-        count: int | None = None,
-    ) -> None:
-        self.rows, self.weights = np.asarray(rows), weights
-        self.seed, self.rank, self.world, self.accumulate = seed, rank, world, accumulate
-        share, count = world * accumulate, count or len(self.rows)
-        self.batch_size = min(batch_size, -(-count // share))
-        # optimiser steps an epoch; the few rows that are over wait for the next epoch's order
-        self.steps = max(1, count // (self.batch_size * share))
-        self.epoch, self.skip = 1, 0
-
-    def __len__(self) -> int:
-        return self.steps * self.accumulate - self.skip
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        order = self._order(self.steps * self.accumulate * self.world * self.batch_size)
-        keys = np.stack([np.full_like(order, self.epoch), order, times(order)], 1)
-        for batch in keys.reshape(-1, self.world, self.batch_size, 3)[self.skip :, self.rank].tolist():
-            yield list(map(tuple, batch))
-
-    def _order(self, count: int) -> np.ndarray:
-        """The rows (count,) of this epoch in order."""
-        rng = np.random.default_rng((self.seed, self.epoch))
-        if self.weights is not None:
-            return self.rows[draw(self.weights, count, rng)]
-        rounds = -(-count // len(self.rows))
-        return np.concatenate([rng.permutation(self.rows) for _ in range(rounds)])[:count]
-
-
-def times(order: np.ndarray) -> np.ndarray:
-    """How often each number (N,) has come before.
-
-    >>> times(np.array([5, 3, 5, 5, 3])).tolist()
-    [0, 0, 1, 2, 1]
-    """
-    places = order.argsort(kind="stable")
-    ordered = order[places]
-    found = np.empty_like(order)
-    found[places] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return found
-
-
-def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[Key]]:
-    """Batches of rows in order, none left out; epoch 0 stands for no augmentation."""
-    return [[(0, int(row)) for row in rows[start : start + batch_size]] for start in range(0, len(rows), batch_size)]
-
-
 class _Batches(Dataset[Batch]):
     """A set that is asked for whole batches."""
 
     def __init__(self, photos: PhotoSet) -> None:
         self.photos = photos
 
-    def __getitem__(self, keys: Sequence[Key]) -> Batch:
+    def __getitem__(self, keys: Sequence[tuple[int, ...]]) -> Batch:
         return self.photos.batch(keys)
 
 

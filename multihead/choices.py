@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
+from multihead.criteria import Criterion
 from multihead.crops import Crop
 from multihead.files import cache_folder, locked, turn, write_text
-from multihead.losses import Criterion
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, candidates, computes, machine, pinned, warn_of_imitation
 from multihead.optim import Optim, create_optimizer

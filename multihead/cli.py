@@ -267,7 +267,7 @@ def train(args: argparse.Namespace) -> int:
 
 def _is_new(folder: Path, resume: bool) -> bool:
     """True where a run starts, False where one goes on. Raises: FileExistsError where it would be overwritten."""
-    from multihead.files import check_kind
+    from multihead.outputs import check_kind
 
     check_kind(folder, "a run")
     begun = (folder / "checkpoints" / "last.pt").exists()

@@ -16,8 +16,9 @@ from multihead.cache import Cache, open_cache
 from multihead.crossval import Arm, Cell, carry_out, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
-from multihead.files import check_kind, write_text
+from multihead.files import write_text
 from multihead.logs import write_rows
+from multihead.outputs import check_kind
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -31,11 +31,12 @@ from multihead.crossval import (
 )
 from multihead.data import Photos, check_not_pseudo
 from multihead.dealing import claim_parts, deal, deal_by
-from multihead.files import check_kind, write_text
+from multihead.files import write_text
 from multihead.joined import Member, combine, load
 from multihead.labels import HEADS, UNKNOWN, Head, size
 from multihead.logs import line, write_rows
 from multihead.metrics import score
+from multihead.outputs import check_kind, kinds
 from multihead.reading import read
 from multihead.recipe import Recipe
 
@@ -128,7 +129,7 @@ def open_folds(folder: str | Path, heads: Sequence[Head] = HEADS) -> Folds:
     import pandas as pd
 
     folder = Path(folder)
-    if not is_folds(folder):
+    if "folds" not in kinds(folder):
         raise FileNotFoundError(f"{folder} is no folder of folds; expected what multihead folds (fit_folds) wrote")
     if not (folder / "oof.csv").is_file():
         raise FileNotFoundError(f"{folder} lacks oof.csv: not all its folds are trained; call multihead folds again")
@@ -141,11 +142,6 @@ def open_folds(folder: str | Path, heads: Sequence[Head] = HEADS) -> Folds:
     photos = read(folder / "photos.csv", heads=heads, people="global")[rows]  # as they were written
     folders = tuple(folder / f"fold{number}" for number in sorted(set(fold.tolist())))
     return Folds(folders, photos, fold, answers[names].to_numpy(float), rows)
-
-
-def is_folds(folder: str | Path) -> bool:
-    """True where a folder looks like one of `fit_folds`."""
-    return (Path(folder) / "photos.csv").is_file() and any(Path(folder).glob("fold[0-9]*"))
 
 
 def common_rows(folds: Sequence[Folds]) -> list[np.ndarray]:

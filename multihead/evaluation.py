@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multihead.batches import Batch, PhotoSet, in_order, loader
+from multihead.batches import Batch, PhotoSet, loader
 from multihead.boxes import locate_faces
 from multihead.crops import Crop
 from multihead.data import Photos, check_not_pseudo
@@ -20,6 +20,7 @@ from multihead.faces import Detector
 from multihead.labels import HEADS, Head, base, size
 from multihead.metrics import Scores, score
 from multihead.modes import Pins, autocast
+from multihead.orders import in_order
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 from multihead.splits import groups

@@ -26,25 +26,6 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         fresh.unlink(missing_ok=True)
 
 
-def check_kind(folder: str | Path, kind: str) -> None:
-    """Nothing where an output folder is new, or holds what is to be written into it: "a run", "an ensemble", "a model",
-    "folds" or "a comparison".
-
-    Raises: FileExistsError where it holds another kind: one of the two would answer for the other.
-    """
-    folder = Path(folder)
-    marks = {
-        "an ensemble": (folder / "ensemble.json").exists(),
-        "a model": (folder / "config.json").exists(),
-        "folds": any(folder.glob("fold[0-9]*")) and (folder / "photos.csv").exists(),
-        "a comparison": (folder / "runs").is_dir() and (folder / "photos.csv").exists(),
-        "a run": (folder / "checkpoints").is_dir(),
-    }
-    for held, there in marks.items():
-        if there and not marks[kind]:
-            raise FileExistsError(f"{folder} holds {held}; name another folder (--output) for {kind}")
-
-
 @contextlib.contextmanager
 def growing(path: str | Path) -> Iterator[TextIO]:
     """A text file (UTF-8) that stands at `path` when the block ends, also by an error, if anything was written.

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import repeat
 from typing import Any
 
 LANES = 8  # at most, where nothing else is asked for
+WORTH_HALVING = 16  # pieces of work in a chunk from which one half does not cost more than it saves
 
 
 def lane_count() -> int:
@@ -51,6 +54,35 @@ def in_lanes(work: Callable[[Any], Any], chunks: Iterable[Any], lanes: int, thre
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(torch.get_num_threads())  # for threads to come: the lanes have changed it
+
+
+def evenly(count: int, lanes: int, most: int) -> int:
+    """How many of `count` pieces of work a lane takes at a time, `most` at most, so that all lanes end together.
+
+    >>> evenly(100, 2, 48), evenly(1, 2, 48), evenly(0, 2, 48)
+    (25, 1, 1)
+    """
+    rounds = max(1, -(-count // (lanes * most)))
+    return max(1, -(-count // (lanes * rounds)))
+
+
+def portions(count: int | None, lanes: int, each: int) -> Iterator[int]:
+    """How many pieces of work each chunk takes, without end: `each`, but every other lane begins with a half, so that
+    some lanes search while others answer (a search is many short steps, for which lanes wait for one another). Of
+    `count` pieces the last are halves too, so that all lanes end together.
+
+    >>> sizes = portions(200, 2, 50)
+    >>> [next(sizes) for _ in range(5)]
+    [25, 50, 50, 50, 25]
+    """
+    halves = [-(-each // 2)] * (lanes // 2 if each >= WORTH_HALVING else 0)
+    yield from halves
+    left = math.inf if count is None else count - sum(halves)
+    while left > sum(halves):
+        yield each
+        left -= each
+    yield from halves
+    yield from repeat(each)
 
 
 _COUNTING = threading.Lock()

@@ -20,9 +20,11 @@ STEMS = {**{f"mask{number}": "worn" for number in range(1, 6)}, "incorrect_mask"
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """A table with every cell as text. Raises: ValueError that names the file."""
+    """A table with every cell as text. Raises: ValueError that names the file, FileNotFoundError."""
     import pandas as pd
 
+    if path.suffix.lower() not in (".csv", ".txt", ".tsv"):
+        raise ValueError(f"{path} is no table; expected a CSV (.csv, .txt, .tsv)")
     with open(path, "rb") as file:
         head, first = file.readline(), file.readline()
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

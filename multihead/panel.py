@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 def ensemble(args: argparse.Namespace) -> int:
     """Put models, runs and folds together as one model: a vote, or a soup of their weights."""
-    from multihead.ensemble import is_folds, open_folds
+    from multihead.ensemble import open_folds
     from multihead.evaluation import label_heads
     from multihead.files import check_writable
     from multihead.joined import load
+    from multihead.outputs import kinds
 
     out = Path(args.output)
     check_writable(out / "ensemble.json")
-    if held := [name for name in ("ensemble.json", "config.json", "photos.csv", "model") if (out / name).exists()]:
-        raise FileExistsError(f"{out} holds {held[0]} of another model or run; name another --output")
+    if held := kinds(out):
+        raise FileExistsError(f"{out} holds {held[0]}; name another --output")
     opened: list[Any] = []
     for name in args.member:
-        if is_folds(name):
+        if "folds" in kinds(name):
             opened.append(open_folds(name, label_heads(load(Path(name) / "fold0"))))
         else:
             opened.append(load(name))

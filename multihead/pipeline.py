@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ from multihead.evaluation import Classifier, check_classifier, device_of, evalua
 from multihead.faces import Detector, Finder, choose, first_reduction, try_search
 from multihead.images import open_image
 from multihead.inputs import Item, items
-from multihead.lanes import in_lanes, lane_count, shared_cores
+from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.modes import Pins
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 
 CHUNK = {"cpu": 16, "cuda": 64}  # photos that are answered together: on a core, what its caches still hold
 SEARCHED = 64  # photos at most that a lane takes, opens and searches together, where none is waited for
-WORTH_HALVING = 16  # photos of a chunk from which one half does not cost more than it saves
 COUNTED = 2000  # photos listed ahead, so that lanes share them evenly
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 FINER = 3 * HELD  # and those that a finer look at these photos may decode: a quarter of each, as 12 megapixels at 1/2
@@ -143,34 +142,6 @@ def _popped(first: deque[Item]) -> Iterator[Item]:
     """The photos, none of which is held any longer than its turn."""
     while first:
         yield first.popleft()
-
-
-def evenly(count: int, lanes: int, most: int) -> int:
-    """How many of `count` photos a lane takes at a time, `most` at most, so that all lanes end together.
-
-    >>> evenly(100, 2, 48), evenly(1, 2, 48), evenly(0, 2, 48)
-    (25, 1, 1)
-    """
-    rounds = max(1, -(-count // (lanes * most)))
-    return max(1, -(-count // (lanes * rounds)))
-
-
-def portions(count: int | None, lanes: int, each: int) -> Iterator[int]:
-    """How many photos each chunk takes, without end: `each`, but every other lane begins with a half, so that some
-    lanes search while others answer (a search is many short steps, for which lanes wait for one another). Of `count`
-    photos the last are halves too, so that all lanes end together.
-
-    >>> list(islice(portions(200, 2, 50), 5)), list(islice(portions(None, 2, 50), 5))
-    ([25, 50, 50, 50, 25], [25, 50, 50, 50, 50])
-    """
-    halves = [-(-each // 2)] * (lanes // 2 if each >= WORTH_HALVING else 0)
-    yield from halves
-    left = math.inf if count is None else count - sum(halves)
-    while left > sum(halves):
-        yield each
-        left -= each
-    yield from halves
-    yield from repeat(each)
 
 
 def _chunks(rest: Iterator[Item], counts: Iterator[int]) -> Iterator[list[Item]]:

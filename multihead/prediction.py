@@ -14,6 +14,7 @@ from multihead.evaluation import Classifier, check_classifier
 from multihead.faces import Detector
 from multihead.inputs import Item
 from multihead.labels import HEADS, Head, base, marginals, size
+from multihead.layouts import read_csv
 from multihead.modes import Pins
 from multihead.pipeline import Answer, answers
 from multihead.splits import groups
@@ -176,8 +177,6 @@ def submission(
     Raises: KeyError where there is no ImageID column; FileNotFoundError for a folder that is not there; ValueError
     where the model has other heads than the competition, or a photo cannot be read and it knows no training prior.
     """
-    import pandas as pd
-
     check_classifier(model)
     if [(head.name, head.classes) for head in base(model.space)] != [(head.name, head.classes) for head in HEADS]:
         raise ValueError(
@@ -187,11 +186,7 @@ def submission(
     if images is not None and not Path(images).is_dir():
         raise FileNotFoundError(f"no such folder of photos: {images}")
     info = Path(info)
-    if not info.is_file():
-        raise FileNotFoundError(f"no such file: {info}; expected the competition's info.csv")
-    if info.suffix.lower() not in (".csv", ".txt", ".tsv"):
-        raise ValueError(f"{info} is no table; expected the competition's info.csv")
-    listed = pd.read_csv(info, dtype=str, keep_default_na=False)
+    listed = read_csv(info)
     if "ImageID" not in listed:
         raise KeyError(f"{info} has columns {list(listed.columns)}; expected ImageID, as in the competition's info.csv")
     folder = Path(images) if images else info.parent / "images"

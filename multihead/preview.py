@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from multihead.augment import photo_seed
-from multihead.batches import Batch, Shuffled, loader
+from multihead.batches import Batch, loader
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.files import replace_file
 from multihead.labels import Head
 from multihead.mixing import mix
+from multihead.orders import Shuffled
 from multihead.recipe import Recipe
 from multihead.sides import Ready, draw_weights, target_rows
 from multihead.targets import Rows

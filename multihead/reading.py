@@ -119,10 +119,7 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
     scan["area"] = ((scan.x1 - scan.x0) * (scan.y1 - scan.y0)).fillna(-1)
     best = scan.sort_values("area", kind="stable").drop_duplicates("path", keep="last").set_index("path")
     table = photos.table.copy()
-    rows = zip(table.name, table.path, table.root)
-    # as the source writes them, absolute, or as a scan of the same table does, relative to its folder
-    names = [n if n in best.index or p in best.index else _below(p, r, best.index) for n, p, r in rows]
-    names = [n if n in best.index else p for n, p in zip(names, table.path)]
+    names = [_scanned_as(*row, best.index) for row in zip(table.name, table.path, table.root)]
     listed = np.array([key in best.index for key in names], bool)
     if len(photos) and not listed.any():
         raise ValueError(
@@ -142,10 +139,11 @@ def add_boxes(photos: Photos, path: str | Path) -> Photos:
     return Photos(table, photos.heads)
 
 
-def _below(path: str, root: str, keys: pd.Index) -> str:
-    """The path relative to its root where that is a key, else as it is."""
-    below = os.path.relpath(path, root) if path.startswith(root + os.sep) else path
-    return below if below in keys else path
+def _scanned_as(name: str, path: str, root: str, keys: pd.Index) -> str:
+    """The key of a photo: its name as the source writes it, its path, or that below its root, as a scan of a table of
+    absolute paths writes it; its path where none is a key."""
+    below = path.removeprefix(root + os.sep)
+    return next((key for key in (name, path, below) if key in keys), path)
 
 
 def _nearest(folder: Path, paths: pd.Series | None) -> Path:
@@ -162,8 +160,6 @@ def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
         return table, folder, source.resolve().name
     if not source.exists():
         raise FileNotFoundError(f"no such file or folder: {source}; expected a folder of photos or a CSV")
-    if source.suffix.lower() not in (".csv", ".txt", ".tsv"):
-        raise ValueError(f"{source} is no table; expected a folder or a CSV with a 'path' column")
     table = read_csv(source)
     if {"id", "gender", "race", "age", "path"} <= set(table.columns) and (source.parent / "images").is_dir():
         return *read_competition(source.parent / "images", table), source.parent.resolve().name  # type: ignore[return-value]

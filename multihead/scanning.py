@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, Finder, check_which, choose, first_reduction, try_search
 from multihead.images import open_image
-from multihead.lanes import in_lanes, lane_count, shared_cores
+from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ class _Job:
 
 def _search(todo: Sequence[str], job: _Job, lanes: int, batch: int) -> Generator[list[Found], None, None]:
     """What is found in each batch of photos, in order."""
-    batch = max(1, min(batch, -(-len(todo) // lanes)))  # the lanes share a few evenly
+    batch = evenly(len(todo), lanes, batch)
     with shared_cores(lanes) as threads:
         starts = range(0, len(todo), batch)
         yield from in_lanes(lambda at: job.search(todo[at : at + batch]), starts, lanes, threads)

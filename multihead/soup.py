@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multihead.batches import PhotoSet, in_order, loader
+from multihead.batches import PhotoSet, loader
 from multihead.boxes import locate_faces
 from multihead.data import Photos
+from multihead.lanes import evenly
 from multihead.model import Model
+from multihead.orders import in_order
 
 Norm = nn.modules.batchnorm._BatchNorm
 
@@ -100,8 +102,7 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
         norm.train()
     with torch.inference_mode():
         order = np.random.default_rng(0).permutation(len(held))  # a batch of one person has less variance than all
-        size = max(1, -(-len(held) // max(1, -(-len(held) // batch_size))))
-        for batch in loader(held, in_order(order, size), workers=workers):
+        for batch in loader(held, in_order(order, evenly(len(held), 1, batch_size)), workers=workers):
             if len(batch.rows) > 1:  # one row has no variance
                 moved = batch.to(device, channels_last=True)
                 model(moved.images, moved.present)

@@ -22,16 +22,17 @@ from torch import nn
 from multihead import checkpoint, ranks
 from multihead.augment import members, photo_seed
 from multihead.balance import combine, epoch_weights, log_variance
-from multihead.batches import Batch, Shuffled, loader, mask_classes
+from multihead.batches import Batch, loader, mask_classes
 from multihead.cache import Cache, open_cache
 from multihead.choices import training_choice
+from multihead.criteria import criterion
 from multihead.crops import Crop
 from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
 from multihead.evaluation import answers, scores
-from multihead.files import check_kind, write_text
+from multihead.files import write_text
 from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
-from multihead.losses import criterion, per_head
+from multihead.losses import per_head
 from multihead.masks import DrawnMask
 from multihead.metrics import Scores
 from multihead.mixing import mix
@@ -39,6 +40,8 @@ from multihead.model import Model
 from multihead.modes import AMP, Mode, Pins, autocast, warn_of_imitation
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
+from multihead.orders import Shuffled
+from multihead.outputs import check_kind
 from multihead.recipe import Recipe
 from multihead.samplers import row_weights
 from multihead.schedules import Plateau, rate

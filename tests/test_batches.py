@@ -16,19 +16,17 @@ from multihead.batches import (
     Batch,
     Item,
     PhotoSet,
-    Shuffled,
     drop_crop,
-    in_order,
     loader,
     mask_classes,
     points_in,
-    times,
 )
 from multihead.cache import Cache
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.images import read_image
 from multihead.labels import AGE, FLAT, GENDER, HEADS, Head
 from multihead.masks import DrawnMask, choose, draw_mask
+from multihead.orders import Key, Shuffled, in_order, times
 from multihead.reading import read
 
 SMALL = FULL.resized(24, 20)
@@ -281,7 +279,7 @@ def test_fewer_rows_than_a_batch_still_make_a_step():
 
 
 def test_in_order_leaves_nothing_out():
-    assert in_order([5, 6, 7], 2) == [[(0, 5), (0, 6)], [(0, 7)]]
+    assert in_order([5, 6, 7], 2) == [[Key(0, 5), Key(0, 6)], [Key(0, 7)]]
     assert in_order([], 2) == []
 
 

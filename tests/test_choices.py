@@ -10,7 +10,8 @@ import torch
 
 from multihead import FULL, HEADS, MASK, AdamW, Model, choices, modes
 from multihead.choices import Choice, answering_choice, fastest, training_choice
-from multihead.losses import CrossEntropy, criterion
+from multihead.criteria import criterion
+from multihead.losses import CrossEntropy
 from multihead.modes import PIN, Mode, Pins
 from multihead.prepared import ready
 

@@ -15,11 +15,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from multihead import crossval
 from multihead.crops import FULL
 from multihead.data import LeakError
-from multihead.ensemble import common_rows, fit_folds, is_folds, open_folds
+from multihead.ensemble import common_rows, fit_folds, open_folds
 from multihead.evaluation import evaluate
 from multihead.joined import load
 from multihead.labels import HEADS, UNKNOWN, encode
 from multihead.model import Model
+from multihead.outputs import kinds
 from multihead.reading import read
 from multihead.recipe import Recipe
 
@@ -51,7 +52,7 @@ def done(photos, tmp_path_factory):
 def test_every_photo_is_answered_by_the_model_that_did_not_see_it(done, photos):
     out, _, _ = done
     found = open_folds(out)
-    assert [folder.name for folder in found.folders] == ["fold0", "fold1", "fold2"] and is_folds(out)
+    assert [folder.name for folder in found.folders] == ["fold0", "fold1", "fold2"] and kinds(out) == ["folds"]
     assert found.photos.paths == photos.paths and found.photos.people == photos.people
     assert found.photos.labels().tolist() == photos.labels().tolist()
     assert found.photos.table.fold.astype(int).tolist() == found.fold.tolist()
@@ -284,6 +285,6 @@ def test_a_combination_that_was_cut_while_it_was_saved_is_saved_again(photos, tm
 
 def test_one_fold_that_is_not_the_first_is_known_as_folds(photos, tmp_path):
     fit_folds(small, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2, only=[1])
-    assert is_folds(tmp_path)
+    assert kinds(tmp_path) == ["folds"]
     with pytest.raises(FileNotFoundError, match="lacks oof.csv: not all its folds are trained"):
         open_folds(tmp_path)

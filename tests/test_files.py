@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead.files import cache_folder, check_kind, growing, locked, replace_file, turn, write_text
+from multihead.files import cache_folder, growing, locked, replace_file, turn, write_text
 
 
 def test_a_file_is_replaced_and_folders_are_made(tmp_path):
@@ -100,29 +100,3 @@ def test_a_growing_file_stands_with_what_came_before_an_error(tmp_path):
     with growing(path) as stream:
         stream.write("two \udcff\n")
     assert path.read_bytes() == b"two \xff\n" and len(list(path.parent.iterdir())) == 1
-
-
-KINDS = {
-    "a run": ["checkpoints/last.pt", "splits.csv", "model/config.json"],
-    "an ensemble": ["ensemble.json", "member0/config.json"],
-    "a model": ["config.json", "model.safetensors"],
-    "folds": ["photos.csv", "fold0/checkpoints/last.pt"],
-    "a comparison": ["photos.csv", "runs/flat/fold0-seed0/checkpoints/last.pt"],
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_folder_of_another_kind_is_refused(kind, tmp_path):
-    """Else one of the two would answer for the other."""
-    for other in KINDS:
-        check_kind(tmp_path, other)  # it is new
-    for name in KINDS[kind]:
-        write_text(tmp_path / name, "")
-    check_kind(tmp_path, kind)
-    write_text(tmp_path / "config.json", "{}")  # somebody's own
-    check_kind(tmp_path, kind)
-    if kind != "a model":
-        (tmp_path / "config.json").unlink()
-    for other in set(KINDS) - {kind}:
-        with pytest.raises(FileExistsError, match=f"holds {kind}; name another folder .--output. for {other}"):
-            check_kind(tmp_path, other)

@@ -2,12 +2,15 @@
 
 import threading
 import time
+from itertools import islice
 
 import cv2
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from multihead.lanes import in_lanes, lane_count, shared_cores
+from multihead.lanes import WORTH_HALVING, evenly, in_lanes, lane_count, portions, shared_cores
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 5])
@@ -109,3 +112,35 @@ def test_as_many_lanes_as_cores_up_to_a_bound(monkeypatch):
     assert lane_count() == 3
     monkeypatch.setattr("os.sched_getaffinity", lambda _: range(96), raising=False)
     assert lane_count() == 8
+
+
+@given(st.integers(0, 2000), st.integers(1, 16), st.integers(1, 64))
+def test_portions_are_whole_or_halves(count, lanes, each):
+    halved = lanes // 2 if each >= WORTH_HALVING else 0
+    for given_count in (count, None):
+        sizes = list(islice(portions(given_count, lanes, each), 300))
+        halves = [place for place, size in enumerate(sizes) if size != each]
+        assert {sizes[place] for place in halves} <= {-(-each // 2)}
+        assert each == 1 or len(halves) == halved * (1 if given_count is None else 2)
+        assert halves[:halved] == list(range(halved)) or each == 1
+
+
+@pytest.mark.parametrize(("count", "lanes", "each", "expected"), [
+    (200, 2, 50, [25, 50, 50, 50, 25]), (400, 8, 50, [25] * 4 + [50] * 4 + [25] * 4), (90, 3, 30, [15, 30, 30, 15]),
+    (50, 1, 25, [25, 25]), (20, 2, 10, [10, 10]), (97, 2, 49, [25, 49, 23]),
+])  # fmt: skip
+def test_lanes_that_begin_with_half_a_portion_end_with_one(count, lanes, each, expected):
+    sizes = portions(count, lanes, each)
+    found = []
+    while sum(found) < count:
+        found.append(min(next(sizes), count - sum(found)))
+    assert found == expected
+
+
+@given(st.integers(1, 500), st.integers(1, 16), st.integers(1, 64))
+def test_even_shares(count, lanes, most):
+    share = evenly(count, lanes, most)
+    chunks = -(-count // share)
+    assert 1 <= share <= most
+    assert chunks <= lanes * -(-count // (lanes * most))  # no more rounds than the longest chunks take
+    assert share - 1 < count / (lanes * -(-count // (lanes * most)))  # and no longer than that needs

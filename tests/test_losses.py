@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from multihead.criteria import criterion
 from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
 from multihead.losses import (
     CrossEntropy,
@@ -18,7 +19,6 @@ from multihead.losses import (
     SoftF1,
     Sum,
     SymmetricCrossEntropy,
-    criterion,
     per_head,
 )
 

@@ -189,7 +189,7 @@ def test_an_output_that_holds_a_model_is_kept(folders, photos, tmp_path, capsys)
     before = probs(out, photos)
     for more in ([], ["--soup", "uniform"]):
         assert main(["ensemble", str(folders / "b"), "-o", out, *more]) == 2
-        assert "holds ensemble.json of another model or run; name another --output" in capsys.readouterr().err
+        assert "holds an ensemble; name another --output" in capsys.readouterr().err
     np.testing.assert_array_equal(probs(out, photos), before)
 
 

@@ -416,7 +416,7 @@ def test_a_submission_of_other_heads_or_without_its_photos_is_refused(info, tmp_
     with pytest.raises(FileNotFoundError, match="no such folder of photos: .*nowhere"):
         submission(model_of(), info, tmp_path / "nowhere")
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(ValueError, match="a.jpg is no table; expected the competition's info.csv"):
+    with pytest.raises(ValueError, match="a.jpg is no table; expected a CSV"):
         submission(model_of(), tmp_path / "a.jpg")
 
 

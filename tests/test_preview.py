@@ -8,12 +8,13 @@ import torch
 from PIL import Image
 
 from multihead.augment import Diary, Gentle, photo_seed
-from multihead.batches import PhotoSet, Shuffled
+from multihead.batches import PhotoSet
 from multihead.crops import FULL
 from multihead.labels import AGE, GENDER, HEADS, MASK, UNKNOWN, Head, flat
 from multihead.masks import DrawnMask
 from multihead.mixing import CutMix, MixUp, mix
 from multihead.model import Model
+from multihead.orders import Shuffled
 from multihead.preview import TALLEST, preview
 from multihead.reading import read
 from multihead.recipe import Recipe

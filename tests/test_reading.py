@@ -192,7 +192,7 @@ def test_sources_that_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no images under .*; expected .*<id>_<gender>_<race>_<age>"):
         read(tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"x")
-    with pytest.raises(ValueError, match="a.jpg is no table; expected a folder or a CSV with a 'path' column"):
+    with pytest.raises(ValueError, match="a.jpg is no table; expected a CSV"):
         read(tmp_path / "a.jpg")
     with pytest.raises(ValueError, match="empty.csv cannot be read as a CSV"):
         read(write_csv(tmp_path / "empty.csv", ""))

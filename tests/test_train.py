@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from multihead import checkpoint
 from multihead.augment import Diary, Flip, Plain
 from multihead.balance import DWA, Uncertainty
-from multihead.batches import PhotoSet, Shuffled, loader
+from multihead.batches import PhotoSet, loader
 from multihead.cache import Cache
 from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
@@ -28,6 +28,7 @@ from multihead.losses import CrossEntropy, Focal, Ordinal, Sum
 from multihead.mixing import CutMix
 from multihead.model import Model
 from multihead.optim import SGD, AdamW
+from multihead.orders import Shuffled
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.samplers import Weighted

@@ -149,18 +149,14 @@ def _chunks(rest: Iterator[Item], counts: Iterator[int]) -> Iterator[list[Item]]
     chunk: list[Item] = []
     broken: Exception | None = None
     count = next(counts)
-    while True:
-        try:
-            item = next(rest)
-        except StopIteration:
-            break
-        except Exception as error:
-            broken = error
-            break
-        if len(chunk) >= count and chunk[-1].name != item.name:
-            yield chunk
-            chunk, count = [], next(counts)
-        chunk.append(item)
+    try:
+        for item in rest:
+            if len(chunk) >= count and chunk[-1].name != item.name:
+                yield chunk
+                chunk, count = [], next(counts)
+            chunk.append(item)
+    except Exception as error:
+        broken = error
     if chunk:
         yield chunk
     if broken is not None:

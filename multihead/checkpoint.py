@@ -46,6 +46,23 @@ def load(path: str | Path) -> Any:
         ) from error
 
 
+def check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+    """Nothing where a checkpoint is of the run that would go on from it: {"recipe": fields, and other values by name}.
+
+    Raises: ValueError with what differs.
+    """
+    if old == new:
+        return
+    others = {key: value for key, value in new.items() if key != "recipe"}
+    found = changes(old["recipe"], new["recipe"]) + changes(old, others)
+    raise ValueError(f"{path} is of another run and cannot be resumed ({'; '.join(found)}); start in a new folder")
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs, as ["epochs: 2, now 3"]."""
+    return [f"{key}: {old.get(key)!r}, now {value!r}" for key, value in new.items() if old.get(key) != value]
+
+
 @dataclass(frozen=True)
 class Report:
     """Which of the model's entries a start took from a file: loaded and converted (18-way classifier to heads), not in

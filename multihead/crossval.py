@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from multihead import ranks
+from multihead.checkpoint import changes
 from multihead.data import Photos
 from multihead.files import locked, replace_file, write_text
 from multihead.hiding import hide_labels
@@ -208,7 +209,7 @@ def _digest(models: Sequence[Model]) -> str:
     return found.hexdigest()[:16]
 
 
-def _claim(cell: Cell, identity: Mapping[str, object]) -> None:
+def _claim(cell: Cell, identity: Mapping[str, Any]) -> None:
     """Mark the folder as this cell's. Raises: ValueError where it holds another's."""
     marker = cell.folder / "cell.json"
     if marker.is_file():
@@ -217,16 +218,9 @@ def _claim(cell: Cell, identity: Mapping[str, object]) -> None:
         if changed:
             what = f"holds arm {cell.arm!r}" if cell.arm else "was trained"
             anew = "the arm or the output folder anew" if cell.arm else "another output folder"
-            told = _changes(old, identity) if "recipe" in changed else ""
+            told = f" ({'; '.join(changes(old['recipe'], identity['recipe']))})" if "recipe" in changed else ""
             raise ValueError(f"{cell.folder} {what} with another {', '.join(changed)}{told}; name {anew}")
     write_text(marker, json.dumps(identity, indent=2))
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """What differs between the recipes, as " (epochs: 2, now 3)"."""
-    before, now = old["recipe"], new["recipe"]
-    found = [f"{key}: {before.get(key)!r}, now {now[key]!r}" for key in now if before.get(key) != now[key]]
-    return f" ({'; '.join(found)})"
 
 
 def _keep(cell: Cell, runs: Sequence[Any]) -> None:

@@ -15,7 +15,8 @@ from multihead.logs import write_rows
 from multihead.model import Model
 from multihead.recipe import Recipe
 from multihead.schedules import Constant
-from multihead.train import Diverged, prepare
+from multihead.steps import Diverged
+from multihead.train import prepare
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def lr_range(
     count = steps * recipe.batch_size * recipe.grad_accum_steps
     once = replace(recipe, epochs=1, epoch_photos=count, schedule=Constant(), freeze_epochs=0, ema=None, patience=None)
     run = prepare(copy.deepcopy(model), photos, None, once, workers=workers, cache=cache)
-    run.steps = []
+    run.taken = []
 
     def course(step: int) -> float:
-        losses = [loss for _, loss in run.steps or ()]
+        losses = [loss for _, loss in run.taken or ()]
         means = smooth(losses)
         if len(losses) > 10 and min(means) > 0 and means[-1] > 4 * min(means):
             raise _LeftRange
@@ -80,9 +81,9 @@ def lr_range(
     except _LeftRange:
         pass
     except Diverged:
-        if len(run.steps) < 10:  # else the loss has just ceased to be a number: the end of the range
+        if len(run.taken) < 10:  # else the loss has just ceased to be a number: the end of the range
             raise
-    return _result([rate for rate, _ in run.steps], [loss for _, loss in run.steps])
+    return _result([rate for rate, _ in run.taken], [loss for _, loss in run.taken])
 
 
 class _LeftRange(Exception):

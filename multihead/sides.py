@@ -1,4 +1,4 @@
-"""The two sides of a run, training and validation: photos located, their crops kept, and what is wrong with them."""
+"""The two sides of a run, training and validation: photos located, crops kept, what is wrong with them, scores."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from multihead.batches import PhotoSet, mask_classes
 from multihead.boxes import locate_faces
 from multihead.cache import Cache
 from multihead.data import Photos
+from multihead.evaluation import answers, scores
 from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, size
 from multihead.logs import bar
 from multihead.masks import DrawnMask
+from multihead.metrics import Scores
+from multihead.model import Model
 from multihead.points import locate_points
 from multihead.recipe import Recipe
 from multihead.samplers import row_weights
@@ -83,6 +86,19 @@ def report(sides: Mapping[str, Ready]) -> None:
         for what, ready in sides.items():
             for note in ready.notes(what):
                 print(note, file=sys.stderr)
+
+
+def scored(model: Model, side: Ready, *, workers: int, precision: str) -> Scores:
+    """A model's scores on a side of a run, the same on every process; each answers its share of the photos."""
+    ranks.share_buffers(model)
+    mine = side.rows[ranks.rank() :: ranks.world()]
+    workers = 0 if side.held.gathers(mine) else workers  # what is only copied is not worth a process
+    gathered = ranks.gather(answers(model, side.held, mine, workers=workers, precision=precision))
+    rows = np.concatenate([part[0] for part in gathered])
+    probs = np.concatenate([part[1] for part in gathered])
+    order = rows.argsort()
+    unreadable = [*side.unreadable, *(item for part in gathered for item in part[2])]
+    return scores(side.photos, model.heads, rows[order], probs[order], unreadable)
 
 
 def prior(labels: np.ndarray, heads: Sequence[Head]) -> tuple[float, ...]:

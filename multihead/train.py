@@ -6,38 +6,33 @@ bits as one that was not.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from multihead import checkpoint, ranks
-from multihead.augment import members, photo_seed
-from multihead.balance import combine, epoch_weights, log_variance
-from multihead.batches import Batch, loader, mask_classes
+from multihead.augment import members
+from multihead.balance import combine, epoch_weights
+from multihead.batches import loader, mask_classes
 from multihead.cache import Cache, open_cache
 from multihead.choices import training_choice
-from multihead.criteria import criterion
-from multihead.crops import Crop
+from multihead.criteria import Criterion, criterion
 from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
-from multihead.evaluation import answers, scores
 from multihead.files import write_text
 from multihead.labels import UNKNOWN
 from multihead.logs import Events, bar, write_rows
 from multihead.losses import per_head
 from multihead.masks import DrawnMask
 from multihead.metrics import Scores
-from multihead.mixing import mix
 from multihead.model import Model
-from multihead.modes import AMP, Mode, Pins, autocast, warn_of_imitation
+from multihead.modes import AMP, Mode, Pins, warn_of_imitation
 from multihead.optim import create_optimizer
 from multihead.options import to_dict
 from multihead.orders import Shuffled
@@ -45,8 +40,8 @@ from multihead.outputs import check_kind
 from multihead.recipe import Recipe
 from multihead.samplers import row_weights
 from multihead.schedules import Plateau, rate
-from multihead.sides import Ready, draw_weights, prior, report, target_rows
-from multihead.speed import keep_memory
+from multihead.sides import Ready, draw_weights, prior, report, scored, target_rows
+from multihead.steps import Stepper
 
 
 def fit(
@@ -164,20 +159,6 @@ def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:
         mask_classes(model.heads)
 
 
-class _Part(NamedTuple):
-    """A batch that is a part of a step: images and present as `Model.forward` takes them, targets {head: rows (B, C)},
-    and the seed of what the model draws."""
-
-    images: Mapping[Crop, torch.Tensor]
-    present: torch.Tensor
-    targets: Mapping[str, torch.Tensor]
-    seed: int
-
-
-class Diverged(ValueError):
-    """The loss is no number."""
-
-
 class Run:
     """One training in progress: the weights, the optimiser, and how far they are."""
 
@@ -192,35 +173,11 @@ class Run:
         mode: Mode | None = None,
         book: Path | None = None,
     ) -> None:
-        from timm.utils import ModelEmaV3
-
-        known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
-        if not len(train.rows) or not known:
-            raise ValueError(
-                f"none of {len(train.photos)} training photos can be read and has a label for "
-                f"{[head.name for head in model.space]}"
-            )
-        if isinstance(recipe.schedule, Plateau) and (
-            valid is None or recipe.select == "last" and not recipe.val_interval
-        ):
-            raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
-        self.model, self.train, self.valid, self.recipe, self.folder = model, train, valid, recipe, folder
-        self.workers = workers
-        self.device = next(model.parameters()).device
+        _check_sides(model, train, valid, recipe)
+        self.train, self.valid, self.recipe, self.folder, self.workers = train, valid, recipe, folder, workers
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
-        names = [head.name for head in model.heads]
-        self.targets = target_rows(train.photos, model.heads, recipe)
-        mass, losses = self.targets.mass(train.rows), per_head(recipe.losses, model.heads)
-        self.criteria = {
-            head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads
-        }
-        if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
-            print(
-                f"no training photo has a label for {', '.join(blank)}: the model will answer by chance there; leave "
-                "the head out, or name the column of its labels (columns=, --columns)",
-                file=sys.stderr,
-            )
-        self.targets = self.targets.to(self.device)
+        targets = target_rows(train.photos, model.heads, recipe)
+        criteria = _criteria(model, targets.mass(train.rows), recipe)
         self.order = Shuffled(
             train.rows,
             recipe.batch_size,
@@ -232,55 +189,34 @@ class Run:
             count=recipe.epoch_photos,
         )
         if mode:  # of the checkpoint, which may be another machine's
-            warn_of_imitation(self.device, mode)
-        self.mode = mode or self._choose(book)
-        if self.mode.keep_memory:
-            keep_memory()
-        if self.mode.channels_last:
-            model.to(memory_format=torch.channels_last)
-        if self.mode.compiled:
-            model.backbone.compile()
-        # float16 holds no gradient below 6e-8: losses are scaled up before they go back
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.mode.precision == "fp16")
-        self.log_variance = log_variance(recipe.balance, names)
-        if self.log_variance is not None:
-            self.log_variance.data = self.log_variance.data.to(self.device)
-        self.optimizer = create_optimizer(
-            model,
-            recipe.optim,
-            head_lr=recipe.head_lr,
-            layer_decay=recipe.layer_decay,
-            extra=[] if self.log_variance is None else [self.log_variance],
-        )
-        self.backbone = [p for p in model.backbone.parameters() if p.requires_grad]
-        self.forward = ranks.parallel(model)
-        self.ema = ModelEmaV3(model, recipe.ema.model_ema_decay, use_warmup=True) if recipe.ema else None
+            warn_of_imitation(next(model.parameters()).device, mode)
+        self.steps = Stepper(model, criteria, targets, recipe, mode or self._choose(model, criteria, book))
         self.epoch, self.batch = 1, 0  # the next batch of this process
         self.losses: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
-        self.steps: list[tuple[float, float]] | None = None  # (rate, loss) of each step, where somebody asks
+        self.taken: list[tuple[float, float]] | None = None  # (rate, loss) of each step, where somebody asks
         self.course: Callable[[int], float] | None = None  # the rate of each step, in place of the schedule's
         self.best: dict[str, Any] = {"score": float("-inf"), "epoch": 0}
         self.kept: dict[str, torch.Tensor] | None = None
         self.last_scores: Scores | None = None
         self.kept_scores: Scores | None = None
 
-    def _choose(self, book: Path | None) -> Mode:
+    def _choose(self, model: Model, criteria: Mapping[str, Criterion], book: Path | None) -> Mode:
         """The mode of this run's steps, the same on every process; says which, and why, where it was timed."""
         recipe = self.recipe
         steps = recipe.epochs * self.order.steps * recipe.grad_accum_steps
         sizes: dict[str, Any] = {"batch_size": self.order.batch_size, "steps": steps}
         shared: dict[str, Any] = {"book": book, "like": f"{recipe.epochs} epochs, {recipe.epoch_photos} photos"}
-        choice = training_choice(self.model, self.criteria, recipe.optim, **sizes, pins=pins(recipe), **shared)
+        choice = training_choice(model, criteria, recipe.optim, **sizes, pins=pins(recipe), **shared)
         choice = ranks.gather(choice)[0]
         if choice.seconds and ranks.first():
             print(f"speed: {choice}", file=sys.stderr)
         return choice.mode
 
     @property
-    def scored(self) -> Model:
-        """The model that is scored and saved: the moving average if there is one."""
-        return self.ema.module if self.ema else self.model
+    def model(self) -> Model:
+        """The model that is trained."""
+        return self.steps.model
 
     def epochs(self, progress: bool) -> Iterator[dict[str, Any]]:
         """Train the epochs that are left, a row each, then keep the weights that the recipe selects."""
@@ -288,7 +224,7 @@ class Run:
         events: Events | None = None
         # what is only copied together is not worth a process: one thread reads ahead, from slow disks too
         workers = min(1, self.workers) if self.train.held.gathers(self.train.rows) else self.workers
-        batches = loader(self.train.held, self.order, workers=workers, pin=self.device.type == "cuda")
+        batches = loader(self.train.held, self.order, workers=workers, pin=self.steps.device.type == "cuda")
         try:
             while self.epoch <= self.recipe.epochs and not self._exhausted():
                 row = self._epoch(batches, progress)
@@ -301,8 +237,7 @@ class Run:
                     self._save([])
                 yield row
         finally:  # also where the caller leaves, or is interrupted, while the backbone is frozen
-            for parameter in self.backbone:
-                parameter.requires_grad_(True)
+            self.steps.thaw()
             if events:
                 events.close()
         self._finish(writes)
@@ -333,7 +268,7 @@ class Run:
 
     def _train_epoch(self, batches: Any, progress: bool) -> None:
         self.order.epoch, self.order.skip = self.epoch, self.batch
-        self._freeze()
+        self.steps.train(frozen=self.epoch <= self.recipe.freeze_epochs)
         weights = epoch_weights(self.recipe.balance, self.rows, [head.name for head in self.model.heads])
         weights = {
             name: weights.get(name, 1.0) * self.recipe.head_weights.get(name, 1.0)
@@ -346,89 +281,23 @@ class Run:
         with shown:
             rest = iter(batches)
             while parts := list(islice(rest, self.recipe.grad_accum_steps)):
-                self._backward(parts, weights)
+                losses = self.steps.gradient(parts, self.epoch, self.batch, weights)
                 self.batch += len(parts)
+                self._count(losses)
                 self._step()
                 shown.update(sum(len(part.rows) for part in parts))
-
-    def _freeze(self) -> None:
-        """Training mode; in the first epochs, where the recipe says so, the backbone and its statistics stand still."""
-        frozen = self.epoch <= self.recipe.freeze_epochs
-        if any(parameter.requires_grad == frozen for parameter in self.backbone):
-            for parameter in self.backbone:
-                parameter.requires_grad_(not frozen)
-            self.forward = ranks.parallel(self.model)  # it knows the parameters that it averages from the start
-        self.model.train()
-        if frozen:
-            self.model.backbone.eval()
-
-    def _backward(self, batches: Sequence[Batch], weights: Mapping[str, float]) -> None:
-        """The gradient of a step, which is that of all its batches, on all processes, as one."""
-        parts = [self._part(batch, self.batch + number) for number, batch in enumerate(batches)]
-        # what a head's loss is divided by is known only when all parts are
-        sums = [
-            torch.stack([each.mass(part.targets[name]) for part in parts]).sum(0)
-            for name, each in self.criteria.items()
-        ]
-        whole = ranks.mean(torch.cat(sums))  # as the processes' gradients are averaged
-        mass = dict(zip(self.criteria, whole.split([len(each) for each in sums])))
-        known = dict(zip(mass, torch.stack([each.sum() > 0 for each in mass.values()]).tolist()))
-        total = torch.zeros(1 + len(known), dtype=torch.float64)
-        for number, part in enumerate(parts):
-            quiet = number + 1 < len(parts) and ranks.world() > 1
-            with self.forward.no_sync() if quiet else contextlib.nullcontext(), seeded(part.seed, self.device):  # type: ignore[operator]
-                with autocast(self.device, self.mode.precision):
-                    logits = self.forward(part.images, part.present)
-                each = {
-                    name: criterion(logits[name], part.targets[name], mass[name])
-                    for name, criterion in self.criteria.items()
-                }
-                loss = combine(each, known, weights, self.log_variance, 1 / len(parts))
-                if not bool(torch.isfinite(loss)):
-                    raise Diverged(
-                        f"the loss is {loss.item()} in epoch {self.epoch}, batch {self.batch + number + 1}; "
-                        "lower lr, or set clip_grad"
-                    )
-                self.scaler.scale(loss).backward()
-            total += torch.stack([loss, *each.values()]).detach().cpu()  # one wait for the device
-        names = {"loss": True} | {f"{name}_loss": known[name] for name in known}
-        self._count({name: value for (name, there), value in zip(names.items(), total.tolist()) if there})
-
-    def _part(self, batch: Batch, number: int) -> _Part:
-        """A batch, the epoch's number-th of this process, with its targets, mixed."""
-        if batch.unreadable:
-            raise ValueError(f"a photo can no longer be read: {batch.unreadable[0][1]}; put it back and resume")
-        place = number * ranks.world() + ranks.rank()  # of this batch among all processes'
-        batch = batch.to(self.device, self.mode.channels_last)
-        images, rows = batch.images, self.targets.batch(batch.rows.to(self.device), batch.drawn)
-        if self.recipe.mix is not None:
-            seed = photo_seed(self.recipe.seed + 2, self.epoch, place)
-            mixed = {"seed": seed, "epoch": self.epoch}
-            images, rows = mix(self.recipe.mix, images, batch.present, rows, self.model.heads, **mixed)
-        return _Part(images, batch.present, rows, photo_seed(self.recipe.seed + 1, self.epoch, place))
 
     def _count(self, losses: Mapping[str, float]) -> None:
         """Add a step's losses to the epoch's sums; "n <name>" is how many steps went into a sum."""
         for name, value in losses.items():
             self.losses[name] = self.losses.get(name, 0.0) + value
             self.losses[f"n {name}"] = self.losses.get(f"n {name}", 0.0) + 1
-        if self.steps is not None:
-            self.steps.append((self._rate(self.batch // self.recipe.grad_accum_steps), losses["loss"]))
+        if self.taken is not None:
+            self.taken.append((self._rate(self.batch // self.recipe.grad_accum_steps - 1), losses["loss"]))
 
     def _step(self) -> None:
         step = self.batch // self.recipe.grad_accum_steps - 1  # within the epoch, from 0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(step) * group["lr_scale"]
-        if self.log_variance is not None:
-            ranks.average_gradient(self.log_variance)
-        if self.recipe.clip_grad is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_grad)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.ema:
-            self.ema.update(self.model, step=(self.epoch - 1) * self.order.steps + step + 1)
+        self.steps.update(self._rate(step), (self.epoch - 1) * self.order.steps + step + 1)
         inside = step + 1 < self.order.steps
         if inside and (step + 1) % self.recipe.recovery_interval == 0 and self.folder is not None:
             losses = ranks.gather(self.losses)
@@ -449,7 +318,7 @@ class Run:
         due = self.epoch % interval == 0 or self.epoch == self.recipe.epochs
         if self.valid is None or not len(self.valid.rows) or not due:
             return {}
-        found = self._scores(self.valid)
+        found = self._scores(self.steps.scored, self.valid)
         value, name = found.selection
         row: dict[str, Any] = {"macro_f1": found.f1, "accuracy": found.accuracy, "selected_by": name}
         row |= {f"{head}_f1": part.f1 for head, part in found.heads.items()}
@@ -459,21 +328,12 @@ class Run:
             self._keep(found)
         return row
 
-    def _scores(self, ready: Ready) -> Scores:
-        ranks.share_buffers(self.scored)
-        mine = ready.rows[ranks.rank() :: ranks.world()]
-        workers = 0 if ready.held.gathers(mine) else self.workers  # what is only copied is not worth a process
-        found, probs, bad = answers(self.scored, ready.held, mine, workers=workers, precision=self.mode.precision)
-        gathered = ranks.gather((found, probs, bad))
-        rows = np.concatenate([part[0] for part in gathered])
-        order = rows.argsort()
-        probs = np.concatenate([part[1] for part in gathered])
-        unreadable = [*ready.unreadable, *(item for part in gathered for item in part[2])]
-        return scores(ready.photos, self.model.heads, rows[order], probs[order], unreadable)
+    def _scores(self, model: Model, valid: Ready) -> Scores:
+        return scored(model, valid, workers=self.workers, precision=self.steps.mode.precision)
 
     def _keep(self, found: Scores | None) -> None:
         self.kept_scores = found
-        self.kept = {name: value.detach().cpu().clone() for name, value in self.scored.state_dict().items()}
+        self.kept = {name: value.detach().cpu().clone() for name, value in self.steps.scored.state_dict().items()}
         if self.folder is not None and ranks.first():
             content = {"model": self.kept, "epoch": self.epoch, "score": self.best["score"]}
             checkpoint.save(self.folder / "checkpoints" / "best.pt", content)
@@ -485,21 +345,14 @@ class Run:
         self.model.load_state_dict(self.kept)  # type: ignore[arg-type]
         self.model.eval()
         if self.valid is not None and len(self.valid.rows) and self.kept_scores is None:
-            self.kept_scores = self._scores_of_kept()
+            # a resume trained nothing better; the model itself, no moving average, holds the kept weights now
+            self.kept_scores = self._scores(self.model, self.valid)
         if writes:
             self.model.save_pretrained(self.folder / "model")  # type: ignore[operator]
             if self.kept_scores is not None:
                 text = json.dumps(self.kept_scores.to_dict(), indent=2)
                 write_text(self.folder / "metrics.json", text + "\n")  # type: ignore[operator]
         ranks.wait()
-
-    def _scores_of_kept(self) -> Scores:
-        """The kept weights' scores, after a resume that trained nothing better."""
-        ema, self.ema = self.ema, None  # the model itself holds the kept weights now
-        try:
-            return self._scores(self.valid)  # type: ignore[arg-type]
-        finally:
-            self.ema = ema
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a resumed run to be the same run."""
@@ -515,17 +368,13 @@ class Run:
         """Write the checkpoint; losses: the sums of an unfinished epoch, of each process."""
         state = {
             "identity": self._identity(),
-            "model": self.model.state_dict(),
-            "ema": self.ema.module.state_dict() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
-            "log_variance": self.log_variance,
+            **self.steps.state(),
             "epoch": self.epoch,
             "batch": self.batch,
             "losses": list(losses),
             "rows": self.rows,
             "best": self.best,
-            "mode": str(self.mode),
-            "scaler": self.scaler.state_dict(),
+            "mode": str(self.steps.mode),
         }
         checkpoint.save(self.folder / "checkpoints" / "last.pt", state)  # type: ignore[operator]
 
@@ -536,19 +385,37 @@ class Run:
         """
         assert self.folder is not None
         path = self.folder / "checkpoints" / "last.pt"
-        _check_identity(state["identity"], self._identity(), path)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.log_variance is not None:
-            self.log_variance.data.copy_(state["log_variance"])
-        if self.ema:
-            self.ema.module.load_state_dict(state["ema"])
-        self.scaler.load_state_dict(state.get("scaler", {}))
+        checkpoint.check_identity(state["identity"], self._identity(), path)
+        self.steps.load_state(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.losses = state["losses"][ranks.rank()] if state["losses"] else {}
         self.rows, self.best = state["rows"], state["best"]
         if self.best["epoch"]:
             self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
+
+
+def _check_sides(model: Model, train: Ready, valid: Ready | None, recipe: Recipe) -> None:
+    """Nothing where there is something to train on, and to score where the recipe needs scores."""
+    known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
+    if not len(train.rows) or not known:
+        raise ValueError(
+            f"none of {len(train.photos)} training photos can be read and has a label for "
+            f"{[head.name for head in model.space]}"
+        )
+    if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
+        raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
+
+
+def _criteria(model: Model, mass: Mapping[str, torch.Tensor], recipe: Recipe) -> dict[str, Criterion]:
+    """{head: its criterion}, by the training mass (C,) of its classes; tells of heads without any."""
+    if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
+        print(
+            f"no training photo has a label for {', '.join(blank)}: the model will answer by chance there; leave "
+            "the head out, or name the column of its labels (columns=, --columns)",
+            file=sys.stderr,
+        )
+    losses = per_head(recipe.losses, model.heads)
+    return {head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads}
 
 
 def selection_of(row: Mapping[str, Any]) -> float:
@@ -562,26 +429,3 @@ def selection_of(row: Mapping[str, Any]) -> float:
 def _stand(ready: Ready) -> str:
     """What a side of a run reads: a digest of its table, and how many of its photos can be read."""
     return f"{ready.photos.fingerprint()}, {len(ready.rows)} readable"
-
-
-def _check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
-    if old == new:
-        return
-    recipes = (old["recipe"], new["recipe"])
-    changed = [
-        f"{key}: {recipes[0].get(key)!r}, now {value!r}"
-        for key, value in recipes[1].items()
-        if recipes[0].get(key) != value
-    ]
-    others = [key for key in new if key != "recipe" and old.get(key) != new[key]]
-    changed += [f"{key}: {old.get(key)!r}, now {new[key]!r}" for key in others]
-    raise ValueError(f"{path} is of another run and cannot be resumed ({'; '.join(changed)}); start in a new folder")
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Torch's random numbers from `seed` inside; the caller's own stream is untouched after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield

@@ -14,7 +14,7 @@ LAYERS = (
     "recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting graphs archives runtimes",
     "data layouts reading contents packs cache boxes points batches checkpoint drawn persons dealing choices prepared",
-    "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting",
+    "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
     "train",
     "joined export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "flags settings arms workbench records answering folding panel spaces searching shipping cli __main__",

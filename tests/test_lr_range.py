@@ -20,7 +20,8 @@ from multihead.optim import SGD
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.schedules import Plateau
-from multihead.train import Diverged, fit
+from multihead.steps import Diverged
+from multihead.train import fit
 
 RECIPE = Recipe(batch_size=4, seed=1, optim=SGD(momentum=0.0))
 
@@ -79,7 +80,7 @@ def test_it_stops_four_times_above_the_lowest(model, photos, monkeypatch):
     course = iter([2.0] * 9 + [1.0] * 20 + [50.0] * 99)
 
     def counted(run, losses):
-        run.steps.append((run._rate(run.batch // run.recipe.grad_accum_steps), next(course)))
+        run.taken.append((run._rate(run.batch // run.recipe.grad_accum_steps - 1), next(course)))
 
     monkeypatch.setattr("multihead.train.Run._count", counted)
     found = lr_range(model, photos, RECIPE, steps=60, workers=0)
@@ -90,7 +91,7 @@ def test_a_loss_below_zero_has_no_multiple(model, photos, monkeypatch):
     course = iter([-1.0] * 15 + [3.0] * 99)
 
     def counted(run, losses):
-        run.steps.append((run._rate(run.batch // run.recipe.grad_accum_steps), next(course)))
+        run.taken.append((run._rate(run.batch // run.recipe.grad_accum_steps - 1), next(course)))
 
     monkeypatch.setattr("multihead.train.Run._count", counted)
     assert len(lr_range(model, photos, RECIPE, steps=30, workers=0).losses) == 30
@@ -98,12 +99,15 @@ def test_a_loss_below_zero_has_no_multiple(model, photos, monkeypatch):
 
 @pytest.mark.parametrize(("moment", "kind"), [(15, Diverged), (3, Diverged), (15, ValueError)])
 def test_a_loss_that_is_no_number_ends_the_range(model, photos, monkeypatch, moment, kind):
-    def failing(run, batches, weights):
-        if len(run.steps) == moment:
-            raise kind("the loss is nan")
-        run._count({"loss": 3.0 - 0.1 * len(run.steps)})
+    count = iter(range(100))
 
-    monkeypatch.setattr("multihead.train.Run._backward", failing)
+    def failing(steps, batches, *more):
+        number = next(count)
+        if number == moment:
+            raise kind("the loss is nan")
+        return {"loss": 3.0 - 0.1 * number}
+
+    monkeypatch.setattr("multihead.steps.Stepper.gradient", failing)
     monkeypatch.setattr("multihead.train.Run._step", lambda run: None)
     if (moment, kind) == (15, Diverged):
         assert len(lr_range(model, photos, RECIPE, steps=40, workers=0).losses) == 15

@@ -23,8 +23,8 @@ from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
-from multihead.labels import AGE, GENDER, HEADS, MASK, flat
-from multihead.losses import CrossEntropy, Focal, Ordinal, Sum
+from multihead.labels import GENDER, HEADS, MASK, flat
+from multihead.losses import CrossEntropy, Focal
 from multihead.mixing import CutMix
 from multihead.model import Model
 from multihead.optim import SGD, AdamW
@@ -33,7 +33,8 @@ from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.samplers import Weighted
 from multihead.schedules import Constant, OneCycle, Plateau, rate
-from multihead.train import Run, epochs, fit, prepare, seeded, selection_of
+from multihead.steps import Stepper
+from multihead.train import Run, epochs, fit, prepare, selection_of
 
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(32, 24)
@@ -161,35 +162,6 @@ def test_a_plain_loop_gives_the_same_weights(sides):
         torch.testing.assert_close(value, wanted[key], rtol=0, atol=1e-5, msg=lambda text, key=key: f"{key}: {text}")
 
 
-AS_ONE = {
-    "plain": {},
-    "weighed": {"losses": CrossEntropy("inverse")},
-    "two of unlike weights": {"losses": Sum((CrossEntropy("inverse"), Focal(2.0, (1.0, 0.0, 3.0))), (0.7, 0.3))},
-    "uncertainty": {"balance": Uncertainty(), "losses": {"age": Ordinal(loss=CrossEntropy("effective", 0.1))}},
-}
-
-
-@pytest.mark.parametrize("hidden", [0.0, 0.7])
-@pytest.mark.parametrize("choice", AS_ONE.values(), ids=AS_ONE)
-def test_accumulated_batches_are_one_large_batch(sides, choice, hidden):
-    """Also where labels are known, or weigh, unlike much in each of them, and a batch has none of a head."""
-    train, _ = sides
-    heads = [MASK, AGE] if isinstance(choice.get("losses"), Sum) else HEADS
-    chance = np.random.default_rng(0)
-    gone = {name: chance.random(len(train)) < hidden for name in ("mask", "gender", "years")}
-    train = train.with_columns(
-        **{name: train.table[name].mask(rows, np.nan if name == "years" else -1) for name, rows in gone.items()}
-    )
-    recipe = Recipe(epochs=1, batch_size=16, optim=SGD(0.05), augment=Plain(), select="last", **choice)
-    large, small = (small_model(heads, backbone="test_vit", crop=FULL.resized(32)) for _ in range(2))
-    one = fit(large, train, None, recipe, workers=0)
-    four = fit(small, train, None, replace(recipe, batch_size=4, grad_accum_steps=4), workers=0)
-    for key, value in state_of(large).items():
-        torch.testing.assert_close(value, state_of(small)[key], rtol=0, atol=1e-6, msg=key)
-    for key in ("loss", "mask_loss", "age_loss"):
-        assert one[0][key] == pytest.approx(four[0][key], abs=1e-6), key
-
-
 WITH_TWO = {
     "plain": "--epochs 2 --smoothing 0.1 --model-ema --aug diary --loss crossentropy(class_weights='inverse')",
     "mixed and weighed": "--epochs 2 --cutmix 1 --mixup-prob 0.7 --balance uncertainty --sampler weighted(by='mask') "
@@ -247,7 +219,7 @@ def test_the_kept_weights_are_the_best_epochs_not_the_last(sides, monkeypatch):
 
     def falling(run):
         row = plain(run)
-        states.append(state_of(run.scored))
+        states.append(state_of(run.steps.scored))
         return row
 
     monkeypatch.setattr("multihead.metrics.Scores.selection", property(lambda self: (1.0 - len(states), "macro_f1")))
@@ -489,18 +461,6 @@ def test_bf16_and_float_train_alike_but_not_the_same(sides):
     torch.testing.assert_close(states[True][key], states[False][key], rtol=0, atol=0.01)
 
 
-def test_seeded_leaves_the_outer_stream_alone():
-    device = torch.device("cpu")
-    torch.manual_seed(1)
-    wanted = torch.rand(3)
-    torch.manual_seed(1)
-    with seeded(7, device):
-        inside = torch.rand(3)
-    assert torch.equal(torch.rand(3), wanted)
-    with seeded(7, device):
-        assert torch.equal(torch.rand(3), inside)
-
-
 def test_leaving_the_generator_early_is_no_harm(sides, tmp_path):
     for row in epochs(small_model(), *sides, replace(QUICK, epochs=5), out=tmp_path, workers=1):
         if row["epoch"] == 2:
@@ -610,23 +570,25 @@ def test_class_weights_read_the_training_labels(sides, monkeypatch):
 
 
 def test_uncertainty_learns_and_dwa_follows_the_losses(sides, monkeypatch):
-    import multihead.train
+    import multihead.steps
 
     train, valid = sides
     runs = []
     plain = Run.__init__
     monkeypatch.setattr(Run, "__init__", lambda run, *args: (plain(run, *args), runs.append(run))[0])
     trained(sides, balance=Uncertainty())
-    assert runs[0].log_variance.shape == (3,) and not torch.equal(runs[0].log_variance, torch.full((3,), -0.5))
-    assert trained(sides)[1] and runs[1].log_variance is None
+    assert runs[0].steps.log_variance.shape == (3,) and not torch.equal(
+        runs[0].steps.log_variance, torch.full((3,), -0.5)
+    )
+    assert trained(sides)[1] and runs[1].steps.log_variance is None
     given = []
-    combine = multihead.train.combine
+    combine = multihead.steps.combine
 
     def watched(losses, known, weights, *more):
         given.append(dict(weights))
         return combine(losses, known, weights, *more)
 
-    monkeypatch.setattr(multihead.train, "combine", watched)
+    monkeypatch.setattr(multihead.steps, "combine", watched)
     _, rows = trained(sides, epochs=3, balance=DWA(), head_weights={"age": 2.0})
     first, last = given[0], given[-1]
     assert first == {"mask": 1.0, "gender": 1.0, "age": 2.0}
@@ -644,11 +606,11 @@ def test_mixing_changes_the_run_until_its_last_epoch(sides):
 
 def test_an_epoch_has_as_many_photos_as_asked(sides, monkeypatch):
     seen = []
-    plain = Run._backward
+    plain = Stepper.gradient
     monkeypatch.setattr(
-        Run,
-        "_backward",
-        lambda run, batches, *more: (seen.extend(*(b.rows for b in batches)), plain(run, batches, *more)),
+        Stepper,
+        "gradient",
+        lambda run, batches, *more: (seen.extend(*(b.rows for b in batches)), plain(run, batches, *more))[1],
     )
     trained(sides, epochs=1, epoch_photos=48)
     assert len(seen) == 48 and len(set(map(int, seen))) == 48
@@ -656,9 +618,9 @@ def test_an_epoch_has_as_many_photos_as_asked(sides, monkeypatch):
 
 def test_a_weighted_sampler_evens_classes_out(sides, monkeypatch):
     seen = []
-    plain = Run._backward
+    plain = Stepper.gradient
     monkeypatch.setattr(
-        Run, "_backward", lambda run, batches, *more: (seen.append(batches[0].labels), plain(run, batches, *more))
+        Stepper, "gradient", lambda run, batches, *more: (seen.append(batches[0].labels), plain(run, batches, *more))[1]
     )
     trained(sides, epochs=1, sampler=Weighted("mask"))
     counts = torch.bincount(torch.cat(seen)[:, 0], minlength=3)
@@ -712,15 +674,15 @@ def test_age_settings_touch_training_only(sides):
 
 
 def test_every_batch_is_mixed_by_numbers_of_its_own(sides, monkeypatch):
-    import multihead.train
+    import multihead.steps
 
     seeds = []
-    plain = multihead.train.mix
+    plain = multihead.steps.mix
 
     def watched(*given, seed, epoch):
         seeds.append(seed)
         return plain(*given, seed=seed, epoch=epoch)
 
-    monkeypatch.setattr(multihead.train, "mix", watched)
+    monkeypatch.setattr(multihead.steps, "mix", watched)
     trained(sides, mix=CutMix())
     assert len(seeds) >= 8 and len(set(seeds)) == len(seeds)

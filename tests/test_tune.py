@@ -28,8 +28,9 @@ from multihead.model import Model
 from multihead.optim import AdamW
 from multihead.reading import read
 from multihead.recipe import Recipe
+from multihead.steps import Diverged
 from multihead.study import Plan, Worker, attempts, take_back
-from multihead.train import Diverged, fit, selection_of
+from multihead.train import fit, selection_of
 from multihead.trials import best_trial, importance, table
 from multihead.tune import search
 

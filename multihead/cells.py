@@ -29,7 +29,7 @@ def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], b
             try:
                 parsed[cell] = parse(cell)
             except ValueError as error:
-                raise ValueError(f"row {line_number(row)} ({table.path[row]}), column {column!r}: {error}") from None
+                raise ValueError(f"{_row_of(table, row)}, column {column!r}: {error}") from None
     return [parsed[cell] for cell in cells]
 
 
@@ -135,10 +135,15 @@ def boxes_of(table: pd.DataFrame) -> np.ndarray:
         try:
             boxes[row] = [number(cell) for cell in cells]
         except ValueError:
-            raise ValueError(f"row {line_number(row)}: box {cells} is not four numbers x0 y0 x1 y1") from None
+            raise ValueError(f"{_row_of(table, row)}: box {cells} is not four numbers x0 y0 x1 y1") from None
         if not (np.isfinite(boxes[row]).all() and boxes[row, 0] < boxes[row, 2] and boxes[row, 1] < boxes[row, 3]):
-            raise ValueError(f"row {line_number(row)}: box {cells} has no area; expected x0 < x1 and y0 < y1 in pixels")
+            what = f"box {cells} has no area; expected x0 < x1 and y0 < y1 in pixels"
+            raise ValueError(f"{_row_of(table, row)}: {what}")
     return boxes
+
+
+def _row_of(table: pd.DataFrame, row: int) -> str:
+    return f"row {line_number(row)} ({table.path[row]})"
 
 
 def line_number(index: int) -> int:

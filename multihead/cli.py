@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from multihead import answering, flags, folding, panel, records, searching, shipping, workbench
 from multihead.recipe import Recipe
@@ -30,9 +32,6 @@ from multihead.settings import (
     speaker,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0, 1 nothing predicted (or --strict), 2 wrong input, 130 interrupted."""
@@ -44,16 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"unknown verb {tokens[0]!r}; expected one of {', '.join(VERBS)}{flags.near(tokens[0], VERBS)}")
     verb = _parse(parser, tokens)
     try:
-        if getattr(verb, "config", None):
-            verb = _with_config(parser, verb, tokens)
+        verb = _configured(parser, verb, tokens)
         verb.reparse = functools.partial(_again, parser, tokens)
-        return int(verb.run(verb) or 0)
+        with notes(verb.quiet):
+            return int(verb.run(verb) or 0)
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         again = f"the same command {'goes on' if verb.verb in GOES_ON else 'begins anew'}"
-        again = "the same command with --resume goes on" if verb.verb == "train" else again
+        again = f"`multihead train --resume -o {verb.output}` goes on" if verb.verb == "train" else again
         print(f"interrupted; what was written stays, and {again}", file=sys.stderr)
         return 130
     except (ValueError, KeyError, OSError, ImportError) as error:
@@ -67,6 +66,31 @@ def _parse(parser: argparse.ArgumentParser, tokens: Sequence[str]) -> argparse.N
     if rest:
         verb.parser.refuse_unknown(rest)
     return verb
+
+
+@contextlib.contextmanager
+def notes(quiet: bool) -> Iterator[None]:
+    """Inside, what this package warns of is a line on standard error, or nothing; other warnings are as ever."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore" if quiet else "always", category=UserWarning, module=r"multihead\b")
+        usual, own = warnings.showwarning, str(Path(__file__).parent)
+
+        def show(message: Any, category: Any, filename: str, *more: Any, **others: Any) -> None:
+            if filename.startswith(own):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                usual(message, category, filename, *more, **others)
+
+        warnings.showwarning = show
+        yield
+
+
+def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
+    """The verb's arguments with those of a file: that of -c, or, for a --resume that names no photos, of its run."""
+    if getattr(verb, "resume", False) and not verb.config and not verb.data:
+        written = Path(verb.output) / "args.yaml"
+        verb.config = str(written) if written.is_file() else None
+    return _with_config(parser, verb, tokens) if getattr(verb, "config", None) else verb
 
 
 def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
@@ -87,8 +111,7 @@ def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, toke
 def _again(parser: argparse.ArgumentParser, tokens: Sequence[str], more: Sequence[str]) -> argparse.Namespace:
     """The arguments of this call with more flags, which win over its own and its file's."""
     tokens = [*tokens, *more]
-    verb = _parse(parser, tokens)
-    return _with_config(parser, verb, tokens) if getattr(verb, "config", None) else verb
+    return _configured(parser, _parse(parser, tokens), tokens)
 
 
 def _parser(tokens: Sequence[str]) -> argparse.ArgumentParser:

@@ -86,6 +86,11 @@ def compare(
     frame = paired.compare(answers, photos.labels(table), photos.groups(), table)
     if ranks.first():
         _report(frame, arms, cells, out)
+        others = sorted({path.parts[-3] for path in out.glob("runs/*/*/answers.npz")} - set(arms))
+        if others:
+            say(
+                f"{out} also holds runs of {', '.join(others)}: named too, they are compared without being trained anew"
+            )
     ranks.wait()
     return frame
 

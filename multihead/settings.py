@@ -59,7 +59,7 @@ class Session:
     """How a run is carried out; none of it changes the result, except the choice of validation photos."""
 
     output: str = option("runs/train", "run folder", short="-o")
-    resume: bool = option(False, "go on where the run folder stands")
+    resume: bool = option(False, "go on where the run folder stands; without DATA, with all flags of its args.yaml")
     val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
     ignore_split: bool = option(False, "do not use the table's split column")
     extra: tuple[str, ...] = option((), "more folders or tables, for training only")
@@ -86,21 +86,13 @@ class Keeping:
 def read_sources(
     args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
 ) -> Photos:
-    """The photos of the verb's folders and tables; what reading notices is printed as notes."""
-    import warnings
-
+    """The photos of the verb's folders and tables."""
     from multihead.labels import HEADS
     from multihead.reading import read
 
     chosen = flags.build(Sources, vars(args))
     options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
-    with warnings.catch_warnings(record=True) as noticed:
-        warnings.simplefilter("always")
-        photos = read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
-    if not args.quiet:
-        for notice in noticed:
-            print(f"note: {notice.message}", file=sys.stderr)
-    return photos
+    return read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
 
 
 def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:

@@ -229,6 +229,10 @@ def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
     assert run("train", data, *QUICK, "--seed", "4", "--output", tmp_path / "r", "--resume") == 2
     told = capsys.readouterr().err
     assert "seed: 3, now 4" in told and "cannot be resumed" in told
+    assert run("train", "--seed", "4", "--output", tmp_path / "r", "--resume") == 2
+    assert "seed: 3, now 4" in capsys.readouterr().err
+    assert run("train", "--output", tmp_path / "none", "--resume") == 2
+    assert "DATA is missing" in capsys.readouterr().err
     assert (tmp_path / "r" / "args.yaml").read_bytes() == before  # a refused run changes nothing
     assert run("train", data, *QUICK, "--seed", "3", "--output", tmp_path / "r", "--resume") == 0
 
@@ -299,11 +303,11 @@ def test_interrupted_and_resumed(data, tmp_path):
     os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the loader's processes get it too
     told = child.communicate(timeout=60)[1].decode()
     assert child.returncode == 130, told
-    assert "interrupted; what was written stays, and the same command with --resume goes on" in told
+    assert f"interrupted; what was written stays, and `multihead train --resume -o {tmp_path / 'r'}` goes on" in told
     assert "Traceback" not in told
     done = len(pd.read_csv(tmp_path / "r" / "metrics.csv"))
     assert done < 9 and not (tmp_path / "r" / "model").exists()
-    assert run(*flags, "--resume", "-q") == 0
+    assert run("train", "--resume", "-o", tmp_path / "r", "-q") == 0  # with the flags and photos of its args.yaml
     assert pd.read_csv(tmp_path / "r" / "metrics.csv").epoch.tolist() == list(range(1, 10))
     assert run("train", data, *flags[2:-1], tmp_path / "whole", "-q") == 0
     assert (tmp_path / "r/model/model.safetensors").read_bytes() == (

@@ -72,6 +72,16 @@ def done(photos, tmp_path_factory):
     return SimpleNamespace(out=out, frame=frame, said=said)
 
 
+def test_runs_of_other_arms_are_told(done, photos, tmp_path):
+    """Whose rows the summary no longer has."""
+    assert not any("also holds" in line for line in done.said)
+    shutil.copytree(done.out, tmp_path / "out")
+    name, said = list(ARMS)[1], []
+    others = sorted(set(ARMS) - {name})
+    compare({name: ARMS[name]}, photos, tmp_path / "out", folds=FOLDS, seeds=SEEDS, say=said.append)
+    assert f"also holds runs of {', '.join(others)}: named too, they are compared without" in said[-1]
+
+
 @pytest.fixture
 def bare(monkeypatch):
     """Without pictures, which take longer than training."""

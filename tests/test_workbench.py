@@ -273,6 +273,19 @@ def test_label_writes_what_the_teacher_is_sure_of(teacher, unlabelled, tmp_path,
     assert capsys.readouterr() == ("", "")
 
 
+def test_what_label_notices_is_a_line_without_its_place_in_the_source(teacher, unlabelled, tmp_path, capsys):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no photo")
+    rows = pd.read_csv(unlabelled, dtype=str, keep_default_na=False)
+    rows.loc[0, ["path", "root"]] = [str(bad), ""]
+    rows.to_csv(unlabelled, index=False)
+    argv = ["label", teacher, unlabelled, "--soft", "-o", tmp_path / "s.csv", "-j", "0"]
+    assert run(*argv) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "bad.jpg" in line]
+    assert len(told) == 1 and told[0].startswith("note: ") and ".py" not in told[0]
+    assert run(*argv, "-q") == 0 and capsys.readouterr().err == ""
+
+
 def test_a_pseudo_label_trains_and_never_validates(teacher, table, unlabelled, tmp_path, capsys):
     assert run("label", teacher, unlabelled, "--threshold", "mask=0", "age=0", "-o", tmp_path / "l.csv", "-j", "0") == 0
     assert run("train", table, *QUICK, "-j", "0", "--extra", tmp_path / "l.csv", "--output", tmp_path / "run") == 0

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from multihead.crops import Crop, Region, cut, locate
+from multihead.crops import HALVED, Crop, Region, cut, locate
 from multihead.decoders import REDUCTIONS, Encoded
 from multihead.images import open_image
 
-CUTTING = 2  # raised when a photo's crops get other pixels, so that kept ones are not used
+CUTTING = 3  # raised when a photo's crops get other pixels, so that kept ones are not used
 
 
 def read_crops(
@@ -87,12 +87,13 @@ def _cut_reduced(pixels: np.ndarray, region: Region, reduction: int, size: tuple
     """The region of the full photo as (height, width, 3), from its decode at 1/reduction.
 
     Edges between two pixels of the decode stay where they are: the region is read in between at a multiple of the size,
-    as fine as the decode or finer, and that is averaged.
+    about as fine as the decode or finer, and that is averaged.
     """
     x0, y0, x1, y1 = (edge / reduction for edge in region)
     if all(edge % reduction == 0 for edge in region):
         return cut(pixels, (int(x0), int(y0), int(x1), int(y1)), size)
-    finer = max(2, math.ceil((x1 - x0) / size[1]), math.ceil((y1 - y0) / size[0]))
+    ratio = max((x1 - x0) / size[1], (y1 - y0) / size[0])
+    finer = 2 if ratio <= HALVED[1] else math.ceil(ratio)
     step_x, step_y = (x1 - x0) / (finer * size[1]), (y1 - y0) / (finer * size[0])
     # a pixel's middle is half a pixel from its edge, on both sides of the map
     place = np.array([[step_x, 0, x0 + (step_x - 1) / 2], [0, step_y, y0 + (step_y - 1) / 2]])

@@ -22,10 +22,11 @@ from record import record
 from torch.utils.data import DataLoader, Dataset
 
 from multihead.augment import Gentle
-from multihead.batches import PhotoSet, loader
+from multihead.batches import PhotoSet
 from multihead.cache import Cache
 from multihead.crops import FULL
 from multihead.images import image_files, read_image, write_jpeg
+from multihead.loading import loader
 from multihead.orders import Shuffled
 from multihead.reading import read
 from multihead.synthetic import make

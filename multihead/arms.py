@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flag_files, flags
 from multihead.recipe import Recipe
 from multihead.settings import Network, Training, add_mix_flags, build_heads, build_model, build_recipe, device, silent
 
@@ -112,7 +112,7 @@ def _arms(
     named: Mapping[str, Changes], parse: Callable[[Sequence[str]], argparse.Namespace]
 ) -> Iterator[tuple[str, Arm]]:
     for name, change in named.items():
-        tokens, _ = flags.yaml_tokens(change, arm_parser(), f"arm {name!r}")
+        tokens, _ = flag_files.yaml_tokens(change, arm_parser(), f"arm {name!r}")
         try:
             yield name, build_arm(vars(complaining(parse, tokens)))
         except ValueError as error:
@@ -125,7 +125,7 @@ def build_arm(values: Mapping[str, Any]) -> Arm:
 
     network, training = flags.build(Network, values), flags.build(Training, values)
     build_heads(network)  # complains of them now, not when the arm's turn comes
-    model, about = functools.partial(_model, network, values["device"]), flags.effective(Network, network)
+    model, about = functools.partial(_model, network, values["device"]), flag_files.effective(Network, network)
     return Arm(model, build_recipe(values), training.rows, about=about)
 
 

@@ -14,21 +14,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from multihead import answering, flags, folding, panel, records, searching, shipping, workbench
-from multihead.recipe import Recipe
+from multihead import answering, flag_files, flags, folding, panel, records, searching, shipping, training, workbench
 from multihead.settings import (
-    Keeping,
-    Network,
-    Session,
     Sources,
-    Training,
-    build_model,
-    build_recipe,
-    chosen_rows,
-    device,
-    parts,
     read_sources,
-    silent,
     speaker,
 )
 
@@ -95,10 +84,10 @@ def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, token
 
 def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
     """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
-    content = flags.read_yaml(verb.config)
+    content = flag_files.read_yaml(verb.config)
     for own in {"arms", "space"} & set(vars(verb)):
         content.pop(own, None)  # the verb reads it itself
-    more, positionals = flags.yaml_tokens(content, verb.parser, verb.config)
+    more, positionals = flag_files.yaml_tokens(content, verb.parser, verb.config)
     place = tokens.index(verb.verb) + 1
     # --config again: it ends a list such as `resize: [280, 210]`, which would else take the DATA that follow
     verb = _parse(parser, [*tokens[:place], *more, f"--config={verb.config}", *tokens[place:]])
@@ -240,96 +229,13 @@ def _split_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flags(parser, Sources, "photos")
 
 
-# ---- train
-
-
-def train(args: argparse.Namespace) -> int:
-    """Train a model on labelled photos; leaves a run folder with the model, its scores and its checkpoints."""
-    workbench.need_data(args)
-    values = vars(args)
-    network, session = flags.build(Network, values), flags.build(Session, values)
-    keeping = flags.build(Keeping, values)
-    recipe, rows = build_recipe(values), flags.build(Training, values)
-    import torch
-    import yaml
-
-    from multihead import ranks
-    from multihead.files import write_text
-    from multihead.train import epochs
-
-    ranks.start()
-    say = speaker(args) if ranks.first() else silent
-    training, valid = parts(args, session, recipe.seed)
-    training = chosen_rows(training, rows)
-    say(f"training on {training}")
-    say(f"validating on {valid}" if valid is not None else "no photos validate")
-    torch.manual_seed(recipe.seed)
-    model = build_model(network, say).to(device(session.device))
-    if ranks.first():
-        settings = (
-            flags.effective(Network, network) | flags.effective(Session, session) | flags.effective(Recipe, recipe)
-        )
-        settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
-        settings |= flags.effective(Keeping, keeping)
-        settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
-        if _is_new(Path(session.output), session.resume):
-            write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
-    from multihead.logs import line
-
-    options = {
-        "out": session.output,
-        "resume": session.resume,
-        "workers": session.workers,
-        "cache": keeping.opened(args.quiet),
-    }
-    for row in epochs(model, training, valid, recipe, **options, progress=not args.quiet):
-        say(line(row))
-    _train_report(Path(session.output), say)
-    return 0
-
-
-def _is_new(folder: Path, resume: bool) -> bool:
-    """True where a run starts, False where one goes on. Raises: FileExistsError where it would be overwritten."""
-    from multihead.outputs import check_kind
-
-    check_kind(folder, "a run")
-    begun = (folder / "checkpoints" / "last.pt").exists()
-    if begun and not resume:
-        raise FileExistsError(f"{folder} holds a run; pass --resume to go on, or another --output")
-    return not begun
-
-
-def _train_report(folder: Path, say: Callable[[str], None]) -> None:
-    import json
-
-    if (folder / "metrics.json").is_file():
-        scores = json.loads((folder / "metrics.json").read_text())
-        heads = ", ".join(f"{name} {_number(head['macro_f1'])}" for name, head in scores["heads"].items())
-        say(f"kept model: macro-F1 {_number(scores['macro_f1'])} on {scores['n']} photos ({heads})")
-    names = ("model", "checkpoints", "metrics.csv", "metrics.json", "splits.csv", "args.yaml")
-    say(f"wrote {folder}: {', '.join(name for name in names if (folder / name).exists())} and event files")
-
-
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    flags.add_flags(parser, Session, "run")
-    flags.add_flags(parser, Keeping, "kept crops")
-    workbench.add_training_flags(parser)
-
-
-# ---- shared
-
-
-def _number(value: float | None) -> str:
-    return "unknown" if value is None else f"{value:.4f}"
-
-
 GOES_ON = ("demo", "scan", "folds", "compare", "tune")  # where they were interrupted
 
 VERBS: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[argparse.ArgumentParser], None]]] = {
     "demo": (demo, _demo_arguments),
     "scan": (scan, _scan_arguments),
     "split": (split, _split_arguments),
-    "train": (train, _train_arguments),
+    "train": (training.train, training.train_arguments),
     "evaluate": (answering.evaluate, answering.evaluate_arguments),
     "predict": (answering.predict, answering.predict_arguments),
     "folds": (folding.folds, folding.folds_arguments),

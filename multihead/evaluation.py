@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multihead.batches import Batch, PhotoSet, loader
+from multihead.batches import Batch, PhotoSet
 from multihead.boxes import locate_faces
 from multihead.crops import Crop
 from multihead.data import Photos, check_not_pseudo
 from multihead.faces import Detector
 from multihead.labels import HEADS, Head, base, size
+from multihead.loading import loader
 from multihead.metrics import Scores, score
 from multihead.modes import Pins, autocast
 from multihead.orders import in_order

@@ -6,12 +6,11 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from multihead.options import near, takes_many, variants
-from multihead.spelling import parse, spell
+from multihead.spelling import parse
 
 
 class Parser(argparse.ArgumentParser):
@@ -44,7 +43,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             _add(group, item, hints[item.name], item.default if item.default is not dataclasses.MISSING else None)
             continue
         classes = objects[item.name]
-        if _is_switch(item, hints[item.name], classes):
+        if is_switch(item, hints[item.name], classes):
             group.add_argument(
                 flag(item), dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=_help(item)
             )
@@ -55,10 +54,10 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             many = "+" if _plural(hints[item.name]) else None
             take = _spelled(item, classes)
             group.add_argument(flag(item), dest=dest(item), type=take, nargs=many, metavar="NAME", help=text)
-        _add_fields(group, _flagged(item, classes))
+        _add_fields(group, flagged(item, classes))
 
 
-def _is_switch(item: dataclasses.Field[Any], hint: Any, classes: Sequence[type]) -> bool:
+def is_switch(item: dataclasses.Field[Any], hint: Any, classes: Sequence[type]) -> bool:
     """True for a setting that is on or off, with flags of its own, as --model-ema."""
     return types.NoneType in typing.get_args(hint) and len(classes) == 1
 
@@ -77,7 +76,8 @@ def _standard(item: dataclasses.Field[Any]) -> str:
     return "none" if made is None else type(made).__name__.lower()
 
 
-def _flagged(item: dataclasses.Field[Any], classes: Sequence[type]) -> Sequence[type]:
+def flagged(item: dataclasses.Field[Any], classes: Sequence[type]) -> Sequence[type]:
+    """Those of a setting's classes whose fields are flags too."""
     chosen = item.metadata.get("flagged")
     return classes if chosen is None else chosen
 
@@ -185,10 +185,10 @@ def _objects(
     made = []
     for part in value:
         kind = _kind(part, classes)
-        own = {dest(f) for f in dataclasses.fields(kind)} - taken if kind in _flagged(item, classes) else set()
+        own = {dest(f) for f in dataclasses.fields(kind)} - taken if kind in flagged(item, classes) else set()
         taken |= own
         made.append(_object(item, classes, part, {key: values.get(key) for key in own}))
-    kinds = _flagged(item, classes)
+    kinds = flagged(item, classes)
     idle = {dest(f) for c in kinds for f in dataclasses.fields(c) if values.get(dest(f)) is not None} - taken
     if idle:
         raise ValueError(f"--{min(idle).replace('_', '-')} has no meaning for {flag(item)} {' '.join(map(str, value))}")
@@ -201,8 +201,8 @@ def _kind(value: Any, classes: Sequence[type]) -> Any:
 
 
 def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, values: Mapping[str, Any]) -> Any:
-    flagged = _flagged(item, classes)
-    given = {f.name for found in flagged for f in dataclasses.fields(found) if values.get(dest(f)) is not None}
+    having = flagged(item, classes)
+    given = {f.name for found in having for f in dataclasses.fields(found) if values.get(dest(f)) is not None}
     if value is False or value == "none":
         return None
     text: dict[str, Any] = {}
@@ -222,113 +222,15 @@ def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, v
         found = item.default_factory().__class__  # type: ignore[misc, operator]
     else:
         return _UNSET
-    own = {f.name: f for f in dataclasses.fields(found)} if found in flagged else {}
+    own = {f.name: f for f in dataclasses.fields(found)} if found in having else {}
     if foreign := sorted(given - set(own)):
-        having = [c.__name__.lower() for c in flagged if foreign[0] in {f.name for f in dataclasses.fields(c)}]
+        owners = [c.__name__.lower() for c in having if foreign[0] in {f.name for f in dataclasses.fields(c)}]
         raise ValueError(
             f"--{foreign[0].replace('_', '-')} has no meaning for {flag(item)} {found.__name__.lower()}; "
-            f"it belongs to {', '.join(having)}"
+            f"it belongs to {', '.join(owners)}"
         )
     flags = {name: values[dest(f)] for name, f in own.items() if values.get(dest(f)) is not None}
     return found(**(flags | text))
-
-
-def effective(kind: type, settings: Any) -> dict[str, Any]:
-    """The flags (by their keys in a YAML file) that make these settings again; None and empty ones left out."""
-    plain: dict[str, Any] = {}
-    objects, hints = variants(kind), typing.get_type_hints(kind)
-    for item in dataclasses.fields(kind):
-        value = getattr(settings, item.name)
-        if dataclasses.is_dataclass(value) and type(value) in _flagged(item, objects[item.name]):
-            plain[dest(item)] = (
-                True if _is_switch(item, hints[item.name], objects[item.name]) else type(value).__name__.lower()
-            )
-            plain |= effective(type(value), value)
-        elif item.name in objects and value is not None and value != {}:
-            plain[dest(item)] = _texts(value)
-        elif isinstance(value, Mapping):
-            plain |= {dest(item): dict(value)} if value else {}
-        elif value is not None and value != ():
-            spans = isinstance(value, tuple) and isinstance(value[0], tuple)
-            texts = ["-".join(str(years) for years in span) for span in value] if spans else value
-            plain[dest(item)] = list(texts) if isinstance(value, tuple) else value
-    return plain
-
-
-def _texts(value: Any) -> Any:
-    """Objects as text: one, a list in order, or {head: text}."""
-    if isinstance(value, Mapping):
-        return {name: spell(part) for name, part in value.items()}
-    return [spell(part) for part in value] if isinstance(value, tuple) else spell(value)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML file of flags. Raises: FileNotFoundError; ValueError for a file that is no YAML or no mapping."""
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no settings file {path}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _unique_keys()) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is no YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}; expected lines such as 'epochs: 10'")
-    return content
-
-
-def _unique_keys() -> Any:
-    """yaml's safe loader, which also refuses a key that is there twice (it would keep the last)."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            """As yaml's own, after a look at the keys."""
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            for place, key in enumerate(keys):
-                if key in keys[:place]:
-                    line = node.value[place][0].start_mark.line + 1
-                    raise yaml.YAMLError(f"line {line} repeats the key {key!r}; give every key once")
-            return super().construct_mapping(node, deep)
-
-    return Loader
-
-
-def yaml_tokens(
-    content: Mapping[Any, Any], parser: argparse.ArgumentParser, path: str | Path
-) -> tuple[list[str], dict[str, list[str]]]:
-    """A mapping of flags (of the file `path`) as command-line tokens, checked the same way: (flags, positionals).
-
-    Raises: ValueError for an unknown key, with the nearest one.
-    """
-    actions = {action.dest: action for action in parser._actions if action.dest not in ("help", "config")}
-    tokens: list[str] = []
-    positionals: dict[str, list[str]] = {}
-    for key, value in content.items():
-        name = str(key).replace("-", "_")
-        if name not in actions:
-            raise ValueError(f"{path}: unknown key {key!r}{near(name, actions, 0.6)}")
-        if not actions[name].option_strings:
-            positionals[name] = [str(part) for part in (value if isinstance(value, list) else [value])]
-        else:
-            tokens += _tokens(actions[name], value, f"{path}: {key}")
-    return tokens, positionals
-
-
-def _tokens(action: argparse.Action, value: Any, where: str) -> Iterator[str] | list[str]:
-    long = next(name for name in action.option_strings if name.startswith("--"))
-    if value is None:
-        return []
-    if isinstance(action, (argparse.BooleanOptionalAction, argparse._StoreTrueAction)):
-        if not isinstance(value, bool):
-            raise ValueError(f"{where} is {value!r}; expected true or false")
-        return [long] if value else ([f"--no-{long[2:]}"] if isinstance(action, argparse.BooleanOptionalAction) else [])
-    if isinstance(value, dict):
-        return [long, *(f"{name}={part}" for name, part in value.items())]
-    if isinstance(value, list):
-        return [long, *(str(part) for part in value)]
-    return [long, str(value)] if action.nargs else [f"{long}={value}"]
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flag_files, flags
 from multihead.recipe import Recipe
 from multihead.settings import (
     Keeping,
@@ -54,15 +54,15 @@ def folds(args: argparse.Namespace) -> int:
         only=args.fold,
         extra=extra,
         rows=rows.rows,
-        about=flags.effective(Network, network),
+        about=flag_files.effective(Network, network),
         processes=args.processes,
         workers=args.workers,
         cache=flags.build(Keeping, values).opened(args.quiet),
         say=say,
     )
     if ranks.first() and not (out / "args.yaml").exists():
-        settings = flags.effective(Network, network) | flags.effective(Recipe, replace(recipe, select="last"))
-        settings |= flags.effective(Sources, flags.build(Sources, values)) | flags.effective(Training, rows)
+        settings = flag_files.effective(Network, network) | flag_files.effective(Recipe, replace(recipe, select="last"))
+        settings |= flag_files.effective(Sources, flags.build(Sources, values)) | flag_files.effective(Training, rows)
         own = {"folds": args.folds, "extra": args.extra, "ignore_split": args.ignore_split}
         own |= {"fold_column": args.fold_column} if args.fold_column else {}
         settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}

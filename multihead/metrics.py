@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -197,3 +197,11 @@ def _summary(part: Confusion) -> dict[str, object]:
         "macro_f1": None if math.isnan(part.f1) else part.f1,
         "accuracy": None if math.isnan(part.accuracy) else part.accuracy,
     }
+
+
+def selection_of(row: Mapping[str, Any]) -> float:
+    """The score that an epoch's row is chosen by, NaN where it was not scored."""
+    if row.get("selected_by") != "mean_head_f1":
+        return float(row.get("macro_f1", float("nan")))
+    heads = [value for name, value in row.items() if name.endswith("_f1") and name != "macro_f1" and value == value]
+    return float(np.mean(heads)) if heads else float("nan")

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 
 from multihead.augment import photo_seed
-from multihead.batches import Batch, loader
+from multihead.batches import Batch
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.files import replace_file
 from multihead.labels import Head
+from multihead.loading import loader
 from multihead.mixing import mix
 from multihead.orders import Shuffled
 from multihead.recipe import Recipe

@@ -14,10 +14,9 @@ from multihead.compared import Comparison, of_comparison
 from multihead.data import Photos
 from multihead.files import check_writable, write_text
 from multihead.findings import Findings, kind_of, of_folds, of_run
-from multihead.metrics import Scores
+from multihead.metrics import Scores, selection_of
 from multihead.mistakes import error_cards
 from multihead.pages import Markup, paragraph
-from multihead.train import selection_of
 
 TITLES = {"run": "Training run", "folds": "Folds", "comparison": "Comparison"}
 

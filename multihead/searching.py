@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flag_files, flags
 from multihead.arms import arm_parser, build_arm, complaining, split
 from multihead.recipe import Recipe
 from multihead.settings import Keeping, build_recipe, read_sources, speaker
@@ -32,10 +32,10 @@ def arm_of(args: argparse.Namespace, changes: Changes) -> Arm:
     """
     parser = arm_parser()
     words = {key: _words(value, parser, key) for key, value in changes.items()}
-    tokens, _ = flags.yaml_tokens(words, parser, "space")
+    tokens, _ = flag_files.yaml_tokens(words, parser, "space")
     changed = vars(complaining(parser.parse_args, tokens))
     arm = build_arm({**vars(args), **{key: value for key, value in changed.items() if value is not None}})
-    settings = {**arm.about, "rows": arm.rows, **flags.effective(Recipe, arm.recipe)}
+    settings = {**arm.about, "rows": arm.rows, **flag_files.effective(Recipe, arm.recipe)}
     return dataclasses.replace(arm, about=settings)
 
 
@@ -98,7 +98,7 @@ def tune(args: argparse.Namespace) -> int:
     """Search for the recipe, backbone and crops that score best on folds of people; goes on if repeated."""
     need_data(args)
     need_optuna()
-    content = flags.read_yaml(args.config) if args.config else {}
+    content = flag_files.read_yaml(args.config) if args.config else {}
     space, plan, say = read_space(content.get("space"), args.space), flags.build(Plan, vars(args)), speaker(args)
 
     def make(changes: Changes) -> Arm:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from multihead.batches import PhotoSet, loader
+from multihead.batches import PhotoSet
 from multihead.boxes import locate_faces
 from multihead.data import Photos
 from multihead.lanes import evenly
+from multihead.loading import loader
 from multihead.model import Model
 from multihead.orders import in_order
 

@@ -21,8 +21,9 @@ import torch
 from multihead.cache import Cache, open_cache
 from multihead.crossval import Arm
 from multihead.data import Photos
+from multihead.metrics import selection_of
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
-from multihead.train import check_recipe, prepare, selection_of
+from multihead.train import check_recipe, prepare
 from multihead.trials import line, report
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from multihead import flags
+from multihead import flag_files, flags
 from multihead.arms import build_arms, changes
 from multihead.recipe import Recipe
 from multihead.settings import (
@@ -56,7 +56,7 @@ def compare(args: argparse.Namespace) -> int:
     from multihead.paired import table
 
     ranks.start()
-    content = flags.read_yaml(args.config) if args.config else {}
+    content = flag_files.read_yaml(args.config) if args.config else {}
     if args.seed is not None:
         raise ValueError(f"--seed {args.seed} has no meaning for compare; expected --seeds, as in --seeds 0 1 2")
     arms = build_arms(changes(content, args.vary), args.reparse)

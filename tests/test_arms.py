@@ -2,7 +2,7 @@ import functools
 
 import pytest
 
-from multihead import cli, flags
+from multihead import cli, flag_files
 from multihead.arms import build_arms, changes
 from multihead.losses import CrossEntropy, Focal, SoftF1, Sum
 from multihead.mixing import CutMix, MixUp
@@ -19,7 +19,7 @@ def arms_of(*argv):
     parser = cli._parser(tokens)
     verb, content = cli._parse(parser, tokens), {}
     if verb.config:
-        content = flags.read_yaml(verb.config)
+        content = flag_files.read_yaml(verb.config)
         verb = cli._with_config(parser, verb, tokens)
     return build_arms(changes(content, verb.vary), functools.partial(cli._again, parser, tokens))
 

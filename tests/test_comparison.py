@@ -31,8 +31,9 @@ from multihead.model import Model
 from multihead.optim import SGD, AdamW, Timm
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
+from multihead.runs import Run
 from multihead.samplers import Shares
-from multihead.train import Run, fit
+from multihead.train import fit
 
 module = importlib.import_module("multihead.comparison")  # the package gives the function that name
 ROOT = Path(__file__).parents[1]

@@ -13,11 +13,11 @@ LAYERS = (
     "gentle outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes fusing nets",
     "recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting graphs archives runtimes",
-    "data layouts reading contents packs cache boxes points batches checkpoint drawn persons dealing choices prepared",
+    "data layouts reading contents packs cache boxes points batches loading checkpoint drawn persons dealing choices prepared",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
-    "train",
+    "runs train",
     "joined export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
-    "flags settings arms workbench records answering folding panel spaces searching shipping cli __main__",
+    "flags flag_files settings arms workbench records answering folding panel spaces searching shipping training cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 FOLDER = Path(multihead.__file__).parent

@@ -82,7 +82,7 @@ def test_it_stops_four_times_above_the_lowest(model, photos, monkeypatch):
     def counted(run, losses):
         run.taken.append((run._rate(run.batch // run.recipe.grad_accum_steps - 1), next(course)))
 
-    monkeypatch.setattr("multihead.train.Run._count", counted)
+    monkeypatch.setattr("multihead.runs.Run._count", counted)
     found = lr_range(model, photos, RECIPE, steps=60, workers=0)
     assert found.losses == (2.0,) * 9 + (1.0,) * 20 + (50.0,)
 
@@ -93,7 +93,7 @@ def test_a_loss_below_zero_has_no_multiple(model, photos, monkeypatch):
     def counted(run, losses):
         run.taken.append((run._rate(run.batch // run.recipe.grad_accum_steps - 1), next(course)))
 
-    monkeypatch.setattr("multihead.train.Run._count", counted)
+    monkeypatch.setattr("multihead.runs.Run._count", counted)
     assert len(lr_range(model, photos, RECIPE, steps=30, workers=0).losses) == 30
 
 
@@ -108,7 +108,7 @@ def test_a_loss_that_is_no_number_ends_the_range(model, photos, monkeypatch, mom
         return {"loss": 3.0 - 0.1 * number}
 
     monkeypatch.setattr("multihead.steps.Stepper.gradient", failing)
-    monkeypatch.setattr("multihead.train.Run._step", lambda run: None)
+    monkeypatch.setattr("multihead.runs.Run._step", lambda run: None)
     if (moment, kind) == (15, Diverged):
         assert len(lr_range(model, photos, RECIPE, steps=40, workers=0).losses) == 15
         return

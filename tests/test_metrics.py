@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
 from multihead.labels import FLAT, HEADS, MASK, encode, joint
-from multihead.metrics import Confusion, confusion, score
+from multihead.metrics import Confusion, confusion, score, selection_of
 
 pairs = st.integers(2, 6).flatmap(
     lambda c: st.tuples(
@@ -215,3 +215,11 @@ def test_soft_answers_are_scored_by_their_argmax():
         "age": np.array([[0.1, 0.1, 0.8]]),
     }
     assert score(joint(parts), np.array([[0, 1, 2]]), HEADS).accuracy == 1
+
+
+def test_the_score_of_a_row():
+    scored = {"macro_f1": 0.5, "selected_by": "macro_f1", "mask_f1": 0.9}
+    heads = {"macro_f1": float("nan"), "selected_by": "mean_head_f1", "mask_f1": 0.9, "age_f1": 0.3}
+    assert selection_of(scored) == 0.5 and selection_of(heads) == pytest.approx(0.6)
+    assert selection_of(heads | {"age_f1": float("nan")}) == 0.9
+    assert np.isnan(selection_of({"epoch": 3})) and np.isnan(selection_of({"selected_by": "mean_head_f1"}))

@@ -24,9 +24,10 @@ from multihead.model import Model
 from multihead.optim import MADGRAD, SGD, Adam, AdamW
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
+from multihead.runs import Run
 from multihead.samplers import Weighted
 from multihead.schedules import Cosine, Cyclic, OneCycle, Plateau, Step
-from multihead.train import Run, epochs, fit
+from multihead.train import epochs, fit
 
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(48, 36)
@@ -51,7 +52,8 @@ import json, os, signal, sys
 sys.path.insert(0, {tests!r})
 from test_resume import HARD, sides, small_model
 from multihead import ranks
-from multihead.train import Run, fit
+from multihead.runs import Run
+from multihead.train import fit
 
 people, out, workers, kill = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
 plain = Run._step

@@ -17,13 +17,14 @@ from safetensors.torch import load_file
 from multihead import checkpoint
 from multihead.augment import Diary, Flip, Plain
 from multihead.balance import DWA, Uncertainty
-from multihead.batches import PhotoSet, loader
+from multihead.batches import PhotoSet
 from multihead.cache import Cache
 from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
 from multihead.labels import GENDER, HEADS, MASK, flat
+from multihead.loading import loader
 from multihead.losses import CrossEntropy, Focal
 from multihead.mixing import CutMix
 from multihead.model import Model
@@ -31,10 +32,11 @@ from multihead.optim import SGD, AdamW
 from multihead.orders import Shuffled
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
+from multihead.runs import Run
 from multihead.samplers import Weighted
 from multihead.schedules import Constant, OneCycle, Plateau, rate
 from multihead.steps import Stepper
-from multihead.train import Run, epochs, fit, prepare, selection_of
+from multihead.train import epochs, fit, prepare
 
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(32, 24)
@@ -248,14 +250,6 @@ def test_patience_waits_for_an_epoch_that_is_scored(sides, monkeypatch):
     rows = fit(small_model(), *sides, recipe, workers=0)
     assert [row["epoch"] for row in rows if "macro_f1" in row] == [3, 6] and len(rows) == 6
     assert len(fit(small_model(), sides[0], None, replace(recipe, epochs=4), workers=0)) == 4  # nothing is scored
-
-
-def test_the_score_of_a_row():
-    scored = {"macro_f1": 0.5, "selected_by": "macro_f1", "mask_f1": 0.9}
-    heads = {"macro_f1": float("nan"), "selected_by": "mean_head_f1", "mask_f1": 0.9, "age_f1": 0.3}
-    assert selection_of(scored) == 0.5 and selection_of(heads) == pytest.approx(0.6)
-    assert selection_of(heads | {"age_f1": float("nan")}) == 0.9
-    assert np.isnan(selection_of({"epoch": 3})) and np.isnan(selection_of({"selected_by": "mean_head_f1"}))
 
 
 def test_without_validation_the_last_weights_are_kept(sides, tmp_path):
@@ -551,16 +545,16 @@ def test_smoothing_is_that_of_every_heads_loss(sides):
 
 
 def test_class_weights_read_the_training_labels(sides, monkeypatch):
-    import multihead.train
+    import multihead.runs
 
     seen = {}
-    plain = multihead.train.criterion
+    plain = multihead.runs.criterion
 
     def watched(loss, head, counts, smoothing):
         seen[head.name] = counts
         return plain(loss, head, counts, smoothing)
 
-    monkeypatch.setattr(multihead.train, "criterion", watched)
+    monkeypatch.setattr(multihead.runs, "criterion", watched)
     trained(sides, epochs=1, losses=CrossEntropy(class_weights="inverse"))
     for column, head in enumerate(HEADS):
         assert (
@@ -635,9 +629,9 @@ def test_validation_every_so_many_epochs(sides):
 
 
 def test_plateau_lowers_the_rate_when_the_score_stands_still(sides, monkeypatch):
-    import multihead.train
+    import multihead.runs
 
-    monkeypatch.setattr(multihead.train, "selection_of", lambda row: 0.5)
+    monkeypatch.setattr(multihead.runs, "selection_of", lambda row: 0.5)
     _, rows = trained(sides, epochs=4, schedule=Plateau(patience_epochs=1, decay_rate=0.1))
     assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
     with pytest.raises(ValueError, match="Plateau follows the validation score"):

@@ -24,13 +24,14 @@ from multihead.cli import main
 from multihead.crops import FULL
 from multihead.crossval import Arm
 from multihead.labels import HEADS, UNKNOWN
+from multihead.metrics import selection_of
 from multihead.model import Model
 from multihead.optim import AdamW
 from multihead.reading import read
 from multihead.recipe import Recipe
 from multihead.steps import Diverged
 from multihead.study import Plan, Worker, attempts, take_back
-from multihead.train import fit, selection_of
+from multihead.train import fit
 from multihead.trials import best_trial, importance, table
 from multihead.tune import search
 

@@ -1,0 +1,100 @@
+"""The verb train: a run folder from flags, photos and a recipe."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from multihead import flags, workbench
+from multihead.flag_files import effective
+from multihead.recipe import Recipe
+from multihead.settings import (
+    Keeping,
+    Network,
+    Session,
+    Sources,
+    Training,
+    build_model,
+    build_recipe,
+    chosen_rows,
+    device,
+    parts,
+    silent,
+    speaker,
+)
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a model on labelled photos; leaves a run folder with the model, its scores and its checkpoints."""
+    workbench.need_data(args)
+    values = vars(args)
+    network, session = flags.build(Network, values), flags.build(Session, values)
+    keeping = flags.build(Keeping, values)
+    recipe, rows = build_recipe(values), flags.build(Training, values)
+    import torch
+    import yaml
+
+    from multihead import ranks
+    from multihead.files import write_text
+    from multihead.train import epochs
+
+    ranks.start()
+    say = speaker(args) if ranks.first() else silent
+    training, valid = parts(args, session, recipe.seed)
+    training = chosen_rows(training, rows)
+    say(f"training on {training}")
+    say(f"validating on {valid}" if valid is not None else "no photos validate")
+    torch.manual_seed(recipe.seed)
+    model = build_model(network, say).to(device(session.device))
+    if ranks.first():
+        settings = effective(Network, network) | effective(Session, session) | effective(Recipe, recipe)
+        settings |= effective(Sources, flags.build(Sources, values)) | effective(Training, rows)
+        settings |= effective(Keeping, keeping)
+        settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
+        if _is_new(Path(session.output), session.resume):
+            write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
+    from multihead.logs import line
+
+    options = {
+        "out": session.output,
+        "resume": session.resume,
+        "workers": session.workers,
+        "cache": keeping.opened(args.quiet),
+    }
+    for row in epochs(model, training, valid, recipe, **options, progress=not args.quiet):
+        say(line(row))
+    _train_report(Path(session.output), say)
+    return 0
+
+
+def _is_new(folder: Path, resume: bool) -> bool:
+    """True where a run starts, False where one goes on. Raises: FileExistsError where it would be overwritten."""
+    from multihead.outputs import check_kind
+
+    check_kind(folder, "a run")
+    begun = (folder / "checkpoints" / "last.pt").exists()
+    if begun and not resume:
+        raise FileExistsError(f"{folder} holds a run; pass --resume to go on, or another --output")
+    return not begun
+
+
+def _train_report(folder: Path, say: Callable[[str], None]) -> None:
+    import json
+
+    if (folder / "metrics.json").is_file():
+        scores = json.loads((folder / "metrics.json").read_text())
+        heads = ", ".join(f"{name} {_number(head['macro_f1'])}" for name, head in scores["heads"].items())
+        say(f"kept model: macro-F1 {_number(scores['macro_f1'])} on {scores['n']} photos ({heads})")
+    names = ("model", "checkpoints", "metrics.csv", "metrics.json", "splits.csv", "args.yaml")
+    say(f"wrote {folder}: {', '.join(name for name in names if (folder / name).exists())} and event files")
+
+
+def train_arguments(parser: argparse.ArgumentParser) -> None:
+    flags.add_flags(parser, Session, "run")
+    flags.add_flags(parser, Keeping, "kept crops")
+    workbench.add_training_flags(parser)
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

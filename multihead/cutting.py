@@ -1,4 +1,9 @@
-"""The crops of one photo, cut from the smallest decode that still shows them in full: training and prediction alike."""
+"""The crops of one photo, cut from the smallest decode that shows them well: training and prediction alike.
+
+Each crop is read from the photo at its own reduction, whatever the photo came in and whatever other crops ask for: a
+JPEG's decoder reduces it, pixels that are there in full, or finer for another crop, are averaged. So a photo's answers
+hardly depend on its container, or a model's on the others of its ensemble.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from multihead.crops import HALVED, Crop, Region, cut, locate
 from multihead.decoders import REDUCTIONS, Encoded
 from multihead.images import open_image
 
-CUTTING = 3  # raised when a photo's crops get other pixels, so that kept ones are not used
+CUTTING = 4  # raised when a photo's crops get other pixels, so that kept ones are not used
 
 
 def read_crops(
@@ -22,7 +27,7 @@ def read_crops(
     pixels) for an absent crop.
 
     box: the face, None if none is known (crops then read the whole photo). whole: the photo is a tight face. A JPEG is
-    decoded once, at the coarsest reduction that leaves every region as large as its crop or larger.
+    decoded once, at the coarsest reduction that leaves every region 1.6 times as large as its crop or larger.
 
     Raises: ValueError for a box outside the photo; ImageError for a photo that cannot be decoded.
 
@@ -45,9 +50,10 @@ def crop_regions(
 
 
 def reduction_for(crops: Sequence[Crop], regions: Sequence[Region | None]) -> int:
-    """The coarsest of 8, 4, 2, 1 at which every present crop's region has the crop's size or more both ways.
+    """The coarsest of 8, 4, 2, 1 at which every present crop's region has 1.6 times the crop's size or more both ways:
+    nearer to it, what lies between two pixels of the decode would be blurred, and be averaged slowly.
 
-    >>> reduction_for([Crop("full", "full", size=(100, 100))], [(0, 0, 450, 900)])
+    >>> reduction_for([Crop("full", "full", size=(100, 100))], [(0, 0, 640, 900)])
     4
     """
     return max(
@@ -66,7 +72,7 @@ def cut_at(photo: Encoded, crops: Sequence[Crop], regions: Sequence[Region | Non
     if pixels.shape[:2] == photo.size:  # no JPEG, or one that only comes in full
         reduction = 1
     return [
-        np.zeros((*crop.size, 3), np.uint8) if region is None else _cut_reduced(pixels, region, reduction, crop.size)
+        np.zeros((*crop.size, 3), np.uint8) if region is None else _cut_one(pixels, crop, region, reduction)
         for crop, region in zip(crops, regions)
     ]
 
@@ -80,7 +86,26 @@ def cut_regions(
 
 def _fits(crop: Crop, region: Region, reduction: int) -> bool:
     high, wide = region[3] - region[1], region[2] - region[0]
-    return high >= reduction * crop.size[0] and wide >= reduction * crop.size[1]
+    return min(high / crop.size[0], wide / crop.size[1]) >= HALVED[0] * reduction
+
+
+def _cut_one(pixels: np.ndarray, crop: Crop, region: Region, reduction: int) -> np.ndarray:
+    """The crop from a decode at 1/reduction, which is averaged where the crop's own reduction is coarser."""
+    own = max(reduction, reduction_for([crop], [region]))
+    if own == reduction:
+        return _cut_reduced(pixels, region, reduction, crop.size)
+    factor = own // reduction
+    # whole squares of pixels about the region, and one more on each side that interpolation may read
+    x0, y0 = (max(0, edge // own - 1) for edge in region[:2])
+    x1, y1 = (-(-edge // own) + 1 for edge in region[2:])
+    part = pixels[y0 * factor : y1 * factor, x0 * factor : x1 * factor]
+    over = [-side % factor for side in part.shape[:2]]
+    if any(over):  # the last squares of a photo are not whole
+        part = cv2.copyMakeBorder(part, 0, over[0], 0, over[1], cv2.BORDER_REPLICATE)
+    size = (part.shape[1] // factor, part.shape[0] // factor)
+    small = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    moved = (region[0] - x0 * own, region[1] - y0 * own, region[2] - x0 * own, region[3] - y0 * own)
+    return _cut_reduced(small, moved, own, crop.size)
 
 
 def _cut_reduced(pixels: np.ndarray, region: Region, reduction: int, size: tuple[int, int]) -> np.ndarray:

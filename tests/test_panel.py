@@ -256,13 +256,13 @@ def test_a_plain_model_has_no_out_of_fold_answers(folders, tmp_path, capsys):
 
 
 def test_each_photo_is_decoded_searched_and_cut_once(people, monkeypatch):
-    face, whole = FACE.resized(32), FULL.resized(32, 24)
+    face, whole = FACE.resized(32), FULL.resized(36, 32)  # all read at the same reduction, alone too
     tables = [
         [head.on(whole) for head in HEADS],
         [head.on(face) for head in HEADS],
         flat([head.on(whole) for head in HEADS]),
         [MASK.on(face), *(head.on(face, whole) for head in HEADS[1:])],
-        [head.on(FULL.resized(48)) for head in HEADS],
+        [head.on(FULL.resized(40)) for head in HEADS],
     ]
     members = [Model("test_resnet", table).eval() for table in tables]
     counts = {"read": [], "searched": [], "cut": []}
@@ -286,7 +286,7 @@ def test_each_photo_is_decoded_searched_and_cut_once(people, monkeypatch):
     paths = read(people / "train").paths[:7]
     whole_answer = predict(Ensemble(members).eval(), paths, finder=finder, workers=0)
     assert len(counts["read"]) == len(counts["searched"]) == len(counts["cut"]) == 7
-    assert set(counts["cut"]) == {(whole, face, FULL.resized(48))}  # each distinct crop once
+    assert set(counts["cut"]) == {(whole, face, FULL.resized(40))}  # each distinct crop once
     columns = [f"joint:{number}" for number in range(18)]
     alone = [predict(member, paths, finder=finder, workers=0)[columns].to_numpy() for member in members]
     np.testing.assert_allclose(whole_answer[columns].to_numpy(), np.mean(alone, 0), atol=1e-6)

@@ -52,6 +52,8 @@ class Adjusted(nn.Module):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if temperatures is not None and not isinstance(temperatures, Mapping):
+            raise TypeError(f"temperatures is {temperatures!r}; expected numbers by head, as {{'age': 1.4}}")
         self.model = model
         self.space, self.crops, self.prior = model.space, model.crops, getattr(model, "prior", None)
         if hasattr(model, "heads"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from multihead.labels import Head
 from multihead.model import Model
 
 WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model", "ema")
+LONG = 60  # letters of a setting from which only what differs is told
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
 
@@ -59,8 +61,23 @@ def check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs, as ["epochs: 2, now 3"]."""
-    return [f"{key}: {old.get(key)!r}, now {value!r}" for key, value in new.items() if old.get(key) != value]
+    """What differs, as ["epochs: 2, now 3"]; of long texts the part that does."""
+    pairs = [(key, repr(old.get(key)), repr(value)) for key, value in new.items() if old.get(key) != value]
+    return [f"{key}: {before}, now {now}" for key, (before, now) in ((key, _part(*pair)) for key, *pair in pairs)]
+
+
+def _part(before: str, now: str) -> tuple[str, str]:
+    """The part in which two texts differ, with a few words about it."""
+    if len(before) + len(now) <= 2 * LONG:
+        return before, now
+    start = len(os.path.commonprefix([before, now]))
+    end = len(os.path.commonprefix([before[start:][::-1], now[start:][::-1]]))
+    start, end = max(0, start - LONG // 2), max(0, end - LONG // 4)
+    marks = "..." if start else "", "..." if end else ""
+    return (
+        f"{marks[0]}{before[start : len(before) - end]}{marks[1]}",
+        f"{marks[0]}{now[start : len(now) - end]}{marks[1]}",
+    )
 
 
 @dataclass(frozen=True)

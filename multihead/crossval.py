@@ -109,6 +109,8 @@ class Cell:
 
 def heads_of(arm: Arm, photos: Photos) -> tuple[Head, ...]:
     """The heads that an arm answers; nothing is trained. Raises: ValueError where it could not be trained."""
+    if not isinstance(arm, Arm):
+        raise TypeError(f"an arm is {arm!r:.80}; expected multihead.Arm(model, recipe), whose model a call makes anew")
     models = arm.models()
     for model in models:
         try:

@@ -294,7 +294,8 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width < 1 or height < 1:
         raise ImageError(f"damaged image: {width}x{height} pixels")
     if width * height > max_pixels:
-        raise ImageError(f"too large: {width}x{height} is more than {max_pixels} pixels; raise max_pixels to read it")
+        many = f"{width}x{height} is more than {max_pixels} pixels"
+        raise ImageError(f"too large: {many}; make it smaller (read_image takes max_pixels=)")
 
 
 def kind(image: object) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -24,6 +25,14 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds. Raises: OSError; ValueError that names the file where it is no JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -20,7 +21,7 @@ SUFFIXES = frozenset(_DECODED | {".heic", ".heif"})
 
 
 def read_image(
-    source: str | os.PathLike | bytes | np.ndarray | Image.Image, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Pixels (H, W, 3), uint8, RGB, contiguous, upright by the photo's own EXIF orientation.
 
@@ -28,8 +29,9 @@ def read_image(
     mostly black. 16-bit samples keep their high byte, as Pillow does it. Animations give their first frame.
 
     Args:
-        source: a path, the bytes of a file, a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) RGB or
-            (H, W, 4) RGBA of uint8, uint16, bool, or float in 0..1. A fitting uint8 array is returned as it is.
+        source: a path, the bytes of a file, a file open for reading bytes, a Pillow image, or an array (H, W),
+            (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, bool, or float in 0..1. A fitting uint8 array
+            is returned as it is.
         max_pixels: the largest width * height, judged by the file's header before anything is decoded.
 
     Raises:
@@ -41,7 +43,9 @@ def read_image(
     return open_image(source, max_pixels).pixels()
 
 
-def open_image(source: str | os.PathLike | bytes | np.ndarray | Image.Image, max_pixels: int = MAX_PIXELS) -> Encoded:
+def open_image(
+    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO, max_pixels: int = MAX_PIXELS
+) -> Encoded:
     """The photo of any source that `read_image` takes, to be decoded at the size that is needed; a JPEG is read, and
     checked as far as its header goes, other formats are decoded at once.
 
@@ -60,7 +64,17 @@ def open_image(source: str | os.PathLike | bytes | np.ndarray | Image.Image, max
         return encoded(bytes(source), f"{len(source)} bytes", max_pixels)
     if isinstance(source, str | os.PathLike):
         return encoded(_file_bytes(Path(source)), repr(os.fspath(source)), max_pixels)
-    raise ImageError(f"expected a path, bytes, an array or a Pillow image, got {type(source).__name__}")
+    if is_open_file(source):
+        data = source.read()
+        if not isinstance(data, bytes):
+            raise ImageError(f"{getattr(source, 'name', source)!r}: open for text; expected a file opened with 'rb'")
+        return encoded(data, repr(getattr(source, "name", None) or f"{len(data)} bytes"), max_pixels)
+    raise ImageError(f"expected a path, bytes, an open file, an array or a Pillow image, got {type(source).__name__}")
+
+
+def is_open_file(source: object) -> bool:
+    """True for what is read as a file is: io.BytesIO, what open() gives, an upload of a web framework."""
+    return callable(getattr(source, "read", None)) and not isinstance(source, os.PathLike)
 
 
 def is_image_name(path: str | os.PathLike) -> bool:
@@ -139,7 +153,8 @@ def _file_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         if path.is_symlink():
             raise ImageError(f"{str(path)!r}: broken link to {os.readlink(path)!r}") from None
-        raise ImageError(f"{str(path)!r}: no such file") from None
+        web = "; an address of the web is downloaded first" if str(path).startswith(("http:/", "https:/")) else ""
+        raise ImageError(f"{str(path)!r}: no such file{web}") from None
     except OSError as error:
         raise ImageError(f"{str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:

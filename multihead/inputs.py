@@ -12,7 +12,7 @@ import numpy as np
 
 from multihead.crops import Box, box_of
 from multihead.data import Photos
-from multihead.images import iter_image_files
+from multihead.images import is_open_file, iter_image_files
 from multihead.reading import read
 
 
@@ -51,15 +51,14 @@ def _items(source: Any, name: str) -> Iterator[Item]:
         yield from _path_items(source)
     elif isinstance(source, np.ndarray) and source.ndim == 4:
         yield from (Item(f"{name} {number}", image) for number, image in enumerate(source))
-    elif isinstance(source, (np.ndarray, bytes, bytearray, Image.Image)):
-        yield Item(name, source)
+    elif isinstance(source, (np.ndarray, bytes, bytearray, Image.Image)) or is_open_file(source):
+        yield Item(name, source)  # before generators: an open file would give its lines
     elif isinstance(source, (list, tuple)) or hasattr(source, "__next__"):
         for number, part in enumerate(source):
             yield from _items(part, f"{name} {number}")
     else:
-        raise TypeError(
-            f"cannot read photos from {type(source).__name__}; expected a path, array, PIL picture, bytes or a list"
-        )
+        kind = type(source).__name__
+        raise TypeError(f"cannot read photos from {kind}; expected a path, array, PIL picture, bytes, file or a list")
 
 
 def _path_items(source: str | Path) -> Iterator[Item]:

@@ -46,6 +46,8 @@ class Ensemble(nn.Module):
         self, members: Sequence[Member], weights: Sequence[float] | None = None, *, voting: str = "soft"
     ) -> None:
         super().__init__()
+        if isinstance(members, nn.Module):
+            raise TypeError(f"members is a {type(members).__name__}; expected a list of models, as Ensemble([a, b])")
         if not members:
             raise ValueError("Ensemble needs at least one member")
         for member in members:

@@ -258,12 +258,11 @@ def _stack(columns: list[Array]) -> Array:
 
 
 def _check_range(column: Array, head: Head) -> None:
-    wrong = (column < UNKNOWN) | (column >= len(head.classes))
-    if wrong.any():
-        row = int(np.flatnonzero(np.asarray(wrong))[0])
-        raise ValueError(
-            f"row {row}: head {head.name!r} has label {int(column[row])}; expected -1 to {len(head.classes) - 1}"
-        )
+    right = (column >= UNKNOWN) & (column < len(head.classes)) & (column % 1 == 0)  # false for NaN
+    if not right.all():
+        row = int(np.flatnonzero(~np.asarray(right))[0])
+        found = column[row].item()
+        raise ValueError(f"row {row}: head {head.name!r} has label {found!r}; expected -1 to {len(head.classes) - 1}")
 
 
 def _names(heads: Sequence[Head]) -> list[str]:

@@ -172,17 +172,26 @@ def score(
 
     slices: columns (N,) that `Scores.by` may slice by.
 
-    Raises: ValueError where shapes disagree, or where a row of probabilities is not finite.
+    Raises: ValueError where shapes disagree, a label is no class, or a row is not finite or no probabilities.
     """
     table = base(heads)
+    probs, labels = np.asarray(probs), np.asarray(labels)
     if probs.shape != (len(labels), size(table)):
         raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(table)}), one row a label")
     if not np.isfinite(probs).all():
         row = int(np.flatnonzero(~np.isfinite(probs).all(1))[0])
         raise ValueError(f"row {row} of the probabilities is not finite; a diverged model cannot be scored")
+    wrong = ~((probs >= 0).all(1) & (np.abs(probs.sum(1, dtype=float) - 1) < 1e-2))  # bfloat16 sums to about one
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"row {row} of the probabilities sums to {probs[row].sum():.4g}, its least is {probs[row].min():.4g}; "
+            "expected the softmax, joint over the heads (multihead.joint)"
+        )
     grid = np.arange(size(table))
     names = ["/".join(h.classes[i] for h, i in zip(table, row)) for row in decode(grid, table)]
-    joint = confusion(encode(labels, table), probs.argmax(1), names)
+    joint = confusion(encode(labels, table).astype(np.int64), probs.argmax(1), names)
+    labels = labels.astype(np.int64)
     parts = marginals(probs, table)
     heads_found = {
         head.name: confusion(labels[:, column], parts[head.name].argmax(1), head.classes)

@@ -57,6 +57,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
         prior: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(backbone, str):
+            what = "a backbone of your own is registered with timm (timm.models.register_model)"
+            raise TypeError(f"backbone is {type(backbone).__name__}; expected the name of a timm model; {what}")
         self.heads = (heads,) if isinstance(heads, Head) else tuple(heads)
         if not algebra.base(self.heads):
             raise ValueError("a model needs at least one head; multihead.HEADS are mask, gender and age")
@@ -95,6 +98,10 @@ class Model(nn.Module, PyTorchModelHubMixin):
 
     def features(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> dict[Crop, Tensor]:
         """Features {Crop: (B, D)}: the backbone runs once per distinct crop, on the rows that have it."""
+        if not isinstance(images, Mapping):
+            raise TypeError(
+                f"images is {type(images).__name__}; expected {{crop: uint8 (B, 3, H, W)}}, crops of model.crops"
+            )
         if lacking := [crop for crop in self.crops if crop not in images]:
             raise KeyError(
                 f"model needs crops {_describe(self.crops)}, batch has {_describe(images)}, not {_describe(lacking)}; "
@@ -137,6 +144,12 @@ class Model(nn.Module, PyTorchModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         import safetensors.torch
 
+        if changed := [name for name, part in self.head.items() if type(part) is not nn.Linear]:
+            kind = type(self.head[changed[0]]).__name__
+            raise ValueError(
+                f"head {changed[0]!r} is a {kind}; a model folder describes linear heads, and would not open: keep a "
+                "network of your own by torch.save"
+            )
         config = {
             "multihead": FORMAT,
             "backbone": self.backbone_name,
@@ -226,6 +239,8 @@ def _from_file(name: str, crops: Sequence[Crop], options: dict[str, Any], path: 
             model = _create(name, crops, options | {"pretrained_cfg_overlay": {"file": str(path)}})
         except Exception as error:
             first = " ".join(str(error).split("\n")[:2])
+            if "weights_only" in first:  # torch's advice is to run what the file holds
+                first = "it holds something else than tensors"
             other = "; they look like another backbone's" if "size mismatch" in first else ""
             raise ValueError(f"{path} cannot be read as timm weights of {name}{other}: {first}") from error
     state = model.state_dict()

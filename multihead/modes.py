@@ -85,6 +85,12 @@ class Pins:
         return replace(mode, **{name: want for name, want in vars(self).items() if want is not None})
 
 
+def check_pins(pins: object) -> None:
+    """Nothing for `Pins`. Raises: TypeError for anything else, as a mode's text."""
+    if not isinstance(pins, Pins):
+        raise TypeError(f"pins is {pins!r}; expected multihead.modes.Pins, as Pins('f32')")
+
+
 def pinned() -> Mode | None:
     """The mode that the environment variable MULTIHEAD_MODE names, None without one.
 

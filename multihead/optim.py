@@ -104,12 +104,15 @@ def create_optimizer(
     of a balance of losses. Biases, norms and the vectors of absent crops do not decay.
 
     Raises: TypeError for what is no optimiser of `multihead.optim`; ValueError for a name that timm does not know, an
-    optimiser that needs more than gradients or that is not installed, and a head_lr or layer_decay that is not > 0.
+    optimiser that needs more than gradients or that is not installed, a head_lr or layer_decay that is not > 0, and a
+    model whose parameters are all frozen.
     """
     import torch
 
     if not isinstance(optim, Optim):
         raise TypeError(f"{optim!r} is no optimiser; expected AdamW, Adam, SGD, MADGRAD or Timm")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("no parameter of the model is to be trained; give some of them requires_grad_(True)")
     scales = _scales(model, head_lr, layer_decay)
     groups = _groups(model, optim, scales, extra)
     if isinstance(optim, AdamW):

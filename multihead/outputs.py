@@ -22,8 +22,10 @@ def kinds(folder: str | Path) -> list[str]:
 def check_kind(folder: str | Path, kind: str) -> None:
     """Nothing where an output folder is new, or holds what is to be written into it.
 
-    Raises: FileExistsError where it holds another kind.
+    Raises: FileExistsError where it holds another kind; NotADirectoryError where it is a file.
     """
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise NotADirectoryError(f"{folder} is a file; name a folder (--output) for {kind}")
     held = kinds(folder)
     if held and kind not in held:
         raise FileExistsError(f"{folder} holds {held[0]}; name another folder (--output) for {kind}")

@@ -28,7 +28,7 @@ from multihead.faces import Detector, Finder, choose, first_reduction, try_searc
 from multihead.images import open_image
 from multihead.inputs import Item, items
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
-from multihead.modes import Pins
+from multihead.modes import Pins, check_pins
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 
@@ -70,8 +70,9 @@ def answers(
         raise ValueError(f"missing={missing!r}; expected 'full', 'skip' or 'error'")
     check_classifier(model)
     for name, number in (("batch_size", batch_size), ("workers", workers)):
-        if number is not None and number < 0:
+        if number is not None and not (isinstance(number, int) and number >= 0):
             raise ValueError(f"{name}={number!r}; expected a whole number, 0 for as few as can be")
+    check_pins(pins)
     needs = any(crop.needs_box for crop in model.crops)
     if faces == "all" and not needs:
         print("the model reads whole photos: all faces of a photo get one answer; train with crops that need a face "

@@ -77,8 +77,10 @@ def read(
         return add_boxes(joined, boxes) if boxes is not None else joined
     if isinstance(source, pd.DataFrame):
         table, folder, label = _as_text(source), Path(root or "."), name or "table"
+    elif not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"cannot read photos from {type(source).__name__}; expected folders or tables")
     else:
-        path = Path(source)  # type: ignore[arg-type]
+        path = Path(source)
         table, folder, label = _load(path, Path(root) if root else None)
         label = name or label
         columns = None if path.is_dir() else columns  # a folder's columns are ours already

@@ -105,9 +105,15 @@ class Recipe:
         choice("recipe", "missing", self.missing, ("full", "skip", "error"))
         for name in ("distill", "crop_drop"):
             between("recipe", name, getattr(self, name), 0, 1)
+        for name in ("amp", "channels_last", "torchcompile"):
+            if getattr(self, name) not in (None, True, False):
+                raise ValueError(f"recipe: {name} is {getattr(self, name)!r}; expected True, False or None")
+        if not isinstance(self.head_weights, Mapping):
+            raise ValueError(f"recipe: head_weights is {self.head_weights!r}; expected them by head, as {{'age': 2}}")
         for name in ("head_lr", "layer_decay", "soft_bands"):
             if getattr(self, name) is not None:
-                between("recipe", name, getattr(self, name), 0, open_low=True)
+                highest = 1 if name == "layer_decay" else float("inf")
+                between("recipe", name, getattr(self, name), 0, highest, open_low=True)
         if self.clip_grad is not None:
             between("recipe", "clip_grad", self.clip_grad, 0, open_low=True)
         for name, weight in self.head_weights.items():

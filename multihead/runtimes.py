@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import shutil
 import sys
 import threading
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from multihead import archives
 from multihead import labels as algebra
 from multihead.crops import Crop
-from multihead.files import replace_file
+from multihead.files import read_json, replace_file
 from multihead.graphs import input_names
 from multihead.model import head_from_dict
 
@@ -51,9 +50,25 @@ class Exported(nn.Module):
         self.prior = None if prior is None else tuple(prior)
         self.runtime, self.precision = str(self.config["runtime"]), str(self.config["precision"])
         self.inputs = input_names(self.crops)
-        start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]
-        self._run: Run = start(self.folder, self.precision, threads)
+        self.threads = threads
+        self._run: Run = self._start()
         self.training = False
+
+    def _start(self) -> Run:
+        start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]
+        return start(self.folder, self.precision, self.threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_run": None, "folder": self.folder.absolute()}  # opened anew where it is unpickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._run = self._start()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
+        made = self.__class__.__new__(self.__class__)  # which shares the runtime's session: it never changes
+        made.__dict__.update(self.__dict__)
+        return made
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K) in float64 of uint8 images {Crop: (B, 3, H, W)}; present as in `Model`.
@@ -84,7 +99,7 @@ def is_exported(folder: str | Path) -> bool:
     path = Path(folder) / "config.json"
     if not path.is_file():
         return False
-    content = json.loads(path.read_text())
+    content = read_json(path)
     return isinstance(content, dict) and content.get("kind") == KIND
 
 
@@ -96,7 +111,7 @@ def read_exported(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise FileNotFoundError(f"{folder} is no exported model: config.json is missing; expected what export wrote")
-    config = json.loads(path.read_text())
+    config = read_json(path)
     if not isinstance(config, dict) or config.get("kind") != KIND or config.get("format") != FORMAT:
         raise ValueError(f"{path} is not of an exported model of format {FORMAT}; expected what export wrote")
     for name, known in (("runtime", tuple(FILES)), ("precision", PRECISIONS)):

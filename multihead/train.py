@@ -83,6 +83,7 @@ def prepare(
     cache: as `epochs` takes it, or a `Cache` that several runs on the same photos share. book: a file of the modes of
     runs that are compared, see `choices.training_choice`.
     """
+    _check_kinds(model, train, valid, recipe)
     ranks.start()
     if valid is not None:
         check_disjoint(train, valid)
@@ -101,6 +102,20 @@ def prepare(
     if folder is not None and ranks.first():
         write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
     return run
+
+
+def _check_kinds(model: object, train: object, valid: object, recipe: object) -> None:
+    """Nothing where each argument is what training takes. Raises: TypeError; ValueError for no validation photos."""
+    if not isinstance(model, Model):
+        hint = "; an ensemble's members, or what was exported, are trained as models" if hasattr(model, "space") else ""
+        raise TypeError(f"model is {type(model).__name__}; expected a multihead.Model{hint}")
+    for name, photos in (("train", train), ("valid", valid)):
+        if not isinstance(photos, Photos) and (name == "train" or photos is not None):
+            raise TypeError(f"{name} is {type(photos).__name__}; expected photos, as multihead.read gives them")
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is {type(recipe).__name__}; expected a multihead.Recipe, as Recipe(epochs=5)")
+    if isinstance(valid, Photos) and not len(valid):
+        raise ValueError("there are no validation photos; give some, or valid=None to train without")
 
 
 def _last(folder: Path | None, resume: bool) -> Mapping[str, Any] | None:

@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from multihead.checkpoint import load, save, start_from
+from multihead.checkpoint import changes, load, save, start_from
 from multihead.crops import FACE, FULL
 from multihead.labels import AGE, GENDER, HEADS, MASK, flat
 from multihead.model import Model
@@ -211,3 +211,15 @@ def test_a_classifier_of_other_classes_is_not_converted(tmp_path):
     report = start_from(model, tmp_path / "w.pth")
     assert not report.converted and set(report.unexpected) == {"fc.weight", "fc.bias"}
     assert np.array_equal(model.head["mask"].weight.detach().numpy(), before)
+
+
+def test_of_long_settings_only_the_part_that_differs_is_told():
+    old, new = (repr([head.on(FULL.resized(side)) for head in HEADS]) for side in (64, 96))
+    (told,) = changes({"model": old, "lr": 1}, {"model": new, "lr": 1})
+    assert "64" in told and "96" in told and told.startswith("model: ...") and len(told) < 0.9 * len(old + new)
+    assert changes({"lr": 1, "epochs": 2}, {"lr": 3, "epochs": 2}) == ["lr: 1, now 3"]
+    same_start, same_end = (
+        changes({"a": "x" * 200 + "1"}, {"a": "x" * 200 + "2"}),
+        changes({"a": "1" + "x" * 200}, {"a": "2" + "x" * 200}),
+    )
+    assert all(len(told) < 160 and "1" in told and "2" in told for told in (*same_start, *same_end))

@@ -123,6 +123,15 @@ def test_size_and_crops():
 # ---- encode and decode
 
 
+@pytest.mark.parametrize("wrong", [np.nan, 1.5, 3.0, -2.0])
+def test_a_label_that_is_no_class_is_refused(wrong):
+    labels = np.array([[0, 1, 2], [2, 0, wrong]])
+    with pytest.raises(ValueError, match=rf"row 1: head 'age' has label {wrong}; expected -1 to 2"):
+        encode(labels)
+    with pytest.raises(ValueError, match="row 1: head 'age' has label"):
+        encode(torch.from_numpy(labels))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("heads", TABLES, ids=lambda heads: "-".join(head.name for head in heads))
 def test_encode_and_decode_agree_with_every_combination(kind, heads):

@@ -206,6 +206,22 @@ def test_score_refuses():
     probs[2, 5] = np.nan
     with pytest.raises(ValueError, match="row 2 of the probabilities is not finite"):
         score(probs, labels, HEADS)
+    probs, labels = random_case(4)
+    logits = np.log(probs + 0.01)
+    with pytest.raises(ValueError, match="row 0 of the probabilities sums to -.*expected the softmax, joint over"):
+        score(logits, labels, HEADS)
+    probs[3] *= 1.5
+    with pytest.raises(ValueError, match="row 3 of the probabilities sums to 1.5, its least is"):
+        score(probs, labels, HEADS)
+    with pytest.raises(ValueError, match="row 1: head 'age' has label nan; expected -1 to 2"):
+        score(random_case(2)[0], [[0, 1, 2], [0, 1, float("nan")]], HEADS)
+
+
+def test_lists_and_whole_floats_are_scored_too():
+    probs, labels = random_case(30)
+    plain = score(probs, labels, HEADS)
+    for other in (score(probs.tolist(), labels.tolist(), HEADS), score(probs, labels.astype(float), HEADS)):
+        assert other.to_dict() == plain.to_dict() and other.by("mask").keys() == plain.by("mask").keys()
 
 
 def test_soft_answers_are_scored_by_their_argmax():

@@ -345,3 +345,15 @@ def test_flat_heads_know_their_parts_after_a_round_trip(tmp_path):
     Model("resnet10t", flat(heads_on())).save_pretrained(tmp_path)
     assert Model.from_pretrained(tmp_path).heads[0].parts == tuple(heads_on())
     assert FLAT[0].parts == HEADS
+
+
+def test_what_is_no_backbone_or_no_batch_is_named(tmp_path):
+    with pytest.raises(TypeError, match="backbone is Linear; expected the name of a timm model"):
+        Model(torch.nn.Linear(2, 2))
+    model = Model("test_resnet", heads_on())
+    with pytest.raises(TypeError, match="images is Tensor; expected .crop: uint8"):
+        model(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    model.head["mask"] = torch.nn.Sequential(model.head["mask"])
+    with pytest.raises(ValueError, match="head 'mask' is a Sequential; a model folder describes linear heads"):
+        model.save_pretrained(tmp_path)
+    assert not (tmp_path / "config.json").exists()

@@ -12,6 +12,12 @@ KINDS = {
 }
 
 
+def test_a_file_is_no_folder(tmp_path):
+    write_text(tmp_path / "a", "")
+    with pytest.raises(NotADirectoryError, match="a is a file; name a folder .--output. for a run"):
+        check_kind(tmp_path / "a", "a run")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_folder_of_another_kind_is_refused(kind, tmp_path):
     """Else one of the two would answer for the other."""

@@ -103,6 +103,8 @@ def sources(folder):
         "pillow": Image.fromarray(image),
         "bytes": stream.getvalue(),
         "bytearray": bytearray(stream.getvalue()),
+        "stream": io.BytesIO(stream.getvalue()),
+        "streams": [io.BytesIO(stream.getvalue())],
         "generator": (path for path in [folder / "a.png"]),
         "nested": [[image], ()],
     }
@@ -111,7 +113,9 @@ def sources(folder):
 NAMED = ["path", "string", "list", "glob", "csv", "frame", "photos", "generator"]
 
 
-@pytest.mark.parametrize("kind", [*NAMED, "array", "arrays", "pillow", "bytes", "bytearray", "nested"])
+@pytest.mark.parametrize(
+    "kind", [*NAMED, "array", "arrays", "pillow", "bytes", "bytearray", "stream", "streams", "nested"]
+)
 def test_every_kind_of_source_gives_the_same_answer(folder, kind):
     model = model_of()
     found = predict(model, sources(folder)[kind])
@@ -121,6 +125,20 @@ def test_every_kind_of_source_gives_the_same_answer(folder, kind):
         assert found.path[0] == "photos/a.png"  # as the table has it
     else:
         assert found.path[0] == str(folder / "a.png") if kind in NAMED else found.path[0].startswith("photo")
+
+
+def test_a_file_that_is_open_is_read_and_one_of_text_refused(folder):
+    with open(folder / "a.png", "rb") as stream, open(folder / "a.png", encoding="latin-1") as text:
+        found = predict(model_of(), [stream, text])
+    np.testing.assert_allclose(
+        found[JOINT].to_numpy()[0], expected(model_of(), read_image(folder / "a.png")), atol=1e-6
+    )
+    assert found.error[0] == "" and "open for text; expected a file opened with 'rb'" in found.error[1]
+
+
+def test_an_address_is_no_file():
+    found = predict(model_of(), "https://example.org/a.jpg")
+    assert found.error[0].endswith("no such file; an address of the web is downloaded first")
 
 
 def test_a_mixed_list_keeps_its_order(folder):
@@ -165,7 +183,9 @@ def test_an_empty_folder_gives_an_empty_table(tmp_path):
 
 
 def test_what_is_no_source(folder):
-    with pytest.raises(TypeError, match="cannot read photos from dict; expected a path, array, PIL picture, bytes or"):
+    with pytest.raises(
+        TypeError, match="cannot read photos from dict; expected a path, array, PIL picture, bytes, file or"
+    ):
         predict(model_of(), {"a": 1})
 
 

@@ -1,4 +1,6 @@
+import copy
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -71,6 +73,20 @@ def test_answers_as_the_model(model, folders, runtime):
             assert found.dtype == torch.float64 and found.device.type == "cpu"
             torch.testing.assert_close(found, wanted, atol=2e-6, rtol=1e-4)
             torch.testing.assert_close(found.sum(1), torch.ones(count, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_what_was_opened_goes_to_other_processes_and_is_copied(model, folders, runtime, monkeypatch):
+    opened = load(folders[runtime])
+    images = images_of(model, 3, seed=1)
+    wanted = opened.probs(images)
+    with monkeypatch.context() as patch:
+        patch.setattr(Exported, "_start", None)  # a copy shares the session
+        copied = copy.deepcopy(Ensemble([opened, opened])).members[0]
+    assert torch.equal(copied.probs(images), wanted)
+    sent = pickle.loads(pickle.dumps(Ensemble([opened]))).members[0]
+    assert sent.crops == opened.crops and sent.runtime == runtime and sent._run is not opened._run
+    torch.testing.assert_close(sent.probs(images), wanted)
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

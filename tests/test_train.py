@@ -23,6 +23,7 @@ from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
+from multihead.joined import Ensemble
 from multihead.labels import GENDER, HEADS, MASK, flat
 from multihead.loading import loader
 from multihead.losses import CrossEntropy, Focal
@@ -323,6 +324,32 @@ def test_a_photo_that_goes_bad_during_the_run_stops_it(people, tmp_path):
         Path(path).write_bytes(b"")
     with pytest.raises(ValueError, match="a photo can no longer be read: .*empty file; put it back and resume"):
         next(run)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"model": "resnet18"}, "model is str; expected a multihead.Model$"),
+        ({"model": Ensemble([small_model()])}, "model is Ensemble; expected a multihead.Model; an ensemble's members"),
+        ({"train": "data"}, "train is str; expected photos, as multihead.read gives them"),
+        ({"valid": pd.DataFrame()}, "valid is DataFrame; expected photos"),
+        ({"recipe": {"epochs": 2}}, r"recipe is dict; expected a multihead.Recipe, as Recipe\(epochs=5\)"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(sides, wrong, message):
+    given = {"model": small_model(), "train": sides[0], "valid": sides[1], "recipe": QUICK} | wrong
+    with pytest.raises(TypeError, match=message):
+        fit(*given.values(), workers=0)
+
+
+def test_no_validation_photos_are_an_error(sides):
+    with pytest.raises(ValueError, match="there are no validation photos; give some, or valid=None"):
+        fit(small_model(), sides[0], sides[1][:0], QUICK, workers=0)
+
+
+def test_a_model_that_is_all_frozen_cannot_be_trained(sides):
+    with pytest.raises(ValueError, match="no parameter of the model is to be trained"):
+        fit(small_model().requires_grad_(False), sides[0], None, QUICK, workers=0)
 
 
 def test_nothing_to_train_on_is_an_error(sides, tmp_path):

@@ -44,7 +44,7 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tupl
             made[id(part)] = ready(part, choice.mode)
             got = getattr(made[id(part)].backbone, "mode", choice.mode)
             if got != choice.mode:
-                print(f"answers in mode {choice.mode}: {part.backbone_name} cannot be fused so", file=sys.stderr)
+                print(f"answers in mode {got}: {part.backbone_name} cannot be in {choice.mode}", file=sys.stderr)
             choices.append(replace(choice, mode=got))
         elif next(part.parameters(), None) is None and next(part.children(), None) is None:
             made[id(part)] = part  # nothing of torch's: a session of another runtime, which cannot be copied
@@ -90,8 +90,8 @@ class Lowered(nn.Module):
     """A backbone whose passes are computed in a mode; features come out in f32.
 
     examples: normalised images (B, 3, H, W) of each size that it will see. features: the backbone's (B, D) of the first
-    in f32, by which weights in 16 bits are judged. Its attribute `mode` says what became of the mode: not every
-    backbone can be fused.
+    in f32, by which weights and passes in 16 bits are judged. Its attribute `mode` says what became of the mode: not
+    every backbone can be fused, or computed in 16 bits.
     """
 
     def __init__(self, backbone: nn.Module, examples: Sequence[Tensor], features: Tensor, mode: Mode) -> None:
@@ -105,6 +105,8 @@ class Lowered(nn.Module):
         if mode.precision != "f32":
             self._lower(examples[0], features)
         self._fuse(found, seen[0], features)
+        if mode.precision != "f32" and self.dtype == torch.float32:
+            self._judge(examples[0], features)
         self.rows = self._rows(max(examples, key=Tensor.numel))
         if mode.compiled:
             self.backbone.compile()
@@ -131,6 +133,12 @@ class Lowered(nn.Module):
                 if _apart(low(example.to(self.dtype)).float(), features) < ROUGH:
                     made = low
         self.backbone, self.mode = made or self.backbone, replace(self.mode, fused=made is not None)
+
+    def _judge(self, example: Tensor, features: Tensor) -> None:
+        """Passes under autocast where the features stay near, else in f32."""
+        with torch.inference_mode():
+            if not _apart(self._pass(example), features) < ROUGH:
+                self.mode = replace(self.mode, precision="f32")
 
     def _rows(self, example: Tensor) -> int:
         """How many images are computed together: on processors, as many as leave what each module gives below `LARGEST`

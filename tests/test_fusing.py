@@ -195,7 +195,7 @@ def test_a_mode_that_was_decided_and_cannot_be_had_is_said(monkeypatch, capsys):
     monkeypatch.setenv("MULTIHEAD_MODE", "f32 fused")  # without channels_last
     _, (choice,) = prepared(lively("test_resnet").eval())
     assert choice.mode == Mode(channels_last=False, keep_memory=False)
-    assert "answers in mode f32 fused: test_resnet cannot be fused so" in capsys.readouterr().err
+    assert "answers in mode f32: test_resnet cannot be in f32 fused" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_cc_b0_4e", "maxvit_tiny_tf_224"])

@@ -113,7 +113,10 @@ def test_weights_that_16_bits_cannot_hold_stay_in_32():
     example = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         features = backbone(example)
-    assert Lowered(backbone, [example], features, Mode("bf16")).dtype == torch.float32
+    made = Lowered(backbone, [example], features, Mode("bf16"))
+    assert made.dtype == torch.float32 and made.mode == Mode()  # under autocast the features would be as far off
+    with torch.inference_mode():
+        torch.testing.assert_close(made(example), features)
 
 
 class Far(nn.Module):

@@ -57,7 +57,10 @@ def check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -
         return
     others = {key: value for key, value in new.items() if key != "recipe"}
     found = changes(old["recipe"], new["recipe"]) + changes(old, others)
-    raise ValueError(f"{path} is of another run and cannot be resumed ({'; '.join(found)}); start in a new folder")
+    raise ValueError(
+        f"{path} is of another run and cannot be resumed ({'; '.join(found)}); start in a new folder, from this run's "
+        "weights by --initial-checkpoint (checkpoint.start_from) with its folder model/"
+    )
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

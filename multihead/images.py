@@ -67,7 +67,8 @@ def open_image(
     if is_open_file(source):
         data = source.read()
         if not isinstance(data, bytes):
-            raise ImageError(f"{getattr(source, 'name', source)!r}: open for text; expected a file opened with 'rb'")
+            what = f"read() gives {type(data).__name__}; expected bytes, as of a file opened with 'rb'"
+            raise ImageError(f"{getattr(source, 'name', source)!r}: {what}")
         return encoded(data, repr(getattr(source, "name", None) or f"{len(data)} bytes"), max_pixels)
     raise ImageError(f"expected a path, bytes, an open file, an array or a Pillow image, got {type(source).__name__}")
 

@@ -133,7 +133,7 @@ def test_a_file_that_is_open_is_read_and_one_of_text_refused(folder):
     np.testing.assert_allclose(
         found[JOINT].to_numpy()[0], expected(model_of(), read_image(folder / "a.png")), atol=1e-6
     )
-    assert found.error[0] == "" and "open for text; expected a file opened with 'rb'" in found.error[1]
+    assert found.error[0] == "" and "read() gives str; expected bytes, as of a file opened with 'rb'" in found.error[1]
 
 
 def test_an_address_is_no_file():

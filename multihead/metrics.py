@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confusion:
     """Counts (C, C) of labels (rows) against answers (columns), and what follows from them.
 
@@ -82,7 +82,7 @@ def confusion(labels: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -
     return Confusion(tuple(classes), counts.reshape(number, number))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """How answers compare with labels: joint on rows whose heads are all known, each head on its own known rows.
 

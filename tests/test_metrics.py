@@ -224,6 +224,12 @@ def test_lists_and_whole_floats_are_scored_too():
         assert other.to_dict() == plain.to_dict() and other.by("mask").keys() == plain.by("mask").keys()
 
 
+def test_scores_are_told_apart_and_held_in_sets():
+    """By identity: arrays have no one answer to ==."""
+    one, other = (score(*random_case(9), HEADS) for _ in range(2))
+    assert one == one and one != other and len({one, other, one}) == 2 and one.joint != other.joint
+
+
 def test_soft_answers_are_scored_by_their_argmax():
     parts = {
         "mask": np.array([[0.4, 0.35, 0.25]]),

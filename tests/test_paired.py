@@ -30,7 +30,8 @@ def random_case(rows=40, people=8, unknown=0.0, seed=0):
     labels[rng.random(labels.shape) < unknown] = -1
 
     def model(skill=0.6):
-        return rng.dirichlet(np.ones(18) / 2, rows) + (rng.random((rows, 1)) < skill) * hot(right, 18)
+        probs = rng.dirichlet(np.ones(18) / 2, rows) + (rng.random((rows, 1)) < skill) * hot(right, 18)
+        return probs / probs.sum(1, keepdims=True)
 
     return labels, rng.integers(0, people, rows), model
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from multihead.labels import UNKNOWN, Array, Head, base, encode, marginals, size
+from multihead.metrics import check_probabilities
 from multihead.options import between, near
 
 COLDEST, HOTTEST = 0.05, 20.0  # bounds of a fitted temperature
@@ -169,10 +170,7 @@ def checked(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> tup
     encode(labels, heads)
     if probs.shape != (len(labels), size(heads)):
         raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(heads)}), one row a label")
-    wrong = ~((probs >= 0).all(1) & (np.abs(probs.sum(1) - 1) < 1e-2))  # true for NaN; bfloat16 sums to about one
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(f"row {row} of the probabilities is {probs[row].tolist()}; expected numbers that sum to one")
+    check_probabilities(probs)
     return probs, labels
 
 

@@ -65,22 +65,18 @@ def check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What differs, as ["epochs: 2, now 3"]; of long texts the part that does."""
-    pairs = [(key, repr(old.get(key)), repr(value)) for key, value in new.items() if old.get(key) != value]
-    return [f"{key}: {before}, now {now}" for key, (before, now) in ((key, _part(*pair)) for key, *pair in pairs)]
+    return [f"{key}: {_change(repr(old.get(key)), repr(value))}" for key, value in new.items() if old.get(key) != value]
 
 
-def _part(before: str, now: str) -> tuple[str, str]:
-    """The part in which two texts differ, with a few words about it."""
+def _change(before: str, now: str) -> str:
     if len(before) + len(now) <= 2 * LONG:
-        return before, now
+        return f"{before}, now {now}"
     start = len(os.path.commonprefix([before, now]))
     end = len(os.path.commonprefix([before[start:][::-1], now[start:][::-1]]))
     start, end = max(0, start - LONG // 2), max(0, end - LONG // 4)
-    marks = "..." if start else "", "..." if end else ""
-    return (
-        f"{marks[0]}{before[start : len(before) - end]}{marks[1]}",
-        f"{marks[0]}{now[start : len(now) - end]}{marks[1]}",
-    )
+    left, right = "..." if start else "", "..." if end else ""
+    parts = [f"{left}{text[start : len(text) - end]}{right}" for text in (before, now)]
+    return f"{parts[0]}, now {parts[1]}"
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class Crop:
 
 
 # how many times as large a region is, both ways, where it is read at twice the crop's size and then halved: OpenCV
-# averages halves several times as fast as fractions; white noise comes out less than 2.5 grey levels beside its means
+# averages halves several times as fast as fractions; farther from two, noise would no longer come out as its means
 HALVED = (1.6, 2.5)
 
 FACE = Crop("face", "face", margin=0.25)

@@ -178,16 +178,7 @@ def score(
     probs, labels = np.asarray(probs), np.asarray(labels)
     if probs.shape != (len(labels), size(table)):
         raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(table)}), one row a label")
-    if not np.isfinite(probs).all():
-        row = int(np.flatnonzero(~np.isfinite(probs).all(1))[0])
-        raise ValueError(f"row {row} of the probabilities is not finite; a diverged model cannot be scored")
-    wrong = ~((probs >= 0).all(1) & (np.abs(probs.sum(1, dtype=float) - 1) < 1e-2))  # bfloat16 sums to about one
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise ValueError(
-            f"row {row} of the probabilities sums to {probs[row].sum():.4g}, its least is {probs[row].min():.4g}; "
-            "expected the softmax, joint over the heads (multihead.joint)"
-        )
+    check_probabilities(probs)
     grid = np.arange(size(table))
     names = ["/".join(h.classes[i] for h, i in zip(table, row)) for row in decode(grid, table)]
     joint = confusion(encode(labels, table).astype(np.int64), probs.argmax(1), names)
@@ -198,6 +189,20 @@ def score(
         for column, head in enumerate(table)
     }
     return Scores(table, joint, heads_found, labels, probs, dict(slices or {}))
+
+
+def check_probabilities(probs: np.ndarray) -> None:
+    """Nothing where each row (N, K) is a distribution, up to rounding. Raises: ValueError with the first other row."""
+    if not np.isfinite(probs).all():
+        row = int(np.flatnonzero(~np.isfinite(probs).all(1))[0])
+        raise ValueError(f"row {row} of the probabilities is not finite; a diverged model cannot be scored")
+    wrong = ~((probs >= 0).all(1) & (np.abs(probs.sum(1, dtype=float) - 1) < 1e-2))  # bfloat16 sums to about one
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise ValueError(
+            f"row {row} of the probabilities sums to {probs[row].sum():.4g}, its least is {probs[row].min():.4g}; "
+            "expected the softmax, joint over the heads (multihead.joint)"
+        )
 
 
 def _summary(part: Confusion) -> dict[str, object]:

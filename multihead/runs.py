@@ -17,7 +17,6 @@ from multihead.balance import epoch_weights
 from multihead.choices import training_choice
 from multihead.criteria import Criterion, criterion
 from multihead.files import write_text
-from multihead.labels import UNKNOWN
 from multihead.loading import loader
 from multihead.logs import Events, bar, write_rows
 from multihead.losses import per_head
@@ -27,8 +26,8 @@ from multihead.modes import AMP, Mode, Pins, warn_of_imitation
 from multihead.options import to_dict
 from multihead.orders import Shuffled
 from multihead.recipe import Recipe
-from multihead.schedules import Plateau, rate
-from multihead.sides import Ready, draw_weights, prior, scored, target_rows
+from multihead.schedules import rate
+from multihead.sides import Ready, check_sides, draw_weights, prior, scored, stand, target_rows
 from multihead.steps import Stepper
 
 
@@ -46,7 +45,7 @@ class Run:
         mode: Mode | None = None,
         book: Path | None = None,
     ) -> None:
-        _check_sides(model, train, valid, recipe)
+        check_sides(model, train, valid, recipe)
         self.train, self.valid, self.recipe, self.folder, self.workers = train, valid, recipe, folder, workers
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
         targets = target_rows(train.photos, model.heads, recipe)
@@ -231,8 +230,8 @@ class Run:
         """What must be the same for a resumed run to be the same run."""
         return {
             "recipe": to_dict(self.recipe),
-            "photos": _stand(self.train),
-            "validation photos": None if self.valid is None else _stand(self.valid),
+            "photos": stand(self.train),
+            "validation photos": None if self.valid is None else stand(self.valid),
             "model": repr((self.model.backbone_name, self.model.heads, self.model.rates)),
             "processes": ranks.world(),
         }
@@ -267,18 +266,6 @@ class Run:
             self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
 
 
-def _check_sides(model: Model, train: Ready, valid: Ready | None, recipe: Recipe) -> None:
-    """Nothing where there is something to train on, and to score where the recipe needs scores."""
-    known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
-    if not len(train.rows) or not known:
-        raise ValueError(
-            f"none of {len(train.photos)} training photos can be read and has a label for "
-            f"{[head.name for head in model.space]}"
-        )
-    if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
-        raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
-
-
 def _criteria(model: Model, mass: Mapping[str, torch.Tensor], recipe: Recipe) -> dict[str, Criterion]:
     """{head: its criterion}, by the training mass (C,) of its classes; tells of heads without any."""
     if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
@@ -289,11 +276,6 @@ def _criteria(model: Model, mass: Mapping[str, torch.Tensor], recipe: Recipe) ->
         )
     losses = per_head(recipe.losses, model.heads)
     return {head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads}
-
-
-def _stand(ready: Ready) -> str:
-    """What a side of a run reads: a digest of its table, and how many of its photos can be read."""
-    return f"{ready.photos.fingerprint()}, {len(ready.rows)} readable"
 
 
 def pins(recipe: Recipe) -> Pins:

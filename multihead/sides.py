@@ -23,6 +23,7 @@ from multihead.model import Model
 from multihead.points import locate_points
 from multihead.recipe import Recipe
 from multihead.samplers import row_weights
+from multihead.schedules import Plateau
 from multihead.targets import Targets, band_rows, one_hot, teach
 
 
@@ -86,6 +87,23 @@ def report(sides: Mapping[str, Ready]) -> None:
         for what, ready in sides.items():
             for note in ready.notes(what):
                 print(note, file=sys.stderr)
+
+
+def check_sides(model: Model, train: Ready, valid: Ready | None, recipe: Recipe) -> None:
+    """Nothing where there is something to train on, and to score where the recipe needs scores. Raises: ValueError."""
+    known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
+    if not len(train.rows) or not known:
+        raise ValueError(
+            f"none of {len(train.photos)} training photos can be read and has a label for "
+            f"{[head.name for head in model.space]}"
+        )
+    if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
+        raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
+
+
+def stand(ready: Ready) -> str:
+    """What a side of a run reads: a digest of its table, and how many of its photos can be read."""
+    return f"{ready.photos.fingerprint()}, {len(ready.rows)} readable"
 
 
 def scored(model: Model, side: Ready, *, workers: int, precision: str) -> Scores:

@@ -130,12 +130,9 @@ class Stepper:
         if bool(ranks.mean(losses).isfinite().all()):
             return
         self.optimizer.zero_grad(set_to_none=True)
-        which = min((~losses.isfinite()).nonzero().flatten().tolist(), default=None)
-        text = (
-            f"{losses[which].item()} in epoch {epoch}, batch {first + which + 1}"
-            if which is not None
-            else (f"no number in epoch {epoch} on another process")
-        )
+        text = f"no number in epoch {epoch} on another process"
+        if bad := (~losses.isfinite()).nonzero().flatten().tolist():
+            text = f"{losses[bad[0]].item()} in epoch {epoch}, batch {first + bad[0] + 1}"
         raise Diverged(f"the loss is {text}; lower lr, or set clip_grad")
 
     def _part(self, batch: Batch, epoch: int, number: int) -> Part:

@@ -260,8 +260,8 @@ def test_temperatures_refused(temperatures, message):
         (np.full((3, 18), 1 / 18), np.zeros((2, 3), int), r"probs have shape \(3, 18\); expected \(2, 18\)"),
         (np.full((2, 18), 1 / 18), np.zeros((2, 2), int), r"labels have shape \(2, 2\)"),
         (np.full((2, 18), 1 / 18), np.array([[0, 0, 0], [0, 2, 0]]), "row 1: head 'gender' has label 2"),
-        (np.vstack([np.full(18, 1 / 18), np.full(18, np.nan)]), np.zeros((2, 3), int), r"row 1 of the probabilities is \[nan"),
-        (np.full((2, 18), 0.5), np.zeros((2, 3), int), "row 0 of the probabilities is .*; expected numbers that sum to one"),
+        (np.vstack([np.full(18, 1 / 18), np.full(18, np.nan)]), np.zeros((2, 3), int), "row 1 of the probabilities is not finite"),
+        (np.full((2, 18), 0.5), np.zeros((2, 3), int), "row 0 of the probabilities sums to .*; expected the softmax"),
         (np.vstack([np.full(18, 1 / 18), np.r_[1.5, -0.5, np.zeros(16)]]), np.zeros((2, 3), int), "row 1 of the prob"),
     ],
 )  # fmt: skip

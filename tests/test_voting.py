@@ -188,5 +188,5 @@ def test_votes_refused(groups, shared, message):
 
 
 def test_votes_of_no_distribution_are_refused():
-    with pytest.raises(ValueError, match="row 0 of the probabilities is .*; expected numbers that sum to one"):
+    with pytest.raises(ValueError, match="row 0 of the probabilities sums to .*; expected the softmax"):
         person_vote(np.zeros((2, 18)), np.zeros(2, int), HEADS)

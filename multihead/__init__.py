@@ -19,10 +19,21 @@ _NAMES = {
     "recipe": ["Recipe", "EMA"],
     "optim": ["AdamW", "Adam", "SGD", "MADGRAD", "Timm"],
     "schedules": ["OneCycle", "Cosine", "CosineRestarts", "Step", "Cyclic", "Plateau", "Constant"],
-    "augment": ["Flip", "Diary", "Gentle", "Plain", "RandAugment", "Cutout", "CLAHE", "Grey", "BoxJitter"],
+    "augment": [
+        "Flip",
+        "Diary",
+        "Gentle",
+        "Plain",
+        "RandAugment",
+        "Cutout",
+        "CLAHE",
+        "Grey",
+        "BoxJitter",
+        "Albumentations",
+    ],
     "masks": ["DrawnMask"],
     "mixing": ["CutMix", "MixUp", "InvertedCutMix"],
-    "losses": ["CrossEntropy", "Focal", "SoftF1", "SymmetricCrossEntropy", "Ordinal", "Sum"],
+    "losses": ["CrossEntropy", "Focal", "SoftF1", "SymmetricCrossEntropy", "Ordinal", "Sum", "Custom"],
     "balance": ["Fixed", "Uncertainty", "DWA"],
     "samplers": ["Weighted", "Shares"],
     "train": ["epochs", "fit"],
@@ -43,7 +54,18 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from multihead.adjusted import Adjusted
-    from multihead.augment import CLAHE, BoxJitter, Cutout, Diary, Flip, Gentle, Grey, Plain, RandAugment
+    from multihead.augment import (
+        CLAHE,
+        Albumentations,
+        BoxJitter,
+        Cutout,
+        Diary,
+        Flip,
+        Gentle,
+        Grey,
+        Plain,
+        RandAugment,
+    )
     from multihead.balance import DWA, Fixed, Uncertainty
     from multihead.calibrate import fit_temperatures
     from multihead.comparison import compare
@@ -53,7 +75,7 @@ if TYPE_CHECKING:
     from multihead.evaluation import evaluate
     from multihead.joined import Ensemble, combine, load
     from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, decode, encode, flat, joint, marginals
-    from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
+    from multihead.losses import CrossEntropy, Custom, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
     from multihead.masks import DrawnMask
     from multihead.metrics import Scores, score
     from multihead.mixing import CutMix, InvertedCutMix, MixUp

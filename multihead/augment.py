@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from multihead import pipelines
 from multihead.masks import DrawnMask
 from multihead.options import between, choice, option
 
@@ -132,7 +131,28 @@ class BoxJitter:
         between("boxjitter", "scale", self.scale, 0, 0.9)  # the box keeps an area
 
 
-Augment = Flip | Diary | Gentle | Plain | RandAugment | Cutout | CLAHE | Grey | BoxJitter | DrawnMask
+@dataclass(frozen=True)
+class Albumentations:
+    """A pipeline of albumentations, all crops of a photo alike: every part draws the same numbers for each of them.
+
+    pipeline: `A.Compose([...])` or one transform of it, a file that `A.save` wrote, or its JSON, which is what the
+    field then holds. Crops keep their size and stay uint8: the model itself resizes nothing and normalises. Pixels
+    mean those of each crop; where crops differ in size, shares move them alike.
+
+    Raises: ValueError for what is no pipeline, or has a part without a name (A.Lambda takes one).
+
+    >>> Albumentations('{"__class_fullname__": "HorizontalFlip", "p": 0.5}')
+    Albumentations(pipeline='{"__class_fullname__": "HorizontalFlip", "p": 0.5}')
+    """
+
+    pipeline: str = option("", "file that albumentations' A.save wrote, JSON or YAML (albumentations)")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pipeline", pipelines.written(self.pipeline))
+
+
+Augment = Flip | Diary | Gentle | Plain | RandAugment | Cutout | CLAHE | Grey | BoxJitter | DrawnMask | Albumentations
+TRIES = 8  # photos that a pipeline of the user's own is tried on before training
 _STILL = (Plain, BoxJitter, DrawnMask)  # leave the crops that they are given as they are
 
 
@@ -154,7 +174,10 @@ def check(augment: Augment | tuple[Augment, ...]) -> None:
     parts = members(augment)
     names = ", ".join(kind.__name__ for kind in Augment.__args__)
     if not parts or not all(isinstance(part, Augment) for part in parts):
-        raise ValueError(f"augment is {augment!r}; expected one of {names}, or a tuple of them, as in (Flip(), Grey())")
+        foreign = any(type(part).__module__.startswith("albumentations") for part in parts)
+        hint = "; a pipeline of albumentations as Albumentations(pipeline)" if foreign else ""
+        expected = f"expected one of {names}, or a tuple of them, as in (Flip(), Grey()){hint}"
+        raise ValueError(f"augment is {augment!r}; {expected}")
     mirrors = [part for part in parts if getattr(part, "hflip", 0) > 0]
     if len(mirrors) > 1:
         raise ValueError(f"augment has {mirrors}, which all mirror; expected hflip=0 in all but one")
@@ -162,6 +185,19 @@ def check(augment: Augment | tuple[Augment, ...]) -> None:
         found = [part for part in parts if isinstance(part, kind)]
         if len(found) > 1:
             raise ValueError(f"augment has {found}; expected at most one {kind.__name__}")
+
+
+def try_out(augment: Augment | tuple[Augment, ...], sizes: Sequence[tuple[int, int]]) -> None:
+    """Nothing where pipelines of the user's own can be made and keep crops (H, W) of these sizes as they are.
+
+    Raises: ValueError as they would in training.
+    """
+    import numpy as np
+
+    crops = [np.full((*size, 3), 127, np.uint8) for size in sizes]
+    for part in members(augment):
+        for seed in range(TRIES if isinstance(part, Albumentations) else 0):
+            apply(part, crops, seed)
 
 
 def photo_seed(seed: int, epoch: int, index: int) -> int:
@@ -223,24 +259,15 @@ def _apply(augment: Augment, crops: list[np.ndarray], seed: int) -> list[np.ndar
         if isinstance(augment, Cutout):
             return _holes(crops, augment.size, rng)
         return [_clahe(crop, augment.clip_limit) if isinstance(augment, CLAHE) else _grey(crop) for crop in crops]
-    mirrored = rng.random() < augment.hflip
+    mirrored = rng.random() < getattr(augment, "hflip", 0)
     changed = [cv2.flip(crop, 1) if mirrored else crop for crop in crops]  # a copy by numpy takes 20 times as long
     if isinstance(augment, Gentle):
         most = {"shift": augment.shift, "scale": augment.scale, "rotate": augment.rotate}
         seeds = seed, photo_seed(seed, 0, 2)
         return [gentle.change(crop, seeds, **most, colour=augment.color_jitter) for crop in changed]
-    change = _change(augment)
-    if change is None:
-        return changed
-    drawn = []
+    pipeline = _pipeline(augment)
     # the first draw of the mirror's own seed would choose among jitters or operations: theirs is another stream
-    own = photo_seed(seed, 0, 1)
-    for crop in changed:
-        change.set_random_seed(own)  # once per crop: every crop draws the same numbers
-        for place, part in enumerate(change.transforms[0].transforms, 1):
-            part.set_random_seed(photo_seed(own, place, 0))  # else each starts with the numbers that chose it
-        drawn.append(change(image=crop)["image"])
-    return drawn
+    return changed if pipeline is None else pipelines.run(pipeline, changed, photo_seed(seed, 0, 1))
 
 
 def jitter(setting: BoxJitter, box: tuple[float, float, float, float], seed: int) -> tuple[float, float, float, float]:
@@ -294,53 +321,10 @@ def _grey(crop: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _change(augment: Augment) -> Any:
+def _pipeline(augment: Augment) -> Any:
     """The albumentations pipeline after the mirror, None where there is none."""
-    if not isinstance(augment, (Diary, RandAugment)):
-        return None
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks the network for news
-    import albumentations as A
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # albumentations only warns of arguments that it ignores
-        if isinstance(augment, RandAugment):
-            operations = _operations(augment.magnitude / 10)
-            return A.Compose([A.SomeOf(operations, n=augment.num_ops, replace=False, p=1)])
-        still: dict[str, Any] = {"brightness": (1, 1), "contrast": (1, 1), "saturation": (1, 1), "hue": (0, 0)}
-        moves = {"brightness": (0.2, 3), "contrast": (0.2, 3), "saturation": (0.2, 3), "hue": (-0.3, 0.3)}
-        jitters = [A.ColorJitter(**(still | {name: reach}), p=1) for name, reach in moves.items()]
-        return A.Compose([A.OneOf(jitters, p=augment.color_jitter_prob)])
-
-
-def _operations(strength: float) -> list[Any]:
-    """RandAugment's ten operations at a strength of 0 to 1; those with a direction go either way, along one axis."""
-    import albumentations as A
-
-    still = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
-    ways = (-strength, strength)
-    blur = A.GaussianBlur(blur_limit=(3, 3), sigma_limit=(max(strength, 0.01),) * 2, p=1)  # 0 would mean any
-    operations = [
-        [_fixed(A.ColorJitter, still | {name: 1 + 0.9 * way}) for way in ways]
-        for name in ("brightness", "contrast", "saturation")
-    ]
-    operations += [[blur, A.Sharpen(alpha=(0.3 * strength,) * 2, lightness=(1, 1), p=1)]]
-    operations += [[A.AutoContrast(method="pil", p=1)], [A.Equalize(by_channels=False, p=1)]]
-    operations += [[A.Posterize(num_bits=8 - round(4 * strength), p=1)] if strength >= 0.125 else [A.NoOp()]]
-    operations += [[_affine(rotate=(20 * way,) * 2) for way in ways]]
-    for name, most in (("shear", 15.0), ("translate_percent", 0.15)):
-        turned = [{"x": most * way, "y": 0.0} for way in ways] + [{"x": 0.0, "y": most * way} for way in ways]
-        operations += [[_affine(**{name: {axis: (v, v) for axis, v in one.items()}}) for one in turned]]
-    return [A.OneOf(group, p=1) for group in operations]
-
-
-def _fixed(kind: Any, values: dict[str, float]) -> Any:
-    """An albumentations change that draws nothing."""
-    return kind(**{name: (value, value) for name, value in values.items()}, p=1)
-
-
-def _affine(**ranges: Any) -> Any:
-    """An albumentations move that fills what it uncovers with the photo's mirror image."""
-    import albumentations as A
-    import cv2
-
-    return A.Affine(**ranges, border_mode=cv2.BORDER_REFLECT_101, p=1)
+    if isinstance(augment, Albumentations):
+        return pipelines.built(augment.pipeline)
+    if isinstance(augment, RandAugment):
+        return pipelines.rand_augment(augment.num_ops, augment.magnitude)
+    return pipelines.diary(augment.color_jitter_prob) if isinstance(augment, Diary) else None

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from multihead import masks
 from multihead.augment import (
+    Albumentations,
     Augment,
     BoxJitter,
     Diary,
@@ -217,7 +218,7 @@ class PhotoSet(Dataset[Any]):
     def may_share_threads(self) -> bool:
         """True where hardly a row is left to decode, and threads may change crops at once, which the objects of
         albumentations may not."""
-        alone = any(isinstance(part, (Diary, RandAugment)) for part in members(self.augment))
+        alone = any(isinstance(part, (Albumentations, Diary, RandAugment)) for part in members(self.augment))
         return not alone and len(self) > 0 and self.kept.here.mean() >= KEPT
 
     def gathers(self, rows: Sequence[int] | np.ndarray) -> bool:

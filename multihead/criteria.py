@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from multihead.losses import CrossEntropy, Focal, Loss, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
+from multihead.losses import CrossEntropy, Custom, Focal, Loss, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
+from multihead.named import looked_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from multihead.labels import Head
 
-Leaf = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy
+Leaf = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Custom
 
 
 def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor, smoothing: float = 0.0) -> Criterion:
@@ -28,8 +29,8 @@ def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor, smoothi
     smoothing of the whole loss, over that of its parts; like theirs it comes after the class weights. The result is 0
     with a zero gradient where no row has mass, at least in single precision, and raises ValueError where shapes differ.
 
-    Raises: ValueError for counts or class weights that are not one a class, or Ordinal on a flat head none of whose
-    parts has edges.
+    Raises: ValueError for counts or class weights that are not one a class, Ordinal on a flat head none of whose parts
+    has edges, or a Custom function that cannot be found or gives no loss a photo; what that function itself raises.
     """
     import torch
 
@@ -42,7 +43,11 @@ def criterion(loss: Loss, head: Head, counts: np.ndarray | torch.Tensor, smoothi
         for factor, leaf, matrix in _leaves(loss, head, _matrix(head, smoothing=smoothing))
     ]
 
-    return Criterion(head.name, classes, terms)
+    made = Criterion(head.name, classes, terms)
+    if any(isinstance(leaf, Custom) for _, leaf, _ in terms):
+        with torch.no_grad():  # else what is wrong with the user's own function shows after the photos are prepared
+            made(torch.zeros(classes, classes), torch.eye(classes))
+    return made
 
 
 class Criterion:
@@ -149,6 +154,8 @@ def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor, whole: torch.Te
     log_probs = logits.masked_fill(~known[:, None], 0).log_softmax(1)
     if isinstance(loss, SoftF1):
         return _soft_f1(log_probs.exp(), rows) * (mass.sum() / whole)
+    if isinstance(loss, Custom):
+        return _custom(loss, logits, rows, known) / whole
     if isinstance(loss, SymmetricCrossEntropy):
         q = rows / mass.masked_fill(~known, 1)[:, None]
         reverse = -(log_probs.exp() * q.clamp(min=1e-4).log()).sum(1)
@@ -160,6 +167,23 @@ def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor, whole: torch.Te
     else:
         summed = -(rows * log_probs).sum()
     return summed / whole
+
+
+def _custom(loss: Custom, logits: torch.Tensor, rows: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """The sum over the known rows of their mass times what the user's own function makes of them."""
+    import torch
+
+    if not known.any():
+        return logits.masked_fill(~known[:, None], 0).sum()
+    function = looked_up(loss.function, "custom")
+    function = function.to(logits.device) if isinstance(function, torch.nn.Module) else function
+    mass = rows[known].sum(1)
+    each = function(logits[known], rows[known] / mass[:, None])
+    if not isinstance(each, torch.Tensor) or each.shape != mass.shape:
+        found = f"shape {tuple(each.shape)}" if isinstance(each, torch.Tensor) else type(each).__name__
+        raise ValueError(f"custom: {loss.function!r} gave {found} for {len(mass)} photos; expected a loss for each of "
+                         f"them, shape ({len(mass)},), as of torch's losses with reduction='none'")  # fmt: skip
+    return (mass * each).sum()
 
 
 def _soft_f1(probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """Photos as upright RGB uint8 arrays: one decoder for training, faces and prediction, so that boxes fit the pixels."""
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeGuard
 
 import cv2
 import numpy as np
@@ -12,6 +14,9 @@ from PIL import Image
 
 from multihead.decoders import Encoded, ImageError, decoded, encoded, from_array, from_pillow, guarded, kind
 from multihead.files import replace_file
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses: twice its warning limit
 
@@ -21,7 +26,7 @@ SUFFIXES = frozenset(_DECODED | {".heic", ".heif"})
 
 
 def read_image(
-    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO | torch.Tensor, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
     """Pixels (H, W, 3), uint8, RGB, contiguous, upright by the photo's own EXIF orientation.
 
@@ -30,8 +35,8 @@ def read_image(
 
     Args:
         source: a path, the bytes of a file, a file open for reading bytes, a Pillow image, or an array (H, W),
-            (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, bool, or float in 0..1. A fitting uint8 array
-            is returned as it is.
+            (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA of uint8, uint16, bool, or float in 0..1, or such a torch tensor,
+            as torchvision reads it (C, H, W). A fitting uint8 array is returned as it is.
         max_pixels: the largest width * height, judged by the file's header before anything is decoded.
 
     Raises:
@@ -44,7 +49,7 @@ def read_image(
 
 
 def open_image(
-    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO, max_pixels: int = MAX_PIXELS
+    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO | torch.Tensor, max_pixels: int = MAX_PIXELS
 ) -> Encoded:
     """The photo of any source that `read_image` takes, to be decoded at the size that is needed; a JPEG is read, and
     checked as far as its header goes, other formats are decoded at once.
@@ -58,6 +63,8 @@ def open_image(
     """
     if isinstance(source, np.ndarray):
         return decoded(from_array(source), f"array {source.shape}")
+    if is_tensor(source):
+        return decoded(from_array(_from_tensor(source)), f"tensor {tuple(source.shape)}")
     if isinstance(source, Image.Image):
         return decoded(guarded(lambda: from_pillow(source, max_pixels), "Pillow image"), "Pillow image")
     if isinstance(source, bytes | bytearray | memoryview):
@@ -70,12 +77,18 @@ def open_image(
             what = f"read() gives {type(data).__name__}; expected bytes, as of a file opened with 'rb'"
             raise ImageError(f"{getattr(source, 'name', source)!r}: {what}")
         return encoded(data, repr(getattr(source, "name", None) or f"{len(data)} bytes"), max_pixels)
-    raise ImageError(f"expected a path, bytes, an open file, an array or a Pillow image, got {type(source).__name__}")
+    expected = "expected a path, bytes, an open file, an array, a tensor or a Pillow image"
+    raise ImageError(f"{expected}, got {type(source).__name__}")
 
 
-def is_open_file(source: object) -> bool:
+def is_open_file(source: object) -> TypeGuard[BinaryIO]:
     """True for what is read as a file is: io.BytesIO, what open() gives, an upload of a web framework."""
     return callable(getattr(source, "read", None)) and not isinstance(source, os.PathLike)
+
+
+def is_tensor(source: object) -> TypeGuard[torch.Tensor]:
+    """True for a torch tensor, of a subclass too; torch itself is not needed."""
+    return any((kind.__module__, kind.__name__) == ("torch", "Tensor") for kind in type(source).__mro__)
 
 
 def is_image_name(path: str | os.PathLike) -> bool:
@@ -127,6 +140,16 @@ def write_jpeg(image: np.ndarray, path: str | os.PathLike, quality: int = 95) ->
         raise ValueError(f"expected quality 1..100, got {quality!r}")
     _, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     replace_file(path, lambda fresh: fresh.write_bytes(data.tobytes()))
+
+
+def _from_tensor(tensor: torch.Tensor) -> np.ndarray:
+    """The array (H, W) or (H, W, C) of a tensor (H, W), (C, H, W), or, where C is no first side, (H, W, C)."""
+    tensor = tensor.detach().cpu()
+    array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # bfloat16 is nothing to numpy
+    first = array.ndim == 3 and array.shape[0] in (1, 3, 4)
+    if array.ndim != 2 and not first and not (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
+        raise ImageError(f"expected a tensor (C, H, W) with C of 1, 3 or 4, or (H, W), got {kind(array)}")
+    return np.moveaxis(array, 0, -1) if first else array
 
 
 def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:

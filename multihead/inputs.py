@@ -1,4 +1,4 @@
-"""The photos that somebody wants answered: files, folders, tables, arrays, pictures, bytes; each with a name."""
+"""The photos that somebody wants answered: files, folders, tables, pixels, pictures, bytes; each with a name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from multihead.crops import Box, box_of
 from multihead.data import Photos
-from multihead.images import is_open_file, iter_image_files
+from multihead.images import is_open_file, is_tensor, iter_image_files
 from multihead.reading import read
 
 
@@ -49,16 +49,17 @@ def _items(source: Any, name: str) -> Iterator[Item]:
         yield from _items(read(source, heads=()), name)
     elif isinstance(source, (str, Path)):
         yield from _path_items(source)
-    elif isinstance(source, np.ndarray) and source.ndim == 4:
+    elif (isinstance(source, np.ndarray) or is_tensor(source)) and source.ndim == 4:
         yield from (Item(f"{name} {number}", image) for number, image in enumerate(source))
-    elif isinstance(source, (np.ndarray, bytes, bytearray, Image.Image)) or is_open_file(source):
+    elif isinstance(source, (np.ndarray, bytes, bytearray, Image.Image)) or is_tensor(source) or is_open_file(source):
         yield Item(name, source)  # before generators: an open file would give its lines
     elif isinstance(source, (list, tuple)) or hasattr(source, "__next__"):
         for number, part in enumerate(source):
             yield from _items(part, f"{name} {number}")
     else:
         kind = type(source).__name__
-        raise TypeError(f"cannot read photos from {kind}; expected a path, array, PIL picture, bytes, file or a list")
+        expected = "expected a path, array, tensor, PIL picture, bytes, file or a list"
+        raise TypeError(f"cannot read photos from {kind}; {expected}")
 
 
 def _path_items(source: str | Path) -> Iterator[Item]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
+from multihead.named import named
 from multihead.options import between, choice, near, option
 
 if TYPE_CHECKING:
@@ -77,6 +78,30 @@ class SymmetricCrossEntropy:
 
 
 @dataclass(frozen=True)
+class Custom:
+    """A loss of your own: a function, or an object such as a torch module, that a module holds under a name.
+
+    function: "module:name", or a function that a module defines, which then is named so. It is called with logits
+    (R, C), f32, and target rows (R, C) of sum 1, smoothed and mixed as the recipe says, of the R photos of a batch
+    whose label is known, and gives their R losses: `torch.nn.CrossEntropyLoss(reduction="none")` is one. It may look
+    at the whole batch; its own parameters are not trained. The module is looked for where Python looks, then in the
+    current folder. class_weights: see CrossEntropy.
+
+    Raises: ValueError for what has no such name.
+
+    >>> Custom("torch.nn.functional:cross_entropy").function
+    'torch.nn.functional:cross_entropy'
+    """
+
+    function: str = option("", "module:name of a function of logits (R, C) and target rows (R, C) (custom)")
+    class_weights: str | tuple[float, ...] | None = option(None, WEIGHTS_HELP)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "function", named(self.function, "custom"))
+        _check_weights("custom", self.class_weights)
+
+
+@dataclass(frozen=True)
 class Ordinal:
     """Another loss, on rows whose classes give away some mass to their neighbours, for classes in order (age).
 
@@ -89,7 +114,7 @@ class Ordinal:
 
     def __post_init__(self) -> None:
         between("ordinal", "share", self.share, 0, 1)
-        _check_losses("ordinal", (self.loss,))
+        check_losses("ordinal", (self.loss,))
 
 
 @dataclass(frozen=True)
@@ -108,12 +133,12 @@ class Sum:
             raise ValueError(
                 f"sum: {len(self.losses)} losses and {len(self.weights)} weights; expected one weight a loss"
             )
-        _check_losses("sum", self.losses)
+        check_losses("sum", self.losses)
         for weight in self.weights:
             between("sum", "weight", weight, 0)
 
 
-Loss = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Ordinal | Sum
+Loss = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Custom | Ordinal | Sum
 
 
 def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[str, Loss]:
@@ -125,7 +150,7 @@ def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[s
     given = losses if isinstance(losses, Mapping) else dict.fromkeys(names, losses)
     if unknown := sorted(set(given) - set(names)):
         raise ValueError(f"losses name {unknown}; the heads are {names}{near(unknown[0], names)}")
-    _check_losses("losses", given.values())
+    check_losses("losses", given.values())
     return {name: given.get(name, CrossEntropy()) for name in names}
 
 
@@ -143,8 +168,10 @@ def _check_weights(owner: str, weights: str | tuple[float, ...] | None, smoothin
             )
 
 
-def _check_losses(owner: str, losses: Iterable[object]) -> None:
+def check_losses(owner: str, losses: Iterable[object]) -> None:
+    """Nothing where all are losses. Raises: ValueError that begins with the owner."""
     for loss in losses:
         if not isinstance(loss, Loss):
             names = ", ".join(kind.__name__ for kind in get_args(Loss))
-            raise ValueError(f"{owner}: {loss!r} is no loss; expected one of {names}, as in CrossEntropy()")
+            hint = "; a function of your own as Custom(function)" if callable(loss) else ""
+            raise ValueError(f"{owner}: {loss!r} is no loss; expected one of {names}, as in CrossEntropy(){hint}")

@@ -68,13 +68,13 @@ class Model(nn.Module, PyTorchModelHubMixin):
         self.backbone_name = backbone
         self.rates = {"drop": drop, "drop_path": drop_path}
         self.backbone = create_backbone(backbone, self.crops, pretrained, drop_path)
-        width = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]  # num_features is smaller in some backbones (mobilenetv3)
+        width = _width(self.backbone, self.crops[0])
         self.drop = nn.Dropout(drop)
         self.head = nn.ModuleDict(
             {head.name: nn.Linear(width * len(head.crops), len(head.classes)) for head in self.heads}
         )
         self.absent = nn.Parameter(torch.zeros(len(self.crops), width))
-        config: Any = self.backbone.pretrained_cfg
+        config: Any = getattr(self.backbone, "pretrained_cfg", None) or {}
         self.mean = tuple(mean or config.get("mean") or (0.485, 0.456, 0.406))
         self.std = tuple(std or config.get("std") or (0.229, 0.224, 0.225))
         self.prior = None if prior is None else tuple(prior)
@@ -227,6 +227,20 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
         ) from error
 
 
+def _width(backbone: nn.Module, crop: Crop) -> int:
+    """How many features a backbone gives; one that does not say so is asked with a black photo."""
+    said: Any = getattr(backbone, "head_hidden_size", None)  # num_features is smaller in some backbones (mobilenetv3)
+    if said is not None:
+        return int(said)
+    with torch.no_grad():
+        found = backbone.eval()(torch.zeros(1, 3, *crop.size))
+    backbone.train()
+    if not isinstance(found, Tensor) or found.dim() != 2:
+        what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(f"backbone {type(backbone).__name__} gives {what} for a photo; expected features (1, D)")
+    return found.shape[1]
+
+
 def _from_file(name: str, crops: Sequence[Crop], options: dict[str, Any], path: Path) -> nn.Module:
     """The timm model with a file's weights; timm itself says nothing of weights that the file lacks."""
     if not path.is_file():
@@ -258,7 +272,8 @@ def _create(name: str, crops: Sequence[Crop], options: Mapping[str, Any]) -> nn.
     """The timm model; one of fixed input size is told to take any size if it can, else the one size there is."""
     import timm
 
-    if not timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)  # None: a user's own, without a cfg
+    if known is None or not known.fixed_input_size:
         return timm.create_model(name, **options)
     try:
         return timm.create_model(name, **options, dynamic_img_size=True, dynamic_img_pad=True)

@@ -41,15 +41,15 @@ def predict(
 ) -> pd.DataFrame:
     """A table of answers: path, box, one column per head, label, probabilities, error; in the order of the source.
 
-    source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, array (H, W, 3) or (N, H, W, 3), PIL picture,
-    bytes, open file, or a list or generator of any of these; a generator is taken a few photos at a time. faces:
-    "largest" or "central" gives a row a photo, "all" a row a face; by default the largest, searched only if the
-    model's crops need it. batch_size: photos that are searched and answered together (default: up to 64 are searched,
-    of a generator 16, and 16 answered; on a GPU 64). missing: what a photo without a face gets where a crop needs one
-    ("full": the whole photo is read, "skip": a row with an error, "error": an exception). workers: photos are answered
-    in so many lanes (default: one a core, at most 8), which share the cores. draw: a folder for copies of the photos
-    with boxes and answers. pins: what is fixed of how passes are computed, as Pins("f32"); from 32 photos on the rest
-    is what is fastest here, fewer are answered in f32.
+    source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, array (H, W, 3) or (N, H, W, 3), torch tensor (3, H,
+    W) or (N, 3, H, W), PIL picture, bytes, open file, or a list or generator of any of these; a generator is taken a
+    few photos at a time. faces: "largest" or "central" gives a row a photo, "all" a row a face; by default the largest,
+    searched only if the model's crops need it. batch_size: photos that are searched and answered together (default: up
+    to 64 are searched, of a generator 16, and 16 answered; on a GPU 64). missing: what a photo without a face gets
+    where a crop needs one ("full": the whole photo is read, "skip": a row with an error, "error": an exception).
+    workers: photos are answered in so many lanes (default: one a core, at most 8), which share the cores. draw: a
+    folder for copies of the photos with boxes and answers. pins: what is fixed of how passes are computed, as
+    Pins("f32"); from 32 photos on the rest is what is fastest here, fewer are answered in f32.
 
     Columns: box is "x0 y0 x1 y1" in pixels; label the number of the likeliest joint class, which the joint macro-F1
     counts; a head's own column is its likeliest class by itself, as its own F1 counts it. Of one multi-head model they

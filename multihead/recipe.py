@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from multihead.augment import Augment, Diary, Flip, Gentle, check
 from multihead.balance import Balance, Fixed
-from multihead.losses import CrossEntropy, Loss
+from multihead.losses import CrossEntropy, Loss, check_losses
 from multihead.mixing import Mix
 from multihead.modes import AMP
 from multihead.optim import AdamW, Optim
@@ -133,6 +133,8 @@ class Recipe:
             held = tuple(value.values()) if name == "losses" and isinstance(value, Mapping) else (value,)
             if name == "augment":
                 check(value)
+            elif name == "losses":
+                check_losses("recipe: losses", held)
             elif not all(isinstance(part, union) or part is None and name in OPTIONAL for part in held):
                 names = ", ".join(kind.__name__ for kind in union)
                 raise ValueError(f"recipe: {name} is {value!r}; expected one of {names}, as in {union[0].__name__}()")

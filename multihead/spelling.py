@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from multihead.options import dataclasses_in, near
 
+QUOTES = "; a text goes in quotes, as in name('a/file.json')"
+
 _PLAIN: dict[object, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
 
 
@@ -27,7 +29,8 @@ def parse(text: str, classes: Sequence[type]) -> typing.Any:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError):
-        raise ValueError(f"{text!r} cannot be read; expected a name as in {_example(classes)}") from None
+        hint = QUOTES if "(" in text else ""
+        raise ValueError(f"{text!r} cannot be read; expected a name as in {_example(classes)}{hint}") from None
     return _object(tree, classes, text)
 
 
@@ -121,7 +124,7 @@ def _value(node: ast.expr, hint: object, text: str) -> typing.Any:
             return -number
     if isinstance(node, ast.Constant):
         return node.value
-    raise ValueError(f"{text!r}: {ast.unparse(node)} is no number, word, tuple or setting")
+    raise ValueError(f"{text!r}: {ast.unparse(node)} is no number, word, tuple or setting{QUOTES}")
 
 
 def _class(name: str, classes: Sequence[type], text: str) -> type:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from multihead import checkpoint, ranks
-from multihead.augment import members
+from multihead.augment import members, try_out
 from multihead.balance import combine
 from multihead.batches import mask_classes
 from multihead.cache import Cache, open_cache
@@ -154,3 +154,4 @@ def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:
         row_weights(recipe.sampler, photos.labels(model.heads), model.heads, photos.table.source.tolist())
     if any(isinstance(part, DrawnMask) for part in members(recipe.augment)):
         mask_classes(model.heads)
+    try_out(recipe.augment, [crop.size for crop in model.crops])

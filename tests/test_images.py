@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
@@ -151,6 +152,43 @@ def test_animation_gives_its_first_frame():
 def test_other_formats_equal_pillow(format):
     data = encoded(Image.fromarray(picture()), format)
     np.testing.assert_array_equal(read_image(data), by_pillow(data))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32, torch.float16, torch.bfloat16])
+def test_tensors_are_as_their_arrays(kind):
+    array = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    if kind.is_floating_point:
+        tensor = (torch.from_numpy(array) / 255).to(kind).requires_grad_()
+        wanted = np.rint(tensor.detach().float().numpy() * 255).astype(np.uint8)
+    else:
+        tensor, wanted = torch.from_numpy(array.astype(np.int32)).to(kind), array
+        wanted = array >> 8 if kind == torch.uint16 else array
+    np.testing.assert_array_equal(read_image(tensor), wanted)  # (H, W, C), as torch.from_numpy gives it
+    np.testing.assert_array_equal(read_image(tensor.permute(2, 0, 1)), wanted)
+    np.testing.assert_array_equal(read_image(tensor[:, :, 0]), wanted[:, :, :1].repeat(3, 2))
+    np.testing.assert_array_equal(read_image(tensor.permute(2, 0, 1)[:1]), wanted[:, :, :1].repeat(3, 2))
+
+
+def test_a_tensor_subclass_is_a_tensor():
+    class Picture(torch.Tensor):
+        pass
+
+    tensor = torch.zeros(3, 4, 5, dtype=torch.uint8).as_subclass(Picture)
+    assert read_image(tensor).shape == (4, 5, 3)
+
+
+@pytest.mark.parametrize(
+    "tensor, words",
+    [
+        (torch.zeros(5, 6, 7), r"expected a tensor \(C, H, W\) with C of 1, 3 or 4, or \(H, W\), got .*\(5, 6, 7\)"),
+        (torch.zeros(2, 3, 6, 7), r"expected a tensor \(C, H, W\)"),
+        (torch.full((3, 4, 5), 2.0), "expected floats in 0..1, got 2..2"),
+        (torch.zeros(3, 4, 5, dtype=torch.int64), "expected uint8, uint16, bool or float in 0..1, got"),
+    ],
+)
+def test_tensor_errors(tensor, words):
+    with pytest.raises(ImageError, match=words):
+        read_image(tensor)
 
 
 def test_arrays():

@@ -9,8 +9,8 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options labels crops decoders images looks sums lanes metrics splits logs speed sigstack canvas cells plots event_files event_logs "
-    "gentle outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes fusing nets",
+    "files options named labels crops decoders images looks sums lanes metrics splits logs speed sigstack canvas cells plots event_files event_logs "
+    "gentle pipelines outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes fusing nets",
     "recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting graphs archives runtimes",
     "data layouts reading contents packs cache boxes points batches loading checkpoint drawn persons dealing choices prepared",

@@ -14,6 +14,7 @@ from multihead.criteria import criterion
 from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
 from multihead.losses import (
     CrossEntropy,
+    Custom,
     Focal,
     Ordinal,
     SoftF1,
@@ -24,7 +25,15 @@ from multihead.losses import (
 
 FOUR = Head("four", ("a", "b", "c", "d"))
 COUNTS = np.array([100.0, 10.0, 1.0, 4.0])
+
+
+def own(logits, rows):
+    """Cross-entropy of each photo, as a user may write it."""
+    return F.cross_entropy(logits, rows, reduction="none")
+
+
 EVERY = [
+    Custom(own),
     CrossEntropy(),
     CrossEntropy((3.0, 1.0, 0.0, 2.0), smoothing=0.1),
     CrossEntropy("inverse"),
@@ -532,3 +541,38 @@ def test_smoothing_of_the_recipe_is_that_of_the_loss(head):
     assert not torch.isclose(
         outer(logits, rows), criterion(CrossEntropy(class_weights="inverse"), head, counts)(logits, rows)
     )
+
+
+MODULE = torch.nn.CrossEntropyLoss(reduction="none")
+
+
+@pytest.mark.parametrize("function", [own, "test_losses:own", "test_losses:MODULE"])
+@pytest.mark.parametrize("weights", [None, "inverse"])
+def test_a_function_of_ones_own_is_as_the_loss_that_it_computes(function, weights):
+    found, wanted = logits_of(12).requires_grad_(), logits_of(12).requires_grad_()
+    loss = Ordinal(0.3, Sum((Custom(function, weights), Focal()), (2.0, 1.0)))
+    value = loss_of(loss, found, rows_of(12))
+    same = loss_of(Ordinal(0.3, Sum((CrossEntropy(weights), Focal()), (2.0, 1.0))), wanted, rows_of(12))
+    torch.testing.assert_close(value, same)
+    value.backward()
+    same.backward()
+    torch.testing.assert_close(found.grad, wanted.grad)
+    assert not found.grad[::3].any()
+
+
+def test_a_function_of_ones_own_sees_known_photos_alone(monkeypatch):
+    seen = []
+    monkeypatch.setattr(sys.modules[__name__], "own", lambda logits, rows: seen.append(rows) or rows.sum(1))
+    rows = rows_of(9)
+    loss_of(Custom("test_losses:own"), logits_of(9), rows)
+    torch.testing.assert_close(seen[-1], rows[rows.sum(1) > 0] / rows.sum(1, keepdim=True)[rows.sum(1) > 0])
+
+
+@pytest.mark.parametrize(
+    "result, told",
+    [(lambda logits, rows: logits.sum(), r"gave shape \(\) for 4"), (lambda logits, rows: 1.0, "gave float for 4")],
+)
+def test_a_function_of_ones_own_gives_a_loss_a_photo(result, told, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "own", result)
+    with pytest.raises(ValueError, match=f"custom: 'test_losses:own' {told} photos; expected a loss for each"):
+        criterion(Custom("test_losses:own"), FOUR, COUNTS)

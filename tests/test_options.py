@@ -69,7 +69,7 @@ def test_variants_are_the_fields_that_hold_objects():
     assert list(found) == ["optim", "schedule", "augment", "mix", "losses", "balance", "sampler", "ema"]
     assert found["optim"] == (AdamW, Adam, SGD, MADGRAD, Timm) and found["ema"] == (EMA,)
     assert found["mix"] == (CutMix, MixUp, InvertedCutMix) and found["sampler"] == (Weighted, Shares)
-    assert found["losses"][:3] == (CrossEntropy, Focal, SoftF1) and len(found["losses"]) == 6
+    assert found["losses"][:3] == (CrossEntropy, Focal, SoftF1) and len(found["losses"]) == 7
     assert variants(AdamW) == {} and variants(Ordinal)["loss"] == found["losses"]
     assert variants(Box) == {"one": (Nut,), "many": (Nut, Bolt), "named": (Bolt, Nut)}
 

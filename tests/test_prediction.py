@@ -184,7 +184,7 @@ def test_an_empty_folder_gives_an_empty_table(tmp_path):
 
 def test_what_is_no_source(folder):
     with pytest.raises(
-        TypeError, match="cannot read photos from dict; expected a path, array, PIL picture, bytes, file or"
+        TypeError, match="cannot read photos from dict; expected a path, array, tensor, PIL picture, bytes, file"
     ):
         predict(model_of(), {"a": 1})
 

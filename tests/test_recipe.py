@@ -197,9 +197,10 @@ def test_the_strategy_draws_every_field():
         ({"mix": 0.5}, r"recipe: mix is 0.5; expected one of CutMix, MixUp, InvertedCutMix, as in CutMix\(\)"),
         ({"sampler": "joint"}, "recipe: sampler is 'joint'; expected one of Weighted, Shares"),
         ({"balance": None}, "recipe: balance is None; expected one of Fixed, Uncertainty, DWA"),
-        ({"losses": None}, "recipe: losses is None; expected one of CrossEntropy, Focal"),
-        ({"losses": {"age": "focal"}}, "recipe: losses is {'age': 'focal'}; expected one of CrossEntropy"),
-        ({"losses": {"age": None}}, "recipe: losses is {'age': None}"),
+        ({"losses": None}, "recipe: losses: None is no loss; expected one of CrossEntropy, Focal"),
+        ({"losses": {"age": "focal"}}, "recipe: losses: 'focal' is no loss; expected one of CrossEntropy"),
+        ({"losses": {"age": max}}, r"losses: <built-in function max> is no loss; .*function of your own as Custom\("),
+        ({"losses": {"age": None}}, "recipe: losses: None is no loss"),
     ],
 )
 def test_a_recipe_refuses(arguments, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector, Finder, identity
 from multihead.files import cache_folder, turn, write_text
-from multihead.scanning import read_boxes, scan
+from multihead.scanning import forget, read_boxes, scan
 
-SEARCH = 2  # raised when the search changes so much that kept boxes should not be used
+SEARCH = 3  # raised when the search changes so much that kept boxes should not be used
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def locate_faces(
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
         kept = boxes_file(root, finder)
         with turn(kept.with_suffix(".lock")):  # another process that wants these photos too finds them searched
-            forget_changed(kept)
+            forget_changed(kept, files)
             counts = scan(files, kept, finder=finder, progress=progress)
             searched += counts.found + counts.none + counts.unreadable
             photos = _add(photos, todo & (table.root == root).to_numpy(), kept)
@@ -79,21 +80,29 @@ def _add(photos: Photos, rows: np.ndarray, path: Path) -> Photos:
     return Photos(table, photos.heads)
 
 
-def forget_changed(path: Path) -> None:
-    """Drop the boxes of photos that were written after their search, so that they are searched again."""
-    if not path.exists():
-        return
-    kept, searched = read_boxes(path), path.stat().st_mtime
-    changed = np.array([_written(file) > searched for file in kept.path], bool)
-    if changed.any():
-        write_text(path, kept[~changed].to_csv(index=False))
-
-
-def _written(file: str) -> float:
+def forget_changed(path: Path, files: Sequence[str]) -> None:
+    """Drop from a cache file, and from what an interrupted search left of it, the boxes of those files that are not
+    what they were when their search began; and note what they are now, beside it."""
+    beside = path.with_suffix(".seen")
     try:
-        return os.stat(file).st_mtime
+        known = json.loads(beside.read_text())
+        known = known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        known = {}
+    now = {Path(os.path.abspath(file)).as_posix(): _stamp(file) for file in files}
+    changed = {name for name, stamp in now.items() if known.get(name) != stamp}
+    if changed:
+        forget(path, changed)  # before the note: who is interrupted in between searches once more, not too seldom
+        write_text(beside, json.dumps(known | now, indent=0))
+
+
+def _stamp(file: str) -> str:
+    """What tells a file from another one, or another time's, in its place; "" where it is not there."""
+    try:
+        found = os.stat(file)
+        return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
     except OSError:
-        return 0.0
+        return ""
 
 
 def boxes_file(root: str | Path, finder: Detector | None = None) -> Path:

@@ -17,7 +17,7 @@ from multihead.crops import HALVED, Crop, Region, cut, locate
 from multihead.decoders import REDUCTIONS, Encoded
 from multihead.images import open_image
 
-CUTTING = 4  # raised when a photo's crops get other pixels, so that kept ones are not used
+CUTTING = 5  # raised when a photo's crops get other pixels, so that kept ones are not used
 
 
 def read_crops(
@@ -71,10 +71,15 @@ def cut_at(photo: Encoded, crops: Sequence[Crop], regions: Sequence[Region | Non
     pixels = photo.pixels(reduction)
     if pixels.shape[:2] == photo.size:  # no JPEG, or one that only comes in full
         reduction = 1
-    return [
-        np.zeros((*crop.size, 3), np.uint8) if region is None else _cut_one(pixels, crop, region, reduction)
-        for crop, region in zip(crops, regions)
-    ]
+    down, right = photo.lead(reduction)
+    cuts = []
+    for crop, region in zip(crops, regions):
+        if region is None:
+            cuts.append(np.zeros((*crop.size, 3), np.uint8))
+        else:
+            there = (region[0] + right, region[1] + down, region[2] + right, region[3] + down)
+            cuts.append(_cut_one(pixels, crop, there, reduction))
+    return cuts
 
 
 def cut_regions(

@@ -54,7 +54,8 @@ class Photos:
         return Photos(self.table.iloc[np.atleast_1d(chosen)].reset_index(drop=True), self.heads)
 
     def __add__(self, other: Photos) -> Photos:
-        """Both tables, one after the other.
+        """Both tables, one after the other. People of two sources of one name, in unlike folders, stay apart: the
+        second's source is then named with its folder.
 
         Raises: ValueError where a file, with the same box, is in both, or where the heads differ.
         """
@@ -64,7 +65,7 @@ class Photos:
             return NotImplemented
         if _questions(self.heads) != _questions(other.heads):
             raise ValueError(f"photos read for heads {_names(self.heads)} and {_names(other.heads)} cannot be joined")
-        both = pd.concat([self.table, other.table], ignore_index=True)
+        both = pd.concat([self.table, _named_unlike(other.table, self.table)], ignore_index=True)
         extra = list(dict.fromkeys(self.extra + other.extra))
         both[extra] = both[extra].fillna("")
         repeated = both.duplicated(["path", *BOX])
@@ -211,11 +212,12 @@ class Photos:
         return pd.DataFrame(rows, columns=["head", "class", "photos", "people"])
 
     def fingerprint(self) -> str:
-        """Digest of everything that training reads: paths, labels, boxes, a teacher's answers."""
+        """Digest of everything that training reads: paths, labels, boxes, a teacher's answers, several sources."""
         import pandas as pd
 
         taught = [column for column in self.extra if column.startswith("joint:")]
-        read = self.table[["years", *BOX, "whole", *_names(self.heads), *taught]]
+        sources = ["source"] if self.table.source.nunique() > 1 else []  # which photos are drawn may depend on them
+        read = self.table[["years", *BOX, "whole", *_names(self.heads), *taught, *sources]]
         hashes = pd.util.hash_pandas_object(read.assign(path=[ascii(path) for path in self.paths]))  # not only UTF-8
         return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
 
@@ -234,6 +236,26 @@ class Photos:
         plain["face"] = np.where(whole, "whole", np.where(faceless, "none", ""))
         plain[self.extra] = self.table[self.extra]
         write_text(path, plain.to_csv(index=False))
+
+
+def _named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The table, those of its sources named with their folder that are others than the other table's of that name."""
+    renamed = table
+    for source in sorted(set(table.source) & set(other.source)):
+        mine = (table.source == source).to_numpy()
+        roots = set(table.root[mine])
+        if not roots.isdisjoint(other.root[other.source == source]):
+            continue
+        root = Path(min(roots))
+        unlike = f"{(root.parent if root.name == source else root).name}/{source}"
+        while unlike in {*table.source, *other.source}:
+            unlike += "'"
+        local = mine & table.person.str.startswith(f"{source}:").to_numpy()
+        renamed = renamed.assign(
+            source=renamed.source.where(~mine, unlike),
+            person=renamed.person.where(~local, unlike + renamed.person.str.slice(len(source))),
+        )
+    return renamed
 
 
 def check_disjoint(left: Photos, right: Photos) -> None:

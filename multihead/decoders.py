@@ -49,11 +49,18 @@ class ImageError(ValueError):
 class Encoded:
     """A photo that is decoded when asked, at the size that is needed; made by `multihead.images.open_image`.
 
-    size: (height, width) of the upright photo in full. name: what errors call it.
+    size: (height, width) of the upright photo in full. name: what errors call it. backwards: whether its rows, and its
+    columns, are stored last first.
     """
 
-    def __init__(self, name: str, size: tuple[int, int], decode: Callable[[int], np.ndarray]) -> None:
-        self.name, self.size = name, size
+    def __init__(
+        self,
+        name: str,
+        size: tuple[int, int],
+        decode: Callable[[int], np.ndarray],
+        backwards: tuple[bool, bool] = (False, False),
+    ) -> None:
+        self.name, self.size, self.backwards = name, size, backwards
         self._decode = decode
         self._last: tuple[int, np.ndarray] | None = None
 
@@ -68,6 +75,12 @@ class Encoded:
         if self._last is None or self._last[0] != reduction:
             self._last = (reduction, guarded(lambda: self._decode(reduction), self.name))
         return self._last[1]
+
+    def lead(self, reduction: int) -> tuple[int, int]:
+        """How many rows and columns of the full photo a decode at 1/reduction begins before it: its squares of pixels
+        are counted from the side that is stored first, and the last of them may reach over the edge."""
+        high, wide = (-side % reduction if last_first else 0 for side, last_first in zip(self.size, self.backwards))
+        return high, wide
 
     def forget(self) -> None:
         """Keep no decode any longer."""
@@ -95,9 +108,10 @@ def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
             raise ImageError("truncated JPEG")
     except (ImageError, struct.error) as error:
         raise ImageError(f"{name}: {error}") from None
-    lying = _orientation(header.exif) >= 5  # turned by a quarter
-    size = (header.width, header.height) if lying else (header.height, header.width)
-    return Encoded(name, size, lambda reduction: _decode_jpeg(data, header, reduction))
+    orientation = _orientation(header.exif)
+    size = (header.width, header.height) if orientation >= 5 else (header.height, header.width)  # turned by a quarter
+    backwards = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return Encoded(name, size, lambda reduction: _decode_jpeg(data, header, reduction), backwards)
 
 
 def decoded(image: np.ndarray, name: str) -> Encoded:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -178,11 +179,36 @@ def batch_probs(model: Classifier, batch: Batch, device: torch.device) -> np.nda
 
 
 @contextlib.contextmanager
-def evaluating(model: Classifier):  # type: ignore[no-untyped-def]
-    """The model in evaluation mode inside, as it was after."""
-    before = model.training
-    model.train(False)
+def evaluating(model: Classifier) -> Iterator[None]:
+    """The model in evaluation mode inside, and each of its parts in the mode that it had when no thread is inside any
+    longer."""
+    parts = list(model.modules()) if isinstance(model, torch.nn.Module) else [model]
+    with _SWITCHING:
+        for part in parts:
+            held = _INSIDE.setdefault(id(part), _Inside(part, part.training))
+            held.threads += 1
+        model.train(False)
     try:
         yield
     finally:
-        model.train(before)
+        with _SWITCHING:
+            for part in parts:
+                _INSIDE[id(part)].threads -= 1
+            left = [_INSIDE.pop(id(part)) for part in parts if not _INSIDE[id(part)].threads]
+            if len(left) == len(parts):
+                model.train(left[0].mode)  # some backbones forget what they kept for evaluation
+            for held in left:
+                held.part.training = held.mode
+
+
+@dataclass
+class _Inside:
+    """A part of a model that threads evaluate, and the mode that it had before."""
+
+    part: Any
+    mode: bool
+    threads: int = 0
+
+
+_INSIDE: dict[int, _Inside] = {}
+_SWITCHING = threading.Lock()

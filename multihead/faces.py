@@ -11,7 +11,7 @@ import numpy as np
 
 from multihead import cascade
 from multihead.decoders import Encoded, ImageError
-from multihead.looks import Look, as_photos, fitted, halved, pixels
+from multihead.looks import Look, as_photos, fitted, halved, in_full, pixels
 
 if TYPE_CHECKING:
     from multihead.nets import Nets
@@ -178,7 +178,7 @@ class Finder:
 
 
 def search(finder: Detector, photos: Sequence[Encoded]) -> list[list[Face]]:
-    """The faces of each photo, largest first, in pixels of the full photo.
+    """The faces of each photo, largest first, in pixels of the full photo, clipped to it.
 
     A detector without a search of its own is given the whole photos.
 
@@ -194,7 +194,7 @@ def search(finder: Detector, photos: Sequence[Encoded]) -> list[list[Face]]:
     if len(found) != len(photos):
         name = f"{type(finder).__name__}.{'search' if own else 'find'}"
         raise ValueError(f"{name} gave {len(found)} lists of faces for {len(photos)} photos")
-    return found
+    return [_clipped(faces, photo.size) for faces, photo in zip(found, photos, strict=True)]
 
 
 def try_search(finder: Detector, photos: Sequence[Encoded | ImageError]) -> list[list[Face] | ImageError]:
@@ -245,7 +245,7 @@ def look(
         for chunk in _chunks(members, max(1, _PASS_PIXELS // math.prod(planned.size))):
             images = [pixels(photos[index], planned) for index in chunk]
             for index, found in zip(chunk, see(images, planned), strict=True):
-                faces[index] = _in_full(found, planned.size, size)
+                faces[index] = _in_full(found, photos[index], planned)
     return faces
 
 
@@ -287,16 +287,25 @@ def choose(faces: Sequence[Face], which: str, size: tuple[int, int]) -> list[Fac
     return ordered if which == "all" else ordered[:1]
 
 
-def _in_full(faces: Sequence[Face], seen: tuple[int, int], size: tuple[int, int]) -> list[Face]:
-    """Faces seen in (height, width), in pixels of the full size, clipped to it, largest first."""
-    scale = np.array([size[1] / seen[1], size[0] / seen[0]])
+def _in_full(faces: Sequence[Face], photo: Encoded, planned: Look) -> list[Face]:
+    """Faces of a look in pixels of the full photo, clipped to it, largest first."""
+    scale, shift = in_full(photo, planned)
+    found = []
+    for face in faces:
+        x0, y0, x1, y1 = (np.array(face.box) * np.tile(scale, 2) - np.tile(shift, 2)).tolist()
+        points = face.points and tuple(map(tuple, (np.array(face.points) * scale - shift).tolist()))
+        found.append(Face((x0, y0, x1, y1), face.score, points))
+    return sorted(_clipped(found, photo.size), key=lambda face: -face.area)
+
+
+def _clipped(faces: Sequence[Face], size: tuple[int, int]) -> list[Face]:
+    """What of the faces lies in a photo of (height, width): a detector may leave the frame, also altogether."""
     limit, found = np.array(size[::-1] * 2, float), []
     for face in faces:
-        x0, y0, x1, y1 = (np.array(face.box) * np.tile(scale, 2)).clip(0, limit).tolist()
-        if x1 - x0 >= 1 and y1 - y0 >= 1:  # a detector may leave the frame altogether
-            points = None if face.points is None else tuple(map(tuple, (np.array(face.points) * scale).tolist()))
-            found.append(Face((x0, y0, x1, y1), face.score, points))
-    return sorted(found, key=lambda face: -face.area)
+        x0, y0, x1, y1 = np.array(face.box, float).clip(0, limit).tolist()
+        if x1 - x0 >= 1 and y1 - y0 >= 1:
+            found.append(Face((x0, y0, x1, y1), face.score, face.points))
+    return found
 
 
 def _faces(boxes: np.ndarray, points: np.ndarray) -> list[Face]:

@@ -36,6 +36,7 @@ def folds(args: argparse.Namespace) -> int:
     from multihead import ranks
     from multihead.ensemble import fit_folds
     from multihead.files import write_text
+    from multihead.labels import size as joint_classes
 
     values, out = vars(args), Path(args.output)
     network, rows, recipe = flags.build(Network, values), flags.build(Training, values), build_recipe(values)
@@ -68,20 +69,20 @@ def folds(args: argparse.Namespace) -> int:
         settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}
         write_text(out / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     if found is not None:
-        say(_table(found))
+        say(_table(found, joint_classes(photos.heads)))
         say(f"wrote {out}: photos.csv, oof.csv, scores.csv and a run folder a fold")
     return 0
 
 
-def _table(found: pd.DataFrame) -> str:
-    """The scores of folds, each with its interval, as text."""
+def _table(found: pd.DataFrame, classes: int) -> str:
+    """The scores of folds, each with its interval, as text; classes: how many joint classes there are."""
     import pandas as pd
 
     metrics = [name.removesuffix("_low") for name in found.columns if name.endswith("_low")]
     shown: dict[str, Any] = {"": found.part, "photos": found.photos, "all known": found.n, "people": found.people}
     for name in metrics:
         rows = found[[name, f"{name}_low", f"{name}_high"]].astype(float).to_numpy()
-        title = "18 classes" if name == "macro_f1" else name.removesuffix("_f1")
+        title = f"{classes} classes" if name == "macro_f1" else name.removesuffix("_f1")
         shown[title] = [f"{value:.3f} [{low:.3f}, {high:.3f}]" for value, low, high in rows]
     return pd.DataFrame(shown).to_string(index=False)
 

@@ -42,7 +42,7 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     if isinstance(source, Item):
         yield source
     elif isinstance(source, Photos):
-        known = zip(source.paths, source.table.name, source.boxes, source.table.whole, source.people)
+        known = zip(source.paths, _shown(source), source.boxes, source.table.whole, source.people)
         for path, shown, box, whole, person in known:
             yield Item(shown, Path(path), box_of(box), bool(whole), person)
     elif isinstance(source, pd.DataFrame):
@@ -60,6 +60,13 @@ def _items(source: Any, name: str) -> Iterator[Item]:
         kind = type(source).__name__
         expected = "expected a path, array, tensor, PIL picture, bytes, file or a list"
         raise TypeError(f"cannot read photos from {kind}; {expected}")
+
+
+def _shown(photos: Photos) -> list[str]:
+    """Each photo's name as its source wrote it; its path where sources wrote the same name for unlike photos."""
+    places: dict[str, str] = {}
+    shared = {name for name, path in zip(photos.table.name, photos.paths) if places.setdefault(name, path) != path}
+    return [path if name in shared else name for name, path in zip(photos.table.name, photos.paths)]
 
 
 def _path_items(source: str | Path) -> Iterator[Item]:

@@ -82,7 +82,7 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, Path]:
         table = None if listed is None else read_csv(listed)
         if table is not None and (lacking := sorted({"path", "gender", "age"} - set(table.columns))):
             raise KeyError(f"{listed} lacks the columns {lacking}; it has {list(table.columns)}")
-        return read_competition(images, table)
+        return read_competition(images, table, listed)
     files = image_files(root)
     if not files:
         raise FileNotFoundError(
@@ -99,8 +99,11 @@ def competition_images(root: Path) -> Path | None:
     return None
 
 
-def read_competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.DataFrame, Path]:
-    """The competition layout: one folder a person, the mask state in the file's stem, labels from train.csv if any."""
+def read_competition(
+    images: Path, listed: pd.DataFrame | None, source: Path | None, only: bool = False
+) -> tuple[pd.DataFrame, Path]:
+    """The competition layout: one folder a person, the mask state in the file's stem, labels from a table of people if
+    there is one, read from the file `source`; only: no people but those."""
     import pandas as pd
 
     root = images.parent if images.name == "images" else images
@@ -108,6 +111,8 @@ def read_competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.Data
     rows, odd, unlisted = [], [], []
     for folder in sorted(item for item in images.iterdir() if item.is_dir() and not item.name.startswith(".")):
         parts = PERSON_FOLDER.fullmatch(folder.name)
+        if only and folder.name not in known:
+            continue
         if parts is None:
             odd.append(folder.name)
             continue
@@ -130,6 +135,7 @@ def read_competition(images: Path, listed: pd.DataFrame | None) -> tuple[pd.Data
             )
     lost = sorted(set(known) - {row[1] for row in rows})
     warn(images, odd, "names that are no <id>_<gender>_<race>_<age> folder or mask1-5, incorrect_mask, normal")
-    warn(images, unlisted, "folders that train.csv lacks; their names were read instead")
-    warn(images, lost, "people of train.csv without a photo")
+    name = "" if source is None else source.name
+    warn(images, unlisted, f"folders that {name} lacks; their names were read instead")
+    warn(images, lost, f"people of {name} without a photo")
     return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age", "race"], dtype=object), root

@@ -42,6 +42,15 @@ def pixels(photo: Encoded, planned: Look) -> np.ndarray:
     return cv2.resize(image, planned.size[::-1], interpolation=cv2.INTER_AREA)
 
 
+def in_full(photo: Encoded, planned: Look) -> tuple[np.ndarray, np.ndarray]:
+    """How places (x, y) of a look lie in the full photo: at scale * place - shift, each (2,); the photo keeps the
+    decode of this look."""
+    decode = photo.pixels(planned.reduction).shape[:2]
+    reduction = 1 if decode == photo.size else planned.reduction
+    high, wide = (reduction * side / seen for side, seen in zip(decode, planned.size))
+    return np.array([wide, high]), np.array(photo.lead(reduction)[::-1], float)
+
+
 def as_photos(images: Sequence[np.ndarray]) -> list[Encoded]:
     """The photos of arrays. Raises: ValueError where one is not RGB uint8 (H, W, 3)."""
     for index, image in enumerate(images):

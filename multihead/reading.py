@@ -23,7 +23,7 @@ from multihead.cells import (
     split_name,
     warn_of_bands,
 )
-from multihead.data import CORE, Photos
+from multihead.data import CORE, PSEUDO, Photos
 from multihead.labels import HEADS, UNKNOWN, Head, base, decode, size
 from multihead.layouts import read_competition, read_csv, read_folder
 
@@ -47,14 +47,14 @@ def read(
 ) -> Photos:
     """The photos of a folder or table, or of several joined, with all that is known of them.
 
-    source: a folder in the competition layout (`<id>_<gender>_<race>_<age>/mask1.jpg ...`, with or without
-    train.csv), any other folder (photos without labels), a CSV or DataFrame with a path column and any of mask,
-    gender, age (years, or a band by name), age_band, person, split, x0 y0 x1 y1 (pixels), face ("whole": already a
-    tight face); or a list of such. Labels go by name, index or "1.0"; a blank is unknown. Other columns are kept as
-    text. boxes: a CSV of `multihead scan`. columns: our name -> the table's. root: what paths are relative to
-    (default: the table's folder, or the current one where the photos are only there). name: the source's name, which
-    person ids are local to, except those that hold a ':' and so name a source themselves, as `Photos.write` wrote
-    them; people="global": ids mean the same person in every source.
+    source: a folder in the competition layout (`<id>_<gender>_<race>_<age>/mask1.jpg ...`, with or without train.csv),
+    any other folder (photos without labels), a CSV or DataFrame with a path column and any of mask, gender, age (years,
+    or a band by name), age_band, label (the number of the joint class), person, split, x0 y0 x1 y1 (pixels), face
+    ("whole": already a tight face); or a list of such. Labels go by name, index or "1.0"; a blank is unknown. Other
+    columns are kept as text. boxes: a CSV of `multihead scan`. columns: our name -> the table's. root: what paths are
+    relative to (default: the table's folder, or the current one where the photos are only there). name: the source's
+    name, which person ids are local to, except those that hold a ':' and so name a source themselves, as `Photos.write`
+    wrote them; people="global": ids mean the same person in every source.
 
     Raises: FileNotFoundError, KeyError or ValueError that names the file, row and column, and what was expected.
 
@@ -164,7 +164,8 @@ def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
         raise FileNotFoundError(f"no such file or folder: {source}; expected a folder of photos or a CSV")
     table = read_csv(source)
     if {"id", "gender", "race", "age", "path"} <= set(table.columns) and (source.parent / "images").is_dir():
-        return *read_competition(source.parent / "images", table), source.parent.resolve().name  # type: ignore[return-value]
+        found = read_competition(source.parent / "images", table, source, only=True)
+        return *found, source.parent.resolve().name  # type: ignore[return-value]
     folder = root or source.parent
     if root is None and "ImageID" in table.columns and (folder / "images").is_dir():
         folder = folder / "images"
@@ -215,8 +216,10 @@ def _photos(
     ours = bool(heads) and answered in (0, size(heads))
     label = parse_cells(table, "label", lambda cell: joint_class(cell, heads) if ours else UNKNOWN, blank)
     joint = decode(np.array(label, np.int64), heads)
-    for column, head in enumerate(heads):
-        own, years = head_columns(table, head)
+    own_columns = [head_columns(table, head) for head in heads]
+    if not answered and "label" in table:
+        _warn_of_label(table, joint, heads, [own for own, _ in own_columns])
+    for column, (head, (own, years)) in enumerate(zip(heads, own_columns, strict=True)):
         found[head.name] = np.where(own == UNKNOWN, joint[:, column], own)
         if head.edges:
             found["years"] = one_number(found["years"].to_numpy(), years, head)
@@ -226,8 +229,26 @@ def _photos(
     rest = [c for c in others if (":" not in c or soft and c.startswith("joint:")) and not c.endswith("_band")]
     for name in rest:
         found[name] = table[name]
+    if answered and "label" in table and PSEUDO not in found:
+        known = (found[[head.name for head in heads]] != UNKNOWN).to_numpy()
+        found[PSEUDO] = [" ".join(head.name for head, there in zip(heads, row) if there) for row in known]
     _refuse_repeats(found)
     return Photos(found, heads)
+
+
+def _warn_of_label(table: pd.DataFrame, joint: np.ndarray, heads: tuple[Head, ...], own: Sequence[np.ndarray]) -> None:
+    """joint: the classes (N, heads) that the column label says; own: those (N,) that each head's own column says."""
+    for column, (head, said) in enumerate(zip(heads, own)):
+        unlike = (said != UNKNOWN) & (joint[:, column] != UNKNOWN) & (said != joint[:, column])
+        if unlike.any():
+            row = int(unlike.argmax())
+            theirs, ours = (head.classes[found[row]] for found in (joint[:, column], said))
+            warnings.warn(
+                f"{int(unlike.sum())} rows have a label of another {head.name} than their own column, for one row "
+                f"{line_number(row)}: label {table.label[row]} is the joint class of {theirs}, the column says {ours}, "
+                "which is taken",
+                stacklevel=2,
+            )
 
 
 def _roots(table: pd.DataFrame, root: Path) -> list[str]:
@@ -276,8 +297,9 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
 
 
 def _refuse_repeats(found: pd.DataFrame) -> None:
-    repeated = found.duplicated(["path", *BOX], keep=False).to_numpy()
+    plain = found.assign(path=[os.path.normpath(path) for path in found.path])
+    repeated = plain.duplicated(["path", *BOX], keep=False).to_numpy()
     if repeated.any():
         first = int(repeated.argmax())
-        rows = [line_number(int(row)) for row in np.flatnonzero(found.path.to_numpy() == found.path[first])[:5]]
+        rows = [line_number(int(row)) for row in np.flatnonzero(plain.path.to_numpy() == plain.path[first])[:5]]
         raise ValueError(f"rows {rows} are the same file {found.name[first]!r} with the same box; keep one of them")

@@ -112,6 +112,15 @@ def scan(
     return counts
 
 
+def forget(boxes: Path, names: set[str]) -> None:
+    """Drop the rows of these names from a boxes file, and from what an interrupted scan left of it."""
+    part = boxes.with_name(boxes.name + ".part")
+    for path, rows in ((boxes, _rows(boxes) if boxes.exists() else ()), (part, _complete_rows(part))):
+        texts = _by_path(rows)
+        if not names.isdisjoint(texts):
+            _write_rows(path, (text for name, text in texts.items() if name not in names))
+
+
 def read_boxes(path: str | os.PathLike) -> "pd.DataFrame":
     """The table of a boxes file: path, x0, y0, x1, y1, score (floats, NaN where there is no box) and status.
 

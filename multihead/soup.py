@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,25 +96,40 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
     if not norms:
         return model
     held = PhotoSet(locate_faces(photos, model.crops, missing=missing).photos, model.heads, model.crops)
-    old = [norm.momentum for norm in norms]
     device, seen = next(model.parameters()).device, 0
     model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a cumulative mean
-        norm.train()
-    with torch.inference_mode():
+    with _measured(norms), torch.inference_mode():
         order = np.random.default_rng(0).permutation(len(held))  # a batch of one person has less variance than all
         for batch in loader(held, in_order(order, evenly(len(held), 1, batch_size)), workers=workers):
             if len(batch.rows) > 1:  # one row has no variance
                 moved = batch.to(device, channels_last=True)
                 model(moved.images, moved.present)
                 seen += len(batch.rows)
-    for norm, momentum in zip(norms, old):
-        norm.momentum = momentum
-    if not seen:
-        raise ValueError(f"none of {len(photos)} photos can be read; the statistics of the soup need training photos")
-    return model.eval()
+        if not seen:
+            what = f"none of {len(photos)} photos can be read"
+            raise ValueError(f"{what}; the statistics of the soup need training photos")
+    return model
+
+
+@contextlib.contextmanager
+def _measured(norms: Sequence[Any]) -> Iterator[None]:
+    """Batch norms that measure their statistics anew inside; an error leaves them as they were."""
+    momenta = [norm.momentum for norm in norms]
+    before = [{name: value.clone() for name, value in norm.state_dict().items()} for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a cumulative mean
+            norm.train()
+        yield
+    except BaseException:
+        for norm, state in zip(norms, before):
+            norm.load_state_dict(state)
+        raise
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+            norm.eval()
 
 
 def _kind(model: Model) -> tuple[object, ...]:

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 
@@ -47,6 +48,51 @@ def test_boxes_are_found_once_and_remembered(folder):
     again = locate_faces(read(folder), CROPS, finder=finder)
     assert (again.searched, finder.seen, again.faceless) == (0, 3, ("b.png",))
     np.testing.assert_array_equal(again.photos.boxes, located.photos.boxes)
+
+
+@pytest.mark.parametrize("age", [1000, 0, -1000], ids=["older", "now", "of the future"])
+def test_another_photo_in_its_place_is_searched_whenever_it_is_from(folder, age):
+    finder = Looker()
+    locate_faces(read(folder), CROPS, finder=finder)
+    photo(folder.parent / "new" / "c.png", 20)
+    moment = time.time() - age
+    os.utime(folder.parent / "new" / "c.png", (moment, moment))  # as unpacking an archive leaves it
+    os.replace(folder.parent / "new" / "c.png", folder / "c.png")
+    again = locate_faces(read(folder), CROPS, finder=finder)
+    assert again.searched == 1 and again.photos.boxes[2].tolist() == [1, 2, 21, 22]
+    assert locate_faces(read(folder), CROPS, finder=finder).searched == 0
+
+
+def test_a_photo_that_changed_after_an_interrupted_search_is_searched_again(folder, monkeypatch):
+    class Stopped(Looker):
+        identity = "looker"
+
+        def find(self, images):
+            if self.seen >= stop:
+                raise KeyboardInterrupt
+            return super().find(images)
+
+    monkeypatch.setattr("multihead.scanning.lane_count", lambda: 1)
+    monkeypatch.setattr("multihead.scanning.evenly", lambda *_: 1)  # a photo at a time
+    finder, stop = Stopped(), 2
+    with pytest.raises(KeyboardInterrupt):
+        locate_faces(read(folder), CROPS, finder=finder)
+    kept = boxes_file(folder, finder)
+    assert not kept.exists() and "a.png" in kept.with_name(kept.name + ".part").read_text()
+    photo(folder / "a.png", 25)
+    stop = 9
+    located = locate_faces(read(folder), CROPS, finder=finder)
+    assert located.photos.boxes[0].tolist() == [1, 2, 26, 27] and located.photos.boxes[2].tolist() == [1, 2, 31, 32]
+
+
+def test_a_detector_s_box_ends_at_the_photo(folder):
+    class Beyond(Looker):
+        def find(self, images):
+            return [[Face((-3.0, 5.0, 70.0, 20.0), 0.9), Face((-9.0, -9.0, -1.0, 90.0), 0.8)] for _ in images]
+
+    for _ in range(2):  # found, and read back
+        located = locate_faces(read(folder), CROPS, finder=Beyond())
+        assert located.photos.boxes.tolist() == [[0, 5, 50, 20]] * 3
 
 
 def test_two_that_want_the_same_photos_search_them_once(folder):

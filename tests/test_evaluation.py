@@ -144,6 +144,45 @@ def test_evaluating_gives_the_mode_back_after_an_error():
     assert model.training
 
 
+def test_every_part_gets_its_own_mode_back():
+    model = model_of().train()
+    model.backbone.eval()
+    before = {name: part.training for name, part in model.named_modules()}
+    with evaluating(model):
+        assert not any(part.training for part in model.modules())
+    assert {name: part.training for name, part in model.named_modules()} == before and model.training
+
+
+@pytest.mark.parametrize("inner", ["the same", "a part"])
+def test_who_leaves_first_switches_nothing_for_who_is_inside(inner):
+    """Threads ask a model, and an ensemble that holds it, at once."""
+    model = model_of().train()
+    other = model if inner == "the same" else Ensemble([model])
+    other.train()
+    first, second = evaluating(model), evaluating(other)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not any(part.training for part in model.modules())
+    second.__exit__(None, None, None)
+    assert all(part.training for part in [*model.modules(), *other.modules()])
+
+
+def test_a_backbone_that_forgets_when_it_trains_is_told():
+    """levit keeps what it worked out of its weights while it is evaluated."""
+    told = []
+
+    class Backbone(torch.nn.Module):
+        def train(self, mode=True):
+            told.append(mode)
+            return super().train(mode)
+
+    backbone = Backbone().train()
+    with evaluating(backbone):
+        pass
+    assert told[-2:] == [False, True] and backbone.training
+
+
 def test_scores_of_a_subset_by_hand(photos):
     probs = np.eye(18)[[0, 17]]
     found = scores(photos, HEADS, np.array([0, 1]), probs, [(5, "broken")])

@@ -1,4 +1,5 @@
 import csv
+import io
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from multihead.decoders import Encoded, ImageError
-from multihead.faces import Face, Finder, choose, first_reduction, identity, search, try_search
+from multihead.faces import Face, Finder, choose, first_reduction, identity, look, search, try_search
 from multihead.images import image_files, open_image, read_image
+from multihead.looks import halved
 
 SHARED = Finder()
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -217,6 +220,41 @@ def test_finder_arguments():
         Finder(min_face=5)
     with pytest.raises(ValueError, match=r"three thresholds between 0 and 1, got \(0.5, 0.5\)"):
         Finder(thresholds=(0.5, 0.5))
+
+
+def seen(images, planned):
+    """The bright rectangle of each photo, to a part of a pixel."""
+    found = []
+    for image in images:
+        light = image.mean(2) / 255
+        edges = []
+        for profile in (light[len(light) // 2], light[:, light.shape[1] // 2]):
+            middle = (profile * (np.arange(len(profile)) + 0.5)).sum() / profile.sum()
+            edges.append((middle - profile.sum() / 2, middle + profile.sum() / 2))
+        (x0, x1), (y0, y1) = edges
+        found.append([Face((x0, y0, x1, y1), 1.0, ((x0, y0), (x1, y1)))])
+    return found
+
+
+@pytest.mark.parametrize("size", [(1152, 1008), (1153, 1009), (1157, 1015)], ids=str)
+@pytest.mark.parametrize("longest", [4000, 100], ids=["as decoded", "resized too"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_box_lies_in_the_full_photo_where_it_was_seen(size, longest, orientation):
+    """Sides that the reduction does not divide, stored from either end."""
+    stored = np.zeros((*size, 3), np.uint8)
+    stored[300:900, 400:800] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.fromarray(stored).save(file, "JPEG", exif=exif, quality=95)
+    photo, upright = open_image(file.getvalue()), read_image(file.getvalue())
+    rows, columns = (np.flatnonzero((upright[:, :, 0] > 127).any(axis)) for axis in (1, 0))
+    wanted = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    planned = halved(photo.size, 100, longest)
+    assert planned.reduction == 8
+    ((face,),) = look([photo], lambda size: planned, seen)
+    assert face.box == pytest.approx(wanted, abs=0.6)
+    assert np.ravel(face.points) == pytest.approx(wanted, abs=0.6)
 
 
 def watched(image):

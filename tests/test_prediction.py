@@ -341,6 +341,19 @@ def test_names():
 # ---- pictures
 
 
+def test_photos_of_one_name_in_two_folders_are_told_apart(tmp_path):
+    for number, folder in enumerate("xy"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(noise(number)).save(tmp_path / folder / "1.png")
+        Image.fromarray(noise(number + 2)).save(tmp_path / folder / f"{number}.only.png")
+    photos = read(tmp_path / "x") + read(tmp_path / "y")
+    names = [item.name for item in items(photos)]
+    assert names == ["0.only.png", str(tmp_path / "x" / "1.png"), "1.only.png", str(tmp_path / "y" / "1.png")]
+    assert len(set(names)) == 4
+    table = predict(model_of(), photos, draw=tmp_path / "drawn")
+    assert len(set(table.path)) == 4 and len(list((tmp_path / "drawn").rglob("*.jpg"))) == 4
+
+
 def test_draw_writes_a_picture_of_every_photo(folder, tmp_path):
     model = model_of(HEADS, FACE.resized(32))
     predict(model, [folder, folder / "gone.png"], faces="all", finder=Looker(), draw=tmp_path / "drawn")

@@ -199,13 +199,19 @@ def test_a_copy_is_kept_until_the_weights_change():
     def change_data():
         model.head["mask"].weight.data.mul_(2)
 
+    def change_signs():
+        model.head["mask"].weight.data.neg_()
+
+    def change_order():
+        model.head["age"].weight.data.copy_(model.head["age"].weight.data.flip(0))
+
     def change_statistics():
         model.backbone.bn1.running_mean.add_(0.5)
 
     def load():
         model.load_state_dict({name: value * 1.25 for name, value in model.state_dict().items()})
 
-    for change in (change_data, change_statistics, load):
+    for change in (change_data, change_signs, change_order, change_statistics, load):
         change()
         again = ready(model, Mode())
         assert again is not fast

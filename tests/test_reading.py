@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from multihead.data import LeakError, check_disjoint, check_not_pseudo, provenance
 from multihead.labels import AGE, FLAT, HEADS, MASK, Head, encode, joint, marginals
 from multihead.layouts import read_csv
 from multihead.reading import add_boxes, read
@@ -91,9 +92,21 @@ def test_train_csv_wins_over_names_and_gaps_are_told(tmp_path):
     said = "\n".join(str(notice.message) for notice in noticed)
     assert "1 folders that train.csv lacks; their names were read instead, for example 2_male_Asian_20" in said
     assert "1 people of train.csv without a photo, for example 9_male_Asian_20" in said and len(noticed) == 2
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="1 people of train.csv without a photo"):
         named = read(tmp_path / "train.csv")
-    assert named.paths == photos.paths and (named.labels() == photos.labels()).all()
+    assert named.paths == photos.paths[:7] and (named.labels() == photos.labels()[:7]).all()
+
+
+def test_a_table_of_some_people_is_those_people(tmp_path):
+    people = ["1_female_Asian_45", "2_male_Asian_20", "3_male_Asian_70"]
+    competition(tmp_path, people)
+    rows = [f"{name[0]},{name.split('_')[1]},Asian,{name[-2:]},{name}\n" for name in people]
+    write_csv(tmp_path / "fit.csv", "id,gender,race,age,path\n" + rows[0] + rows[2])
+    write_csv(tmp_path / "valid.csv", "id,gender,race,age,path\n" + rows[1])
+    fit, valid = read(tmp_path / "fit.csv"), read(tmp_path / "valid.csv")
+    assert (len(fit), len(valid)) == (14, 7) and len(read(tmp_path)) == 21
+    check_disjoint(fit, valid)
+    assert {name.split("_")[0] for name in valid.table.name.str.removeprefix("images/")} == {"2"}
 
 
 def test_a_train_csv_of_another_kind_is_refused(tmp_path):
@@ -263,7 +276,9 @@ def test_two_heads_may_band_one_number():
 
 
 def test_the_joint_label_fills_what_no_column_says():
-    photos = table(label=["15", "17.0", "", "-1", "0"], mask=["", "worn", "worn", "", ""])
+    told = "1 rows have a label of another mask .* row 3: label 17.0 is .* of not_worn, the column says worn, which is taken"
+    with pytest.warns(UserWarning, match=told):
+        photos = table(label=["15", "17.0", "", "-1", "0"], mask=["", "worn", "worn", "", ""])
     assert photos.labels().tolist() == [[2, 1, 0], [0, 1, 2], [0, -1, -1], [-1, -1, -1], [0, 0, 0]]
 
 
@@ -385,9 +400,9 @@ def test_missing_columns_are_named():
 
 def test_other_heads():
     smile = Head("smile", ("no", "yes"))
-    frame = pd.DataFrame({"path": ["a", "b"], "smile": ["yes", "0"], "mask": ["worn", "?"], "label": ["", "1"]})
+    frame = pd.DataFrame({"path": ["a", "b"], "smile": ["yes", "1"], "mask": ["worn", "?"], "label": ["", "1"]})
     photos = read(frame, heads=[smile])
-    assert photos.labels().tolist() == [[1], [0]] and photos.extra == ["mask"] and photos.heads == (smile,)
+    assert photos.labels().tolist() == [[1], [1]] and photos.extra == ["mask"] and photos.heads == (smile,)
     assert read(frame[["path"]], heads=FLAT).heads == HEADS
     nothing = read(frame, heads=())
     assert nothing.labels().shape == (2, 0) and nothing.known() == {} and nothing.extra == ["smile", "mask"]
@@ -431,7 +446,10 @@ def test_answers_of_a_model_read_back(tmp_path):
     for photos in (read(tmp_path / "answers.csv"), read(frame, root=tmp_path)):
         wanted = [[int(parts[head.name][row].argmax()) for head in HEADS] for row in range(2)]
         assert photos.labels().tolist() == [*wanted, [-1, -1, -1]]
-        assert photos.boxes[0].tolist() == [0, 0, 2.5, 2] and photos.extra == []
+        assert photos.boxes[0].tolist() == [0, 0, 2.5, 2] and photos.extra == ["pseudo"]
+        assert provenance(photos) == ["mask gender age", "mask gender age", ""]
+        with pytest.raises(LeakError, match="2 of 3 validation photos have labels that a model made, for one a.jpg"):
+            check_not_pseudo(photos, "validation")
         assert photos.paths == [str(tmp_path / name) for name in ("a.jpg", "a.jpg", "b.jpg")]
 
 
@@ -540,3 +558,41 @@ def test_what_is_no_head_is_said():
         read(pd.DataFrame({"path": ["a.jpg"]}), heads=["mask"])
     with pytest.raises(TypeError, match="head 'mask' on 'face'; expected crops such as multihead.FACE"):
         MASK.on("face")
+
+
+# ---- several sources
+
+
+def test_people_of_tables_of_one_name_stay_apart_however_they_are_joined(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_csv(tmp_path / folder / "people.csv", "path,person,mask\n1.jpg,4,worn\n2.jpg,5,worn\n")
+    one, other = (read(tmp_path / folder / "people.csv") for folder in ("a", "b"))
+    joined, listed = one + other, read([tmp_path / "a" / "people.csv", tmp_path / "b" / "people.csv"])
+    for photos in (joined, listed, one + other.where(person="people:4") + other.where(person="people:5")):
+        assert len(set(photos.people)) == len(photos) == 4
+    assert joined.people == ["people:4", "people:5", "b/people:4", "b/people:5"]
+    assert joined.table.source.tolist() == ["people"] * 2 + ["b/people"] * 2
+    check_disjoint(one, joined[2:])
+    parts = one[:1] + one[1:]  # of one source they are the same people
+    assert parts.people == one.people
+    third = (tmp_path / "c" / "b").mkdir(parents=True) or tmp_path / "c" / "b" / "people.csv"
+    write_csv(third, "path,person,mask\n1.jpg,4,worn\n")
+    assert (joined + read(third)).people[-1] == "b/people':4"
+    everyone = read(tmp_path / "a" / "people.csv", people="global") + read(
+        tmp_path / "b" / "people.csv", people="global"
+    )
+    assert everyone.people == ["4", "5", "4", "5"]
+
+
+def test_two_ways_to_write_one_file_are_one_file(tmp_path):
+    (tmp_path / "a").mkdir()
+    write_csv(tmp_path / "a" / "t.csv", "path,mask\n1.jpg,worn\n2.jpg,worn\n../a/1.jpg,not_worn\n")
+    with pytest.raises(ValueError, match=r"rows \[2, 4\] are the same file '1.jpg' with the same box"):
+        read(tmp_path / "a" / "t.csv")
+
+
+def test_a_run_is_of_its_sources(tmp_path):
+    frame = {"path": ["1.jpg", "2.jpg"], "mask": ["worn", "worn"], "source": ["x", "y"]}
+    one, other = (read(pd.DataFrame(frame | {"source": names}), root=tmp_path) for names in (["x", "y"], ["y", "x"]))
+    assert one.fingerprint() != other.fingerprint() and one[:1].fingerprint() == other[:1].fingerprint()

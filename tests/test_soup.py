@@ -121,4 +121,7 @@ def test_wrong_input(photos):
         greedy_soup([small(0)], lambda model: float("nan"))
     gone = photos.with_columns(path=[f"{path}.gone" for path in photos.paths])
     with pytest.raises(ValueError, match="photos can be read; the statistics of the soup need training photos"):
-        refresh(small(0), gone)
+        refresh(model := small(0), gone)
+    unchanged = small(0).state_dict()
+    assert all(torch.equal(value, unchanged[name]) for name, value in model.state_dict().items())
+    assert all(norm.momentum == 0.1 for norm in model.modules() if isinstance(norm, torch.nn.BatchNorm2d))

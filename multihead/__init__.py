@@ -94,7 +94,9 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        raise AttributeError(f"module 'multihead' has no name {name!r}")
+        if name.startswith("_") or importlib.util.find_spec(f"multihead.{name}") is None:
+            raise AttributeError(f"module 'multihead' has no name {name!r}")
+        return importlib.import_module(f"multihead.{name}")  # as multihead.export
     value = getattr(importlib.import_module(f"multihead.{_HOME[name]}"), name)
     globals()[name] = value
     return value

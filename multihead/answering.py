@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import flags
 from multihead.modes import AMP, Pins
-from multihead.settings import Sources, device, read_sources, speaker, with_tta
+from multihead.options import near
+from multihead.settings import Sources, device, read_sources, scored_part, speaker, with_tta
 
 if TYPE_CHECKING:
     from multihead.data import Photos
@@ -32,10 +33,10 @@ def evaluate(args: argparse.Namespace) -> int:
     model = load(args.model).to(device(args.device))
     photos = read_sources(args, heads=evaluation.label_heads(model))
     model = with_tta(model, args.tta)
-    present = set(photos.table.split)
-    part = args.part or next((name for name in ("val", "test") if name in present), "all")
-    if part != "all":
-        photos = photos.part(part)
+    part, photos = scored_part(photos, args.part)
+    known = [*(head.name for head in model.space), *(name for name in photos.table.columns if ":" not in name)]
+    if unknown := sorted(set(args.by) - set(known)):
+        raise KeyError(f"cannot slice by {unknown[0]!r}{near(unknown[0], known)}; there are {known}")
     if not args.quiet and not args.part and part != "all":
         print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
     _warn_of_trained(Path(args.model), photos)

@@ -51,7 +51,8 @@ class Gentle:
     color_jitter: float = option(0.2, "largest change of brightness, contrast, saturation (gentle)")
 
     def __post_init__(self) -> None:
-        between("gentle", "hflip", self.hflip, 0, 1)
+        for name, most in {"hflip": 1, "shift": 1, "scale": 1, "rotate": 180, "color_jitter": 1}.items():
+            between("gentle", name, getattr(self, name), 0, most)
 
 
 @dataclass(frozen=True)

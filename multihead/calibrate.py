@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from multihead.labels import UNKNOWN, Array, Head, base, encode, marginals, size
+from multihead.labels import HEADS, UNKNOWN, Array, Head, base, encode, marginals, size
 from multihead.metrics import check_probabilities
 from multihead.options import between, near
 
@@ -27,7 +27,7 @@ BINS = 15  # as in the paper
 Reliability = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def fit_temperatures(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> dict[str, float]:
+def fit_temperatures(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head] = HEADS) -> dict[str, float]:
     """The temperature of each head that makes its known labels likeliest: above 1 where the answers are too sure.
 
     probs: joint probabilities (N, K). labels: (N, heads), -1 = unknown. A head's temperature T minimises the mean

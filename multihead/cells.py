@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -88,10 +89,10 @@ def years_or_band(cell: str, head: Head) -> tuple[float, int]:
         years = number(text)
     except ValueError:
         years = float("nan")
-    if not 0 <= years <= OLDEST:
-        raise ValueError(
-            f"{cell!r} is no {head.name}; expected years from 0 to {OLDEST}, one of {head.classes}, or a blank"
-        )
+    other = head.edges is not None and max(head.edges) > OLDEST  # bands of something else than years
+    if not (math.isfinite(years) if other else 0 <= years <= OLDEST):
+        expected = "a number" if other else f"years from 0 to {OLDEST}"
+        raise ValueError(f"{cell!r} is no {head.name}; expected {expected}, one of {head.classes}, or a blank")
     return years, UNKNOWN
 
 
@@ -139,6 +140,13 @@ def boxes_of(table: pd.DataFrame) -> np.ndarray:
         if not (np.isfinite(boxes[row]).all() and boxes[row, 0] < boxes[row, 2] and boxes[row, 1] < boxes[row, 3]):
             what = f"box {cells} has no area; expected x0 < x1 and y0 < y1 in pixels"
             raise ValueError(f"{_row_of(table, row)}: {what}")
+    known = ~np.isnan(boxes[:, 0])
+    if known.any() and (boxes[known] >= 0).all() and (boxes[known] <= 1).all():
+        row = int(known.argmax())
+        what = (
+            f"box {boxes[row].tolist()}, like all others, lies within one pixel; expected pixels, not shares of a side"
+        )
+        raise ValueError(f"{_row_of(table, row)}: {what}")
     return boxes
 
 

@@ -41,7 +41,7 @@ class Crop:
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
             raise ValueError(f"crop {self.name!r} has region {self.region!r}; expected one of {REGIONS}")
-        if self.margin < 0:
+        if not 0 <= self.margin < float("inf"):
             raise ValueError(f"crop {self.name!r} has margin {self.margin}; expected a share of the box >= 0")
         if len(self.size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.size):
             raise ValueError(f"crop {self.name!r} has size {self.size!r}; expected (height, width), whole numbers >= 1")

@@ -22,6 +22,7 @@ from multihead.labels import HEADS, Head, base, size
 from multihead.loading import loader
 from multihead.metrics import Scores, score
 from multihead.modes import Pins, autocast
+from multihead.options import whole
 from multihead.orders import in_order
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
@@ -75,6 +76,8 @@ def evaluate(
     check_classifier(model)
     if not isinstance(photos, Photos):
         raise TypeError(f"expected photos as multihead.read gives them, got {type(photos).__name__}")
+    batch_size = whole("evaluate", "batch_size", batch_size, 1)
+    workers = whole("evaluate", "workers", workers, 0)
     keep_memory()
     check_not_pseudo(photos, "scored")
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,21 @@ from typing import Any
 from multihead.files import write_text
 from multihead.model import Model
 
+_OURS = re.compile(r"ensemble\.json|member\d+|splits\.csv|README\.md|\..*")
+
 
 def save_members(folder: str | Path, kind: str, members: Iterable[Any], more: Mapping[str, object]) -> None:
     """Write the members as member0, member1, ..., and ensemble.json with the kind, their names and whatever is `more`;
     `multihead.load` opens it.
 
     members: models, or what is made of models and has a `save` of its own.
+
+    Raises: FileExistsError for a folder that holds something else.
     """
+    place = Path(folder)
+    others = [path.name for path in place.iterdir() if not _OURS.fullmatch(path.name)] if place.is_dir() else []
+    if others:
+        raise FileExistsError(f"{place} holds {sorted(others)[0]!r}, which is of no ensemble; name a new folder")
     names = []
     for number, member in enumerate(members):
         names.append(f"member{number}")

@@ -62,14 +62,16 @@ def open_image(
     ((20, 50), (20, 50, 3))
     """
     if isinstance(source, np.ndarray):
-        return decoded(from_array(source), f"array {source.shape}")
+        return decoded(_from_numbers(source), f"array {source.shape}")
     if is_tensor(source):
-        return decoded(from_array(_from_tensor(source)), f"tensor {tuple(source.shape)}")
+        return decoded(_from_numbers(_from_tensor(source)), f"tensor {tuple(source.shape)}")
     if isinstance(source, Image.Image):
         return decoded(guarded(lambda: from_pillow(source, max_pixels), "Pillow image"), "Pillow image")
     if isinstance(source, bytes | bytearray | memoryview):
         return encoded(bytes(source), f"{len(source)} bytes", max_pixels)
     if isinstance(source, str | os.PathLike):
+        if not str(source).strip():
+            raise ImageError("the path is blank")  # to Python, the current folder
         return encoded(_file_bytes(Path(source)), repr(os.fspath(source)), max_pixels)
     if is_open_file(source):
         data = source.read()
@@ -142,6 +144,13 @@ def write_jpeg(image: np.ndarray, path: str | os.PathLike, quality: int = 95) ->
     replace_file(path, lambda fresh: fresh.write_bytes(data.tobytes()))
 
 
+def _from_numbers(array: np.ndarray) -> np.ndarray:
+    """The pixels of an array that somebody made: 8 bits that lie in 16 would be black."""
+    if array.dtype == np.uint16 and 1 < array.max(initial=0) < 256:
+        raise ImageError(f"expected uint16 up to 65535, got {kind(array)} up to {array.max()}; pass it as uint8")
+    return from_array(array)
+
+
 def _from_tensor(tensor: torch.Tensor) -> np.ndarray:
     """The array (H, W) or (H, W, C) of a tensor (H, W), (C, H, W), or, where C is no first side, (H, W, C)."""
     tensor = tensor.detach().cpu()
@@ -177,8 +186,10 @@ def _file_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         if path.is_symlink():
             raise ImageError(f"{str(path)!r}: broken link to {os.readlink(path)!r}") from None
-        web = "; an address of the web is downloaded first" if str(path).startswith(("http:/", "https:/")) else ""
-        raise ImageError(f"{str(path)!r}: no such file{web}") from None
+        hint = "; an address of the web is downloaded first" if str(path).startswith(("http:/", "https:/")) else ""
+        if os.sep == "/" and "\\" in str(path):
+            hint = "; here folders are separated by /, and this has backslashes"
+        raise ImageError(f"{str(path)!r}: no such file{hint}") from None
     except OSError as error:
         raise ImageError(f"{str(path)!r}: {error.strerror or error}") from error
     except ValueError as error:

@@ -47,6 +47,8 @@ def _items(source: Any, name: str) -> Iterator[Item]:
             yield Item(shown, Path(path), box_of(box), bool(whole), person)
     elif isinstance(source, pd.DataFrame):
         yield from _items(read(source, heads=()), name)
+    elif isinstance(source, (pd.Series, pd.Index)) or isinstance(source, np.ndarray) and source.dtype.kind in "OUS":
+        yield from _items(np.asarray(source, object).ravel().tolist(), name)  # of paths
     elif isinstance(source, (str, Path)):
         yield from _path_items(source)
     elif (isinstance(source, np.ndarray) or is_tensor(source)) and source.ndim == 4:
@@ -58,7 +60,7 @@ def _items(source: Any, name: str) -> Iterator[Item]:
             yield from _items(part, f"{name} {number}")
     else:
         kind = type(source).__name__
-        expected = "expected a path, array, tensor, PIL picture, bytes, file or a list"
+        expected = "expected a path, array, tensor, PIL picture, bytes, file, Photos, DataFrame, a list or a generator"
         raise TypeError(f"cannot read photos from {kind}; {expected}")
 
 
@@ -71,7 +73,9 @@ def _shown(photos: Photos) -> list[str]:
 
 def _path_items(source: str | Path) -> Iterator[Item]:
     path = Path(source)
-    if path.is_dir():
+    if not str(source).strip():
+        yield Item("", "")  # not the current folder, which an empty path is to Python
+    elif path.is_dir():
         yield from (Item(str(file), file) for file in iter_image_files(path))
     elif path.suffix.lower() in (".csv", ".tsv", ".txt") and path.is_file():
         yield from _items(read(path, heads=()), "")

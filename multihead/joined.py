@@ -159,6 +159,10 @@ def _own(folder: Path) -> Path:
         raise FileNotFoundError(
             f"{folder} holds folds, not one model; multihead ensemble makes one of them, or name one, as its fold0"
         )
+    if not (folder / "config.json").is_file() and (folder / "checkpoints" / "last.pt").is_file():
+        raise FileNotFoundError(
+            f"{folder} is a run that has not ended; go on with it: multihead train --resume -o {folder}, or resume=True"
+        )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 UNKNOWN = -1
-BLANKS = ("", "nan", "none", "<na>", "-1", "-1.0")  # cells that say nothing, in lower case
+BLANKS = ("", "nan", "none", "<na>", "na", "n/a", "null", "-1", "-1.0")  # cells that say nothing, in lower case
+
+TAKEN = frozenset(
+    ("path", "name", "root", "source", "person", "split", "years", "x0", "y0", "x1", "y1", "whole", "searched", "face")
+    + ("box", "label", "error", "status", "score", "pseudo")
+)  # columns that mean something else in tables of photos and answers
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class Head:
     edges: for classes that are bands of a number (age in years): band = how many edges are <= the number.
     parts: for a flat head, the heads whose combinations are its classes (see `flat`).
 
-    Raises: ValueError for a name that is no identifier, fewer than two or repeated classes (case does not count),
-    classes named like a missing value or like another class's index, no crop, or edges that do not rise or do not fit
-    the classes.
+    Raises: ValueError for a name that is no identifier or a column of the tables of photos and answers (`TAKEN`), fewer
+    than two or repeated classes (case does not count), classes named like a missing value or like another class's
+    index, no crop, or edges that do not rise or do not fit the classes; TypeError for classes that are no texts.
 
     >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
     (64, 64)
@@ -44,8 +49,17 @@ class Head:
     parts: tuple[Head, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.name.isidentifier():
+        if not isinstance(self.name, str) or not self.name.isidentifier():
             raise ValueError(f"head name {self.name!r} must be letters, digits and _, as in 'mask'")
+        if self.name in TAKEN:
+            raise ValueError(f"head name {self.name!r} is a column of the tables of photos and answers; take another")
+        texts = not isinstance(self.classes, str) and all(isinstance(name, str) for name in self.classes)
+        if not texts:
+            raise TypeError(f"head {self.name!r} has classes {self.classes!r}; expected texts, as ('no', 'yes')")
+        for field in ("classes", "crops", "parts"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        if self.edges is not None:
+            object.__setattr__(self, "edges", tuple(self.edges))
         plain = [name.strip().lower() for name in self.classes]  # as a table's cells are compared
         if len(plain) < 2 or len(set(plain)) < len(plain):
             raise ValueError(f"head {self.name!r} has classes {self.classes}; expected two or more unlike names")
@@ -54,7 +68,7 @@ class Head:
             raise ValueError(
                 f"head {self.name!r} names a class {number[0]!r}, which tables read as an index; rename it"
             )
-        missing = [name for name, text in zip(self.classes, plain) if text in (*BLANKS, "na", "null")]
+        missing = [name for name, text in zip(self.classes, plain) if text in BLANKS]
         if missing:
             raise ValueError(
                 f"head {self.name!r} names a class {missing[0]!r}, which tables read as missing; rename it"
@@ -137,12 +151,14 @@ def crops(heads: Sequence[Head]) -> tuple[Crop, ...]:
 def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     """Joint class (N,) of labels (N, heads), first head slowest; unknown where any head is unknown.
 
+    labels: an array, tensor or DataFrame; a missing value is unknown.
+
     Raises: ValueError for a wrong number of columns or a label outside its head's classes.
 
     >>> encode(np.array([[2, 1, 0], [0, -1, 1]]))
     array([15, -1])
     """
-    table = base(heads)
+    table, labels = base(heads), _numbers(labels)
     if labels.ndim != 2 or labels.shape[1] != len(table):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; expected (N, {len(table)}) for {_names(table)}")
     joint = labels[:, 0] * 0
@@ -154,17 +170,23 @@ def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
 
 
 def decode(joint: Array, heads: Sequence[Head] = HEADS) -> Array:
-    """Labels (N, heads) of joint classes (N,); an unknown joint class gives unknown labels.
+    """Labels (N, heads) of joint classes (N,), or (heads,) of one; an unknown joint class gives unknown labels.
 
-    Raises: ValueError for a joint class outside the space.
+    joint: an array, tensor, Series or number; a missing value is unknown.
+
+    Raises: ValueError for a joint class outside the space, or no whole number.
 
     >>> decode(np.array([15, -1]))
     array([[ 2,  1,  0],
            [-1, -1, -1]])
     """
-    table = base(heads)
+    table, joint = base(heads), _known(_numbers(joint))
+    if joint.ndim == 0:
+        return decode(joint[None], heads)[0]
     if len(joint) and (joint.max() >= size(table) or joint.min() < UNKNOWN):
         raise ValueError(f"joint classes run from {joint.min()} to {joint.max()}; expected -1 to {size(table) - 1}")
+    if isinstance(joint, np.ndarray) and joint.dtype.kind == "f":
+        raise ValueError(f"joint class {joint[joint % 1 != 0][0]} is no whole number; expected -1 to {size(table) - 1}")
     columns, rest = [], joint
     for head in reversed(table):
         columns.append(rest % len(head.classes))
@@ -247,6 +269,24 @@ def class_index(head: Head, value: object) -> int:
         return int(number)
     listed = ", ".join(f"{index} or {name}" for index, name in enumerate(head.classes))
     raise ValueError(f"{value!r} is no class of head {head.name!r}; expected {listed}, or a blank for unknown")
+
+
+def _numbers(values: Array) -> Array:
+    """A tensor as it is, anything else as an array: of a Series, DataFrame, list or number, whole where all are;
+    missing values are -1."""
+    if not isinstance(values, np.ndarray) and not hasattr(values, "detach"):
+        told: Any = values
+        told = told.to_numpy(dtype=float, na_value=np.nan) if hasattr(told, "to_numpy") else np.asarray(told)
+        values = _known(told)
+    return values
+
+
+def _known(values: Array) -> Array:
+    """An array's NaN as -1, and whole numbers as such."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fO":
+        values = np.where(np.isnan(values.astype(float)), UNKNOWN, values.astype(float))
+        values = values.astype(np.int64) if (values % 1 == 0).all() else values
+    return values
 
 
 def _stack(columns: list[Array]) -> Array:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_args
 
 from multihead.named import named
-from multihead.options import between, choice, near, option
+from multihead.options import between, choice, near, option, plain_number
 
 if TYPE_CHECKING:
     from multihead.labels import Head
@@ -31,6 +31,7 @@ class CrossEntropy:
     smoothing: float = option(0.0, SMOOTHING_HELP)
 
     def __post_init__(self) -> None:
+        _as_tuple(self)
         _check_weights("crossentropy", self.class_weights, self.smoothing)
 
 
@@ -47,6 +48,7 @@ class Focal:
 
     def __post_init__(self) -> None:
         between("focal", "gamma", self.gamma, 0)
+        _as_tuple(self)
         _check_weights("focal", self.class_weights, self.smoothing)
 
 
@@ -74,6 +76,7 @@ class SymmetricCrossEntropy:
     def __post_init__(self) -> None:
         between("symmetriccrossentropy", "alpha", self.alpha, 0)
         between("symmetriccrossentropy", "beta", self.beta, 0)
+        _as_tuple(self)
         _check_weights("symmetriccrossentropy", self.class_weights)
 
 
@@ -98,6 +101,7 @@ class Custom:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "function", named(self.function, "custom"))
+        _as_tuple(self)
         _check_weights("custom", self.class_weights)
 
 
@@ -152,6 +156,13 @@ def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[s
         raise ValueError(f"losses name {unknown}; the heads are {names}{near(unknown[0], names)}")
     check_losses("losses", given.values())
     return {name: given.get(name, CrossEntropy()) for name in names}
+
+
+def _as_tuple(loss: CrossEntropy | Focal | SymmetricCrossEntropy | Custom) -> None:
+    """Class weights that come as a list or array, as scikit-learn gives them, as a tuple."""
+    weights = loss.class_weights
+    if weights is not None and not isinstance(weights, (str, tuple, Mapping)) and isinstance(weights, Iterable):
+        object.__setattr__(loss, "class_weights", tuple(plain_number(weight) for weight in weights))
 
 
 def _check_weights(owner: str, weights: str | tuple[float, ...] | None, smoothing: float = 0.0) -> None:

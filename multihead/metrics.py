@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.labels import UNKNOWN, Head, base, decode, encode, marginals, size
+from multihead.labels import HEADS, UNKNOWN, Head, base, decode, encode, marginals, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,6 +158,9 @@ class Scores:
         heads = {name: head.to_dict() for name, head in self.heads.items()}
         return {**_summary(self.joint), "heads": heads, f"by_{first}": slices}
 
+    def __repr__(self) -> str:
+        return str(self)
+
     def __str__(self) -> str:
         rows = [("joint", self.joint), *self.heads.items()]
         lines = [f"{'':12}{'n':>7}{'macro-F1':>10}{'accuracy':>10}"]
@@ -166,7 +169,10 @@ class Scores:
 
 
 def score(
-    probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head], slices: Mapping[str, np.ndarray] | None = None
+    probs: np.ndarray,
+    labels: np.ndarray,
+    heads: Sequence[Head] = HEADS,
+    slices: Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
     """Scores of joint probabilities (N, K) against labels (N, heads), -1 = unknown.
 

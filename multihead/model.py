@@ -30,6 +30,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
     pixels in 0..1, by default the weights' own. prior: share of each joint class (K,) among the training photos, set by
     training; the answer where a photo cannot be read.
 
+    What starts at random, the heads always, is drawn by torch: `torch.manual_seed` before makes two models alike.
+    `save_pretrained(folder)` writes it, `multihead.load` opens it again.
+
     `forward` takes uint8 images {Crop: (B, 3, H, W)} and returns {head name: logits (B, classes)}.
 
     Raises: ValueError for an unknown backbone (with the nearest names), FileNotFoundError for missing weights.
@@ -80,6 +83,12 @@ class Model(nn.Module, PyTorchModelHubMixin):
         self.prior = None if prior is None else tuple(prior)
         self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def __repr__(self) -> str:
+        """One line; print(model.backbone) shows the layers."""
+        numbers = sum(parameter.numel() for parameter in self.parameters())
+        heads = "; ".join(f"{head.name} on {', '.join(_describe(head.crops))}" for head in self.heads)
+        return f"Model({self.backbone_name!r}, {heads}; {numbers / 1e6:.2f} million parameters)"
 
     def forward(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> dict[str, Tensor]:
         """Logits {head: (B, classes)} of uint8 images {Crop: (B, 3, H, W)}.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,12 +64,19 @@ def between(
     owner: str, name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
 ) -> None:
     """Nothing where low <= value <= high (low < value with `open_low`). Raises: ValueError with the bounds."""
-    finite = isinstance(value, (int, float)) and math.isfinite(value)
+    finite = isinstance(value, numbers.Real) and math.isfinite(value)
     fits = finite and value <= high and (value > low if open_low else value >= low)
     if not fits:
         sign = ">" if open_low else ">="
         text = f"{sign} {low:g}" + ("" if high == float("inf") else f" and <= {high:g}")
         raise ValueError(f"{owner}: {name} is {value!r}; expected a number {text}")
+
+
+def whole(owner: str, name: str, value: object, least: int) -> int:
+    """A whole number of `least` or more, numpy's too. Raises: ValueError that names it."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{owner}: {name} is {value!r}; expected a whole number >= {least}")
+    return int(value)
 
 
 def near(name: str, known: Iterable[str], likeness: float = 0.5) -> str:
@@ -89,6 +97,13 @@ def _plain(value: object) -> object:
         return {key: _plain(part) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
         return [_plain(part) for part in value]
+    return plain_number(value)
+
+
+def plain_number(value: object) -> object:
+    """A number of numpy's as Python's, which every file holds; anything else as it is."""
+    if isinstance(value, numbers.Number) and hasattr(value, "item"):
+        return value.item()
     return value
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.settings import Sources, read_sources, speaker
+from multihead.settings import Sources, read_sources, scored_part, speaker
 
 if TYPE_CHECKING:
     from multihead.data import Photos
     from multihead.fitting import Fitted
+    from multihead.labels import Head
 
 
 def ensemble(args: argparse.Namespace) -> int:
@@ -167,9 +168,7 @@ def _pooled_temperatures(args: argparse.Namespace, whole: Any, say: Callable[[st
     from multihead.nested import nested_calibration
     from multihead.splits import groups
 
-    valid = read_sources(args, args.data, heads=label_heads(whole))
-    for name in args.member:
-        _check_unseen(Path(name), valid)
+    valid = _unseen(args, label_heads(whole), say)
     scores = evaluate(whole.eval(), valid, workers=args.workers)
     found = fit_temperatures(scores.probs, scores.labels, scores.table)
     people = groups([str(person) for person in scores.slices["person"]])
@@ -234,9 +233,7 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
             raise ValueError(
                 "--soup greedy chooses members by their score: name photos that none was trained on, --data"
             )
-        valid = read_sources(args, args.data, heads=label_heads(models[0]))
-        for name in args.member:
-            _check_unseen(Path(name), valid)
+        valid = _unseen(args, label_heads(models[0]), say)
         score = lambda model: evaluate(model, valid, workers=args.workers).selection[0]  # noqa: E731
         made, chosen = greedy_soup(models, score, mend)
         say(f"greedy soup of models {' '.join(map(str, chosen))} out of {len(models)}")
@@ -249,6 +246,16 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
         say("statistics of batch norms are averaged; those of a folder of folds would be measured anew on its photos")
     made.save_pretrained(args.output)
     _keep_trained(args.member, Path(args.output))
+
+
+def _unseen(args: argparse.Namespace, heads: Sequence[Head], say: Callable[[str], None]) -> Photos:
+    """The labelled photos of --data, of a table with a split column its val part, which trained none of the members."""
+    part, photos = scored_part(read_sources(args, args.data, heads=heads))
+    if part != "all":
+        say(f"of --data its {part} part: {photos}")
+    for name in args.member:
+        _check_unseen(Path(name), photos)
+    return photos
 
 
 def _check_unseen(member: Path, valid: Photos) -> None:

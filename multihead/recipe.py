@@ -14,7 +14,7 @@ from multihead.losses import CrossEntropy, Loss, check_losses
 from multihead.mixing import Mix
 from multihead.modes import AMP
 from multihead.optim import AdamW, Optim
-from multihead.options import between, choice, option, variants
+from multihead.options import between, choice, option, variants, whole
 from multihead.samplers import Sampler
 from multihead.schedules import OneCycle, Schedule
 
@@ -24,6 +24,9 @@ class EMA:
     """A moving average of the weights, which is what is scored and saved; it warms up, so short runs profit too."""
 
     model_ema_decay: float = option(0.999, "decay of the moving average of the weights")
+
+    def __post_init__(self) -> None:
+        between("ema", "model_ema_decay", self.model_ema_decay, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ class Recipe:
             name: 1 for name in ("epoch_photos", "val_interval") if getattr(self, name) is not None
         }
         for name, bound in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < bound:
-                raise ValueError(f"recipe: {name} is {value!r}; expected a whole number >= {bound}")
+            object.__setattr__(self, name, whole("recipe", name, getattr(self, name), bound))
+        if isinstance(self.augment, list):
+            object.__setattr__(self, "augment", tuple(self.augment))
         if not 0 <= self.smoothing < 1:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
         choice("recipe", "select", self.select, ("best", "last"))
@@ -123,7 +126,8 @@ class Recipe:
             raise ValueError(f"recipe: age_edges is {edges!r}; expected rising numbers of years, as (30, 58)")
         if any(not isinstance(zone, tuple) or len(zone) != 2 or zone[0] > zone[1] for zone in self.drop_zones):
             raise ValueError(f"recipe: drop_zones is {self.drop_zones!r}; expected pairs of years, as ((57, 59),)")
-        if self.patience is not None and (self.patience < 1 or self.select == "last"):
+        whole_patience = isinstance(self.patience, int) and not isinstance(self.patience, bool) and self.patience >= 1
+        if self.patience is not None and (not whole_patience or self.select == "last"):
             raise ValueError(f"recipe: patience is {self.patience!r}; expected >= 1, with select='best'")
         self._check_objects()
 

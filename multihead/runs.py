@@ -116,7 +116,9 @@ class Run:
 
     def _exhausted(self) -> bool:
         patience, scored = self.recipe.patience, [row["epoch"] for row in self.rows if "selected_by" in row]
-        return patience is not None and bool(scored) and scored[-1] - self.best["epoch"] >= patience
+        if patience is None or not scored or self.best["epoch"] == 0:  # nothing had a score yet
+            return False
+        return scored[-1] - self.best["epoch"] >= patience
 
     def _epoch(self, batches: Any, progress: bool) -> dict[str, Any]:
         started, first = time.perf_counter(), self.batch

@@ -230,7 +230,9 @@ def _by_path(rows: Iterable[_Row]) -> dict[str, str]:
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    """The checked rows of a boxes file."""
+    """The checked rows of a boxes file. Raises: FileNotFoundError; ValueError for a wrong row."""
+    if not path.exists():
+        raise FileNotFoundError(f"no boxes at {path}; expected a CSV that multihead scan wrote")
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
         reader = csv.reader(stream)
         header = next(reader, [])

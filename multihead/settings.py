@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.options import choice, option
+from multihead.options import between, choice, option, whole
 
 if TYPE_CHECKING:
     from multihead.cache import Cache
@@ -66,6 +66,10 @@ class Session:
     workers: int = option(2, "loader processes", short="-j")
     device: str = option("auto", "cpu, cuda, or auto")
 
+    def __post_init__(self) -> None:
+        whole("run", "workers", self.workers, 0)
+        between("run", "val_share", self.val_share, 0, 0.99)
+
 
 @dataclass(frozen=True)
 class Keeping:
@@ -93,6 +97,14 @@ def read_sources(
     chosen = flags.build(Sources, vars(args))
     options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
     return read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
+
+
+def scored_part(photos: Photos, asked: str | None = None) -> tuple[str, Photos]:
+    """The part of a table that scores a model, and its rows: the one asked for, else val of the split column, else test
+    of it, else "all"."""
+    present = set(photos.table.split)
+    part = asked or next((name for name in ("val", "test") if name in present), "all")
+    return part, photos if part == "all" else photos.part(part)
 
 
 def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:

@@ -7,7 +7,7 @@ import dataclasses
 import typing
 from collections.abc import Mapping, Sequence
 
-from multihead.options import dataclasses_in, near
+from multihead.options import dataclasses_in, near, plain_number
 
 QUOTES = "; a text goes in quotes, as in name('a/file.json')"
 
@@ -59,7 +59,7 @@ def _spell(value: object) -> str:
         return "(" + "".join(f"{_spell(part)}, " for part in value).rstrip() + ")"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key!r}: {_spell(part)}" for key, part in value.items()) + "}"
-    return repr(value)
+    return repr(plain_number(value))
 
 
 def _object(node: ast.expr, classes: Sequence[type], text: str) -> typing.Any:

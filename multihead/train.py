@@ -25,6 +25,7 @@ from multihead.masks import DrawnMask
 from multihead.model import Model
 from multihead.modes import Mode
 from multihead.optim import create_optimizer
+from multihead.options import whole
 from multihead.outputs import check_kind
 from multihead.recipe import Recipe
 from multihead.runs import Run
@@ -35,7 +36,8 @@ from multihead.sides import Ready, report, target_rows
 def fit(
     model: Model, train: Photos, valid: Photos | None = None, recipe: Recipe = Recipe(), **options: Any
 ) -> list[dict[str, Any]]:
-    """All rows of `epochs` (same arguments); the model then holds the kept weights."""
+    """The rows of `epochs` (same arguments), of a run that goes on those that were still to come; the model then holds
+    the kept weights."""
     return list(epochs(model, train, valid, recipe, **options))
 
 
@@ -84,6 +86,7 @@ def prepare(
     runs that are compared, see `choices.training_choice`.
     """
     _check_kinds(model, train, valid, recipe)
+    workers = whole("fit", "workers", workers, 0)
     ranks.start()
     if valid is not None:
         check_disjoint(train, valid)

@@ -41,6 +41,9 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
 
 def need_data(args: argparse.Namespace) -> None:
     """Complain where no photos are named. Raises: SystemExit."""
+    if not args.data and getattr(args, "resume", False):
+        place = args.output or "the default --output"
+        args.parser.error(f"{place} holds no args.yaml of a run to go on with; name its folder, or DATA and every flag")
     if not args.data:
         args.parser.error("DATA is missing: name a folder of photos or a table")
 

@@ -232,7 +232,7 @@ def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
     assert run("train", "--seed", "4", "--output", tmp_path / "r", "--resume") == 2
     assert "seed: 3, now 4" in capsys.readouterr().err
     assert run("train", "--output", tmp_path / "none", "--resume") == 2
-    assert "DATA is missing" in capsys.readouterr().err
+    assert "holds no args.yaml of a run to go on with; name its folder" in capsys.readouterr().err
     assert (tmp_path / "r" / "args.yaml").read_bytes() == before  # a refused run changes nothing
     assert run("train", data, *QUICK, "--seed", "3", "--output", tmp_path / "r", "--resume") == 0
 
@@ -482,7 +482,7 @@ WRONG = {
         "cannot be opened safely",
     ),
     "device": (["train", "{data}", "--model", "test_resnet", "--device", "tpu"], "--device tpu is not to be had here"),
-    "share": (["train", "{data}", "--val-share", "1.5"], "split share is 1.5"),
+    "share": (["train", "{data}", "--val-share", "1.5"], "val_share is 1.5; expected a number >= 0 and <= 0.99"),
     "output is a file": (["train", "{data}", *QUICK, "--output", "{tmp}/text"], "{tmp}/text"),
     "no settings": (["train", "-c", "{tmp}/gone.yaml"], "no settings file {tmp}/gone.yaml"),
     "unknown key": (["train", "{data}", "-c", "{tmp}/key.yaml"], "unknown key 'epoch'; did you mean 'epochs'?"),

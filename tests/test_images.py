@@ -161,8 +161,8 @@ def test_tensors_are_as_their_arrays(kind):
         tensor = (torch.from_numpy(array) / 255).to(kind).requires_grad_()
         wanted = np.rint(tensor.detach().float().numpy() * 255).astype(np.uint8)
     else:
-        tensor, wanted = torch.from_numpy(array.astype(np.int32)).to(kind), array
-        wanted = array >> 8 if kind == torch.uint16 else array
+        factor = 257 if kind == torch.uint16 else 1
+        tensor, wanted = torch.from_numpy(array.astype(np.int32) * factor).to(kind), array
     np.testing.assert_array_equal(read_image(tensor), wanted)  # (H, W, C), as torch.from_numpy gives it
     np.testing.assert_array_equal(read_image(tensor.permute(2, 0, 1)), wanted)
     np.testing.assert_array_equal(read_image(tensor[:, :, 0]), wanted[:, :, :1].repeat(3, 2))
@@ -182,6 +182,10 @@ def test_a_tensor_subclass_is_a_tensor():
     [
         (torch.zeros(5, 6, 7), r"expected a tensor \(C, H, W\) with C of 1, 3 or 4, or \(H, W\), got .*\(5, 6, 7\)"),
         (torch.zeros(2, 3, 6, 7), r"expected a tensor \(C, H, W\)"),
+        (
+            torch.full((3, 4, 5), 200, dtype=torch.uint16),
+            "expected uint16 up to 65535, got .* up to 200; pass it as uint8",
+        ),
         (torch.full((3, 4, 5), 2.0), "expected floats in 0..1, got 2..2"),
         (torch.zeros(3, 4, 5, dtype=torch.int64), "expected uint8, uint16, bool or float in 0..1, got"),
     ],

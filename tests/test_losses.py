@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
+from sklearn.utils.class_weight import compute_class_weight
 
 from multihead.criteria import criterion
 from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
@@ -488,7 +489,7 @@ def test_per_head():
         (lambda: CrossEntropy((float("inf"), 1.0)), "class_weights is .inf, 1.0.; expected a tuple of numbers >= 0"),
         (lambda: CrossEntropy((0.0, 0.0)), "class_weights is .0.0, 0.0.; .* not all 0"),
         (lambda: CrossEntropy(()), r"class_weights is \(\)"),
-        (lambda: CrossEntropy([1.0, 2.0]), r"class_weights is \[1.0, 2.0\]; expected a tuple"),
+        (lambda: CrossEntropy({"a": 1.0}), r"class_weights is \{'a': 1.0\}; expected a tuple"),
         (lambda: CrossEntropy(("a", "b")), "expected a tuple of numbers"),
         (lambda: CrossEntropy(smoothing=1.0), "crossentropy: smoothing is 1.0; expected 0 <= smoothing < 1"),
         (lambda: Focal(smoothing=-0.1), "focal: smoothing is -0.1"),
@@ -576,3 +577,11 @@ def test_a_function_of_ones_own_gives_a_loss_a_photo(result, told, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "own", result)
     with pytest.raises(ValueError, match=f"custom: 'test_losses:own' {told} photos; expected a loss for each"):
         criterion(Custom("test_losses:own"), FOUR, COUNTS)
+
+
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal, SymmetricCrossEntropy, lambda **given: Custom(own, **given)])
+def test_class_weights_come_as_others_give_them(kind):
+    weights = compute_class_weight("balanced", classes=np.arange(4), y=[0, 0, 0, 1, 2, 3])
+    made = kind(class_weights=weights)
+    assert made == kind(class_weights=weights.tolist()) == kind(class_weights=tuple(weights.tolist()))
+    assert all(type(weight) is float for weight in made.class_weights)

@@ -131,6 +131,9 @@ def test_a_vote_is_calibrated_on_photos_that_trained_no_member(people, tmp_path,
     np.testing.assert_allclose(
         evaluate(made, valid, workers=0).probs, apply_temperatures(before.probs, wanted, HEADS), atol=1e-6
     )
+    write_splits(tmp_path / "splits.csv", {"train": train, "val": valid})  # as a run leaves it: its val part
+    assert main([*command, str(tmp_path / "splits.csv"), "-o", str(tmp_path / "h")]) == 0
+    assert load(tmp_path / "h").temperatures == pytest.approx(wanted)
     assert main([*command, str(tmp_path / "train.csv"), "-o", str(tmp_path / "g")]) == 2
     assert "people are on both sides" in capsys.readouterr().err
 

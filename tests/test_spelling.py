@@ -4,9 +4,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multihead.augment import CLAHE, Augment, BoxJitter, Cutout, Diary, Flip, Gentle, Grey, Plain, RandAugment
+from multihead.augment import (
+    CLAHE,
+    Albumentations,
+    Augment,
+    BoxJitter,
+    Cutout,
+    Diary,
+    Flip,
+    Gentle,
+    Grey,
+    Plain,
+    RandAugment,
+)
 from multihead.balance import DWA, Balance, Fixed, Uncertainty
-from multihead.losses import CrossEntropy, Focal, Loss, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
+from multihead.losses import CrossEntropy, Custom, Focal, Loss, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
 from multihead.masks import DrawnMask
 from multihead.mixing import CutMix, InvertedCutMix, Mix, MixUp
 from multihead.optim import MADGRAD, SGD, Adam, AdamW, Optim, Timm
@@ -29,6 +41,7 @@ KINDS = {
     CrossEntropy: st.builds(CrossEntropy, class_weights, smoothing),
     Focal: st.builds(Focal, number, class_weights, smoothing),
     SoftF1: st.builds(SoftF1),
+    Custom: st.builds(Custom, st.just("my.losses:poly"), class_weights),
     SymmetricCrossEntropy: st.builds(SymmetricCrossEntropy, number, number, class_weights),
     CutMix: st.builds(CutMix, share, positive, st.sampled_from(["box", "strip", "half"]), count),
     MixUp: st.builds(MixUp, share, positive, count),
@@ -40,13 +53,14 @@ KINDS = {
     DWA: st.builds(DWA, positive),
     Flip: st.builds(Flip, share),
     Diary: st.builds(Diary, share, share),
-    Gentle: st.builds(Gentle, share, share, share, number, share),
+    Gentle: st.builds(Gentle, share, share, share, st.floats(0, 180), share),
     Plain: st.builds(Plain),
     RandAugment: st.builds(RandAugment, count, st.floats(0, 10), share),
     Cutout: st.builds(Cutout, share, positive),
     CLAHE: st.builds(CLAHE, share, positive),
     Grey: st.builds(Grey, share),
     BoxJitter: st.builds(BoxJitter, share, st.floats(0, 0.9)),
+    Albumentations: st.builds(Albumentations, share.map(lambda p: f'{{"__class_fullname__": "ToGray", "p": {p}}}')),
     DrawnMask: st.builds(DrawnMask, share, share),
     AdamW: st.builds(AdamW, positive, share),
     Adam: st.builds(Adam, positive, share),

@@ -260,10 +260,12 @@ def test_without_validation_the_last_weights_are_kept(sides, tmp_path):
     assert same(best["model"], last["model"])
 
 
-def test_validation_without_labels_keeps_the_last_weights(sides, tmp_path):
+def test_validation_without_labels_keeps_the_last_weights(sides, tmp_path, capsys):
     train, valid = sides
     unknown = valid.with_columns(mask=-1, gender=-1, age=-1, years=np.nan)
-    fit(small_model(), train, unknown, QUICK, out=tmp_path, workers=0)
+    rows = fit(small_model(), train, unknown, replace(QUICK, patience=1), out=tmp_path, workers=0)
+    assert len(rows) == QUICK.epochs > 1  # patience waits for scores
+    assert "validation: no photo has a label; without scores the last epoch is kept" in capsys.readouterr().err
     best, last = (checkpoint.load(tmp_path / "checkpoints" / f"{name}.pt") for name in ("best", "last"))
     assert same(best["model"], last["model"])
 

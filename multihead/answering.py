@@ -66,15 +66,20 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def _warn_of_trained(model: Path, photos: Photos) -> None:
-    """Say on standard error how many of the photos the model's own run was trained on."""
+    """Say on standard error how many of the photos, and of other photos' people, the model's own run was trained on."""
     run = model if (model / "splits.csv").is_file() else model.parent
     if not (run / "splits.csv").is_file():
         return
     import pandas as pd
 
     table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    trained = set(table.path[table.split == "train"])
+    train = table[table.split == "train"]
+    trained, people = set(train.path), set(train.get("person", [])) - {""}
     both = sum(path in trained for path in photos.paths)
+    more = sum(path not in trained and person in people for path, person in zip(photos.paths, photos.people))
+    if more:
+        told = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained this model"
+        print(f"{told}, so the scores flatter it", file=sys.stderr)
     if both:
         others = f"; {run / 'splits.csv'} holds the people that did not" if (table.split != "train").any() else ""
         told = f"{both} of these {len(photos)} photos trained this model, so the scores flatter it{others}"

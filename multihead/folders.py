@@ -26,6 +26,7 @@ def save_members(folder: str | Path, kind: str, members: Iterable[Any], more: Ma
     others = [path.name for path in place.iterdir() if not _OURS.fullmatch(path.name)] if place.is_dir() else []
     if others:
         raise FileExistsError(f"{place} holds {sorted(others)[0]!r}, which is of no ensemble; name a new folder")
+    (place / "ensemble.json").unlink(missing_ok=True)  # an older one does not fit members that are half written
     names = []
     for number, member in enumerate(members):
         names.append(f"member{number}")

@@ -11,6 +11,7 @@ from PIL import Image
 import multihead as mh
 from multihead.cells import boxes_of
 from multihead.cli import main
+from multihead.data import write_splits
 from multihead.images import read_image
 from multihead.inputs import items
 from multihead.options import to_dict, whole
@@ -186,6 +187,32 @@ def test_an_ensemble_is_not_saved_among_photos(model, folder):
     mh.Ensemble([model]).save(folder / "votes")
     mh.Ensemble([model, model]).save(folder / "votes")  # again
     assert len(mh.load(folder / "votes").weights) == 2
+
+
+def test_an_ensemble_that_is_saved_half_is_not_a_mix(model, folder):
+    class Full(mh.Model):
+        def save_pretrained(self, *args, **kwargs):
+            raise OSError("no space left")
+
+    mh.Ensemble([model, model]).save(folder / "votes")
+    full = Full("test_resnet", heads=model.heads)
+    with pytest.raises(OSError, match="no space left"):
+        mh.Ensemble([model, full]).save(folder / "votes")
+    with pytest.raises(FileNotFoundError):
+        mh.load(folder / "votes")
+
+
+def test_other_photos_of_people_that_trained_are_told(model, folder, capsys):
+    model.save_pretrained(folder / "run" / "model")
+    frame = pd.DataFrame({"path": ["a.png", "b.png"], "mask": ["worn", "worn"], "person": ["1", "1"]})
+    photos = mh.read(frame, root=folder)
+    write_splits(folder / "run" / "splits.csv", {"train": photos[:1]})
+    photos[1:].write(folder / "other.csv")
+    photos[1:].with_columns(person="table:2").write(folder / "stranger.csv")
+    assert main(["evaluate", str(folder / "run"), str(folder / "other.csv")]) == 0
+    assert "1 of these 1 photos are others of people that, by their ids, trained" in capsys.readouterr().err
+    assert main(["evaluate", str(folder / "run"), str(folder / "stranger.csv")]) == 0
+    assert "trained this model" not in capsys.readouterr().err
 
 
 def test_a_run_that_has_not_ended_is_told_from_no_run(folder, capsys):

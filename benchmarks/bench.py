@@ -10,6 +10,7 @@ not hold here is said at the end, and its figures are kept.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,8 @@ def run(name, words):
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(json.loads(lines[-1])) + "\n")
     said = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
-    return said[-1] if done.returncode else ""
+    errors = [line for line in said if re.match(r"[\w.]*(Error|Interrupt)\b", line)]  # warnings may come after them
+    return (errors or said)[-1] if done.returncode else ""
 
 
 if __name__ == "__main__":

@@ -54,8 +54,8 @@ class Photos:
         return Photos(self.table.iloc[np.atleast_1d(chosen)].reset_index(drop=True), self.heads)
 
     def __add__(self, other: Photos) -> Photos:
-        """Both tables, one after the other. People of two sources of one name, in unlike folders, stay apart: the
-        second's source is then named with its folder.
+        """Both tables, one after the other. People of two folders or files of one name stay apart: the second's source
+        is then named with the folder that it is in; a name that was given by hand means one source.
 
         Raises: ValueError where a file, with the same box, is in both, or where the heads differ.
         """
@@ -244,7 +244,7 @@ def _named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     for source in sorted(set(table.source) & set(other.source)):
         mine = (table.source == source).to_numpy()
         roots = set(table.root[mine])
-        if not roots.isdisjoint(other.root[other.source == source]):
+        if not roots.isdisjoint(other.root[other.source == source]) or not all(_is_own(source, root) for root in roots):
             continue
         root = Path(min(roots))
         unlike = f"{(root.parent if root.name == source else root).name}/{source}"
@@ -256,6 +256,11 @@ def _named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
             person=renamed.person.where(~local, unlike + renamed.person.str.slice(len(source))),
         )
     return renamed
+
+
+def _is_own(source: str, root: str) -> bool:
+    """Whether a source is named after its folder, or a table in it."""
+    return Path(root).name == source or any(Path(root, source + end).is_file() for end in (".csv", ".txt", ".tsv"))
 
 
 def check_disjoint(left: Photos, right: Photos) -> None:

@@ -126,9 +126,10 @@ class Recipe:
             raise ValueError(f"recipe: age_edges is {edges!r}; expected rising numbers of years, as (30, 58)")
         if any(not isinstance(zone, tuple) or len(zone) != 2 or zone[0] > zone[1] for zone in self.drop_zones):
             raise ValueError(f"recipe: drop_zones is {self.drop_zones!r}; expected pairs of years, as ((57, 59),)")
-        whole_patience = isinstance(self.patience, int) and not isinstance(self.patience, bool) and self.patience >= 1
-        if self.patience is not None and (not whole_patience or self.select == "last"):
-            raise ValueError(f"recipe: patience is {self.patience!r}; expected >= 1, with select='best'")
+        if self.patience is not None and self.select == "best":
+            object.__setattr__(self, "patience", whole("recipe", "patience", self.patience, 1))
+        elif self.patience is not None:
+            raise ValueError(f"recipe: patience is {self.patience!r}; expected None, or select='best'")
         self._check_objects()
 
     def _check_objects(self) -> None:

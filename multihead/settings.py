@@ -35,7 +35,7 @@ class Network:
     pretrained_path: str | None = option(None, "file of timm weights for the backbone")
     initial_checkpoint: str | None = option(None, "start from a timm or 18-way checkpoint, or a model folder")
     resize: tuple[int, ...] = option((224,), "height and width of the crops in pixels; one value is a square")
-    heads: tuple[str, ...] = option((), "some of mask, gender, age (default all)")
+    heads: tuple[str, ...] = option((), "some of mask, gender, age (default all), and your own: tone=dark,light")
     flat: bool = option(False, "one head over all combinations (the 18-way baseline)")
     crops: tuple[str, ...] = option(
         ("full",), "what the heads read: face, body or full; for all (face), or each: mask=face age=face,body:160x112"
@@ -91,12 +91,33 @@ def read_sources(
     args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
 ) -> Photos:
     """The photos of the verb's folders and tables."""
-    from multihead.labels import HEADS
     from multihead.reading import read
 
     chosen = flags.build(Sources, vars(args))
     options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
-    return read(list(sources or args.data), heads=HEADS if heads is None else heads, **options)
+    return read(list(sources or args.data), heads=_asked(args) if heads is None else heads, **options)
+
+
+def _asked(args: argparse.Namespace) -> tuple[Head, ...]:
+    """The heads that labels are read for: ours, or those of the flags where some are the user's own."""
+    from multihead.labels import HEADS
+
+    spelled = tuple(getattr(args, "heads", None) or ())
+    return named_heads(spelled) if any("=" in text for text in spelled) else HEADS
+
+
+def named_heads(texts: Sequence[str]) -> tuple[Head, ...]:
+    """Heads by name, or spelled out. Raises: ValueError for an unknown name, or what spells no head."""
+    from multihead.labels import HEADS, base, parse_head
+
+    ours = {head.name: head for head in HEADS}
+    for text in texts:
+        if "=" not in text and text not in ours:
+            raise ValueError(
+                f"unknown head {text!r}; expected some of {', '.join(ours)}{flags.near(text, ours)}, or one of your "
+                "own with its classes, as tone=dark,light"
+            )
+    return base([ours[text] if text in ours else parse_head(text) for text in texts or ours])
 
 
 def scored_part(photos: Photos, asked: str | None = None) -> tuple[str, Photos]:
@@ -220,18 +241,18 @@ def build_heads(network: Network) -> tuple[Head, ...]:
     """The table of heads that the flags describe. Raises: ValueError for an unknown head or crop."""
     from multihead.labels import HEADS, flat
 
-    by_name = {head.name: head for head in HEADS}
-    names = network.heads or tuple(by_name)
-    for name in [*names, *(part.split("=")[0] for part in network.crops if "=" in part)]:
-        if name not in by_name:
-            raise ValueError(f"unknown head {name!r}; expected some of {', '.join(by_name)}{flags.near(name, by_name)}")
+    chosen = named_heads(network.heads)
+    known = [head.name for head in (*HEADS, *chosen)]
+    for name in (part.split("=")[0] for part in network.crops if "=" in part):
+        if name not in known:
+            raise ValueError(f"--crops of unknown head {name!r}; there are {', '.join(known)}{flags.near(name, known)}")
     if len(network.resize) > 2 or min(network.resize) < 1:
         raise ValueError(
             f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square"
         )
     given = dict(part.split("=", 1) for part in network.crops if "=" in part)
     common = next((part for part in network.crops if "=" not in part), "full")
-    heads = tuple(by_name[name].on(*build_crops(given.get(name, common), network.resize)) for name in names)
+    heads = tuple(head.on(*build_crops(given.get(head.name, common), network.resize)) for head in chosen)
     return flat(heads) if network.flat else heads
 
 

@@ -78,7 +78,7 @@ class Ready:
         if self.faceless:
             lines.append(f"{what}: {len(self.faceless)} photos have no face, for example {self.faceless[0]}")
         lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable]
-        if len(self.rows) and not (self.held.labels[self.rows] != UNKNOWN).any():
+        if what == "validation" and len(self.rows) and not (self.held.labels[self.rows] != UNKNOWN).any():
             lines.append(
                 f"{what}: no photo has a label; without scores the last epoch is kept, and patience never ends"
             )

@@ -473,7 +473,7 @@ WRONG = {
     "no size": (["train", "{data}", "--resize", "0"], "expected height and width"),
     "head": (["train", "{data}", "--heads", "mouth"], "unknown head 'mouth'; expected some of mask, gender, age"),
     "crop": (["train", "{data}", "--crops", "nose"], "unknown crop 'nose'"),
-    "crop of unknown head": (["train", "{data}", "--crops", "mouth=face"], "unknown head 'mouth'"),
+    "crop of unknown head": (["train", "{data}", "--crops", "mouth=face"], "--crops of unknown head 'mouth'"),
     "epochs": (["train", "{data}", "--epochs", "0"], "epochs is 0; expected a whole number >= 1"),
     "no number": (["train", "{data}", "--lr", "fast"], "invalid float value: 'fast'"),
     "weights": (["train", "{data}", "--pretrained-path", "{tmp}/w.pth"], "no weights at {tmp}/w.pth"),

@@ -1,6 +1,8 @@
 """What users bring: a loss, a pipeline of albumentations, a backbone and photos as tensors, from their own modules."""
 
+import json
 import os
+import re
 import sys
 
 import numpy as np
@@ -109,3 +111,54 @@ def test_a_backbone_that_gives_maps_is_refused():
     timm.models.register_model(my_spatial_net)
     with pytest.raises(ValueError, match=r"backbone Net gives shape \(1, 8, 16, 16\) .*; expected features \(1, D\)"):
         mh.Model("my_spatial_net", heads=[mh.MASK.on(mh.FULL.resized(32))])
+
+
+@pytest.mark.slow
+def test_heads_of_ones_own_go_through_every_command(people, tmp_path, capsys):
+    """Trained, scored, folded, compared and reported from the command line, a banded one of no years among them."""
+    photos = mh.read(people / "train")
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"path": photos.paths, "person": photos.people, "mask": photos.labels()[:, 0]})
+    frame["tone"] = rng.choice(["Dark", "light", ""], len(frame))
+    frame["height"] = rng.choice(["150", "165.5", "tall", ""], len(frame))
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    heads = ["--heads", "mask", "tone=dark,light", "height=short,middle,tall@160,180"]
+    quick = [*heads, *TINY[:-2], "--epochs", "1", "-q"]
+    data = str(tmp_path / "t.csv")
+    assert main(["train", data, *quick, "--crops", "full", "tone=full:24x24", "-o", str(tmp_path / "a")]) == 0
+    model = mh.load(tmp_path / "a")
+    assert [head.name for head in model.heads] == ["mask", "tone", "height"] and model.heads[2].edges == (160, 180)
+    assert model.heads[1].crops[0].size == (24, 24)
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "a"), data, "--part", "all", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    known = {"tone": (frame.tone != "").sum(), "height": (frame.height != "").sum(), "mask": len(frame)}
+    assert {name: head["n"] for name, head in scores["heads"].items()} == known
+    assert main(["train", "-c", str(tmp_path / "a" / "args.yaml"), "-o", str(tmp_path / "again"), "-q"]) == 0
+    assert all(torch.equal(value, weights(tmp_path / "again")[name]) for name, value in weights(tmp_path / "a").items())
+    assert main(["folds", data, *quick, "--folds", "2", "-o", str(tmp_path / "f")]) == 0
+    assert main(["ensemble", str(tmp_path / "f"), "--calibrate", "-o", str(tmp_path / "e")]) == 0
+    assert set(mh.load(tmp_path / "e").space) == set(model.space)
+    few = [word for word in quick if word not in ("--val-share", "0.25")]
+    vary = ["--vary", "aug=flip,plain", "--folds", "2", "-o", str(tmp_path / "c")]
+    assert main(["compare", data, *few, *vary]) == 0
+    assert {"tone_f1", "height_f1"} <= set(pd.read_csv(tmp_path / "c" / "results.csv").columns)
+    assert main(["report", str(tmp_path / "a"), "-q"]) == 0
+    assert main(["predict", str(tmp_path / "a"), data, "-o", str(tmp_path / "answers.csv")]) == 0
+    answers = pd.read_csv(tmp_path / "answers.csv")
+    assert set(answers.tone) <= {"dark", "light"} and len([name for name in answers if name.startswith("joint:")]) == 18
+
+
+@pytest.mark.parametrize(
+    "head, told",
+    [
+        ("tone", "unknown head 'tone'; expected some of mask, gender, age, or one of your own with its classes, as"),
+        ("tone=dark", "head 'tone=dark' cannot be read .*expected two or more unlike names"),
+        ("tone=a,b@1,2", "cannot be read .*expected 1 rising numbers"),
+        ("tone=a,b@x", "cannot be read .*expected name=class,class or name=low,middle,high@160,180"),
+        ("mask=a,b", r"heads \['mask', 'mask'\] repeat a name"),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_told(head, told, people, tmp_path, capsys):
+    assert main(["train", str(people), *TINY, "--heads", "mask", head, "-o", str(tmp_path / "a")]) == 2
+    assert re.search(told, capsys.readouterr().err)

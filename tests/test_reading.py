@@ -579,6 +579,8 @@ def test_people_of_tables_of_one_name_stay_apart_however_they_are_joined(tmp_pat
     third = (tmp_path / "c" / "b").mkdir(parents=True) or tmp_path / "c" / "b" / "people.csv"
     write_csv(third, "path,person,mask\n1.jpg,4,worn\n")
     assert (joined + read(third)).people[-1] == "b/people':4"
+    named = read([tmp_path / "a" / "people.csv", tmp_path / "b" / "people.csv"], name="survey")
+    assert named.people == ["survey:4", "survey:5"] * 2  # as it was said
     everyone = read(tmp_path / "a" / "people.csv", people="global") + read(
         tmp_path / "b" / "people.csv", people="global"
     )

@@ -182,7 +182,7 @@ def test_the_strategy_draws_every_field():
         ({"drop_zones": (57, 59)}, r"recipe: drop_zones is \(57, 59\); expected pairs of years, as \(\(57, 59\),\)"),
         ({"age_edges": (60, 30)}, r"recipe: age_edges is \(60, 30\); expected rising numbers of years"),
         ({"age_edges": (30, 30)}, r"recipe: age_edges is \(30, 30\)"),
-        ({"patience": 0}, "recipe: patience is 0; expected >= 1, with select='best'"),
+        ({"patience": 0}, "recipe: patience is 0; expected a whole number >= 1"),
         ({"patience": 3, "select": "last"}, "recipe: patience is 3"),
         ({"amp": "yes"}, "recipe: amp is 'yes'; expected True, False or None"),
         ({"layer_decay": 2.0}, "recipe: layer_decay is 2.0; expected a number > 0 and <= 1"),

@@ -6,6 +6,7 @@ Names are imported when they are first used, so `import multihead` loads neither
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -94,7 +95,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
-        if name.startswith("_") or importlib.util.find_spec(f"multihead.{name}") is None:
+        if name.startswith("_") or not name.isidentifier() or importlib.util.find_spec(f"multihead.{name}") is None:
             raise AttributeError(f"module 'multihead' has no name {name!r}")
         return importlib.import_module(f"multihead.{name}")  # as multihead.export
     value = getattr(importlib.import_module(f"multihead.{_HOME[name]}"), name)

@@ -140,7 +140,7 @@ class Albumentations:
     field then holds. Crops keep their size and stay uint8: the model itself resizes nothing and normalises. Pixels
     mean those of each crop; where crops differ in size, shares move them alike.
 
-    Raises: ValueError for what is no pipeline, or has a part without a name (A.Lambda takes one).
+    Raises: ValueError for what is no pipeline, or has a part that cannot be written down, as A.Lambda.
 
     >>> Albumentations('{"__class_fullname__": "HorizontalFlip", "p": 0.5}')
     Albumentations(pipeline='{"__class_fullname__": "HorizontalFlip", "p": 0.5}')

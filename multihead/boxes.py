@@ -100,7 +100,7 @@ def _stamp(file: str) -> str:
     """What tells a file from another one, or another time's, in its place; "" where it is not there."""
     try:
         found = os.stat(file)
-        return f"{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+        return f"{found.st_size} {found.st_mtime_ns}"
     except OSError:
         return ""
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.labels import BLANKS, UNKNOWN, Head, bands, class_index, size
+from multihead.labels import BLANKS, OLDEST, UNKNOWN, Head, bands, class_index, size
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BOX = ["x0", "y0", "x1", "y1"]
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "": ""}
-OLDEST = 130
 
 
 def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
@@ -89,9 +88,8 @@ def years_or_band(cell: str, head: Head) -> tuple[float, int]:
         years = number(text)
     except ValueError:
         years = float("nan")
-    other = head.edges is not None and max(head.edges) > OLDEST  # bands of something else than years
-    if not (math.isfinite(years) if other else 0 <= years <= OLDEST):
-        expected = "a number" if other else f"years from 0 to {OLDEST}"
+    if not (0 <= years <= OLDEST if head.in_years else math.isfinite(years)):
+        expected = f"years from 0 to {OLDEST}" if head.in_years else "a number"
         raise ValueError(f"{cell!r} is no {head.name}; expected {expected}, one of {head.classes}, or a blank")
     return years, UNKNOWN
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +249,8 @@ def _named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
             continue
         root = Path(min(roots))
         unlike = f"{(root.parent if root.name == source else root).name}/{source}"
-        while unlike in {*table.source, *other.source}:
+        both = [*zip(table.source, table.root), *zip(other.source, other.root)]
+        while any(name == unlike and place not in roots for name, place in both):  # of this root it is this source
             unlike += "'"
         local = mine & table.person.str.startswith(f"{source}:").to_numpy()
         renamed = renamed.assign(
@@ -282,10 +284,11 @@ def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:
 
     both = Photos(pd.concat([left.table, right.table], ignore_index=True), left.heads)
     digests = both.digests()
+    people = [_named_unlike(one, other).person for one, other in permutations((left.table, right.table))]
     same = set(splits.shared(digests[: len(left)], digests[len(left) :]))
     twins = sorted({path for path, digest in zip(both.paths, digests) if digest in same})
     return {
-        "people": splits.shared(left.people, right.people),
+        "people": splits.shared(*(each.tolist() for each in people)),
         "files": splits.shared(left.paths, right.paths),
         "files of the same bytes": twins,
     }

@@ -187,9 +187,9 @@ def evaluating(model: Classifier) -> Iterator[None]:
     longer."""
     parts = list(model.modules()) if isinstance(model, torch.nn.Module) else [model]
     with _SWITCHING:
+        switched_on = [part for part in parts if id(part) in _INSIDE and part.training]  # by somebody inside
         for part in parts:
-            held = _INSIDE.setdefault(id(part), _Inside(part, part.training))
-            held.threads += 1
+            _INSIDE.setdefault(id(part), _Inside(part, part.training)).threads += 1
         model.train(False)
     try:
         yield
@@ -202,6 +202,8 @@ def evaluating(model: Classifier) -> Iterator[None]:
                 model.train(left[0].mode)  # some backbones forget what they kept for evaluation
             for held in left:
                 held.part.training = held.mode
+            for part in switched_on:
+                part.training = True
 
 
 @dataclass

@@ -48,7 +48,8 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     elif isinstance(source, pd.DataFrame):
         yield from _items(read(source, heads=()), name)
     elif isinstance(source, (pd.Series, pd.Index)) or isinstance(source, np.ndarray) and source.dtype.kind in "OUS":
-        yield from _items(np.asarray(source, object).ravel().tolist(), name)  # of paths
+        paths = np.asarray(source, object).ravel().tolist()
+        yield from _items(["" if isinstance(path, float) and path != path else path for path in paths], name)
     elif isinstance(source, (str, Path)):
         yield from _path_items(source)
     elif (isinstance(source, np.ndarray) or is_tensor(source)) and source.ndim == 4:

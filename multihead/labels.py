@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 UNKNOWN = -1
+OLDEST = 130  # years: numbers above are no age
 BLANKS = ("", "nan", "none", "<na>", "na", "n/a", "null", "-1", "-1.0")  # cells that say nothing, in lower case
 
 TAKEN = frozenset(
@@ -31,7 +32,7 @@ TAKEN = frozenset(
 class Head:
     """One question asked of a photo: its name, its classes in order, and the crops that its answer is read from.
 
-    edges: for classes that are bands of a number (age in years): band = how many edges are <= the number.
+    edges: for classes that are bands of a number (age in years; one number a photo): band = how many edges are <= it.
     parts: for a flat head, the heads whose combinations are its classes (see `flat`).
 
     Raises: ValueError for a name that is no identifier or a column of the tables of photos and answers (`TAKEN`), fewer
@@ -76,12 +77,19 @@ class Head:
         if not self.crops or len(set(self.crops)) < len(self.crops):
             raise ValueError(f"head {self.name!r} has crops {self.crops}; expected one or more unlike crops")
         if self.edges is not None and (
-            len(self.edges) != len(self.classes) - 1 or any(b <= a for a, b in zip(self.edges, self.edges[1:]))
+            len(self.edges) != len(self.classes) - 1
+            or not all(map(math.isfinite, self.edges))
+            or any(b <= a for a, b in zip(self.edges, self.edges[1:]))
         ):
             raise ValueError(
                 f"head {self.name!r} has edges {self.edges} for {len(self.classes)} classes; "
                 f"expected {len(self.classes) - 1} rising numbers"
             )
+
+    @property
+    def in_years(self) -> bool:
+        """Whether the classes are bands of an age, not of some other number."""
+        return self.edges is not None and max(self.edges) <= OLDEST
 
     def on(self, *crops: Crop) -> Head:
         """The same head reading these crops; the features of several are joined in this order.
@@ -102,9 +110,9 @@ def parse_head(text: str) -> Head:
     (160.0, 180.0)
     """
     name, _, rest = text.partition("=")
-    classes, _, edges = rest.partition("@")
+    classes, at, edges = rest.partition("@")
     try:
-        bounds = tuple(float(edge) for edge in edges.split(",")) if edges else None
+        bounds = tuple(float(edge) for edge in edges.split(",")) if at else None
         return Head(name.strip(), tuple(part.strip() for part in classes.split(",")), edges=bounds)
     except ValueError as error:
         expected = "expected name=class,class or name=low,middle,high@160,180"
@@ -169,7 +177,7 @@ def crops(heads: Sequence[Head]) -> tuple[Crop, ...]:
 def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     """Joint class (N,) of labels (N, heads), first head slowest; unknown where any head is unknown.
 
-    labels: an array, tensor or DataFrame; a missing value is unknown.
+    labels: an array, tensor or DataFrame; what a DataFrame lacks is unknown.
 
     Raises: ValueError for a wrong number of columns or a label outside its head's classes.
 

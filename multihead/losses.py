@@ -88,7 +88,7 @@ class Custom:
     (R, C), f32, and target rows (R, C) of sum 1, smoothed and mixed as the recipe says, of the R photos of a batch
     whose label is known, and gives their R losses: `torch.nn.CrossEntropyLoss(reduction="none")` is one. It may look
     at the whole batch; its own parameters are not trained. The module is looked for where Python looks, then in the
-    current folder. class_weights: see CrossEntropy.
+    current folder; what a script or notebook itself defines is found while it runs. class_weights: see CrossEntropy.
 
     Raises: ValueError for what has no such name.
 

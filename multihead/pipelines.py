@@ -27,10 +27,12 @@ def written(pipeline: object) -> str:
             raise ValueError(f"albumentations: there is no pipeline; {EXPECTED}")
         return _of_text(text, "its text") if text.lstrip().startswith("{") else _of_file(Path(text))
     try:
-        return json.dumps(_albumentations().to_dict(pipeline)["transform"], sort_keys=True)
+        text = json.dumps(_albumentations().to_dict(pipeline)["transform"], sort_keys=True)
     except Exception as error:  # whatever a transform says of itself
         what = f"{_short(pipeline)} cannot be written down ({_first(error)})"
         raise ValueError(f"albumentations: {what}; {EXPECTED}") from None
+    built(text)
+    return text
 
 
 def built(text: str) -> Any:
@@ -39,13 +41,16 @@ def built(text: str) -> Any:
     Raises: ValueError where this version of albumentations has no such transform or argument.
     """
     A = _albumentations()
+    what = f"this pipeline cannot be made by version {A.__version__}"
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # albumentations only warns of arguments that it ignores
+        warnings.simplefilter("ignore")  # also of what albumentations itself wrote
         try:
             made = A.from_dict({"transform": json.loads(text)})
+            again = A.to_dict(made)["transform"]
         except Exception as error:  # whatever a transform says of its arguments
-            what = f"this pipeline cannot be made by version {A.__version__} ({_first(error)})"
-            raise ValueError(f"albumentations: {what}: {_short(text)}; {EXPECTED}") from error
+            raise ValueError(f"albumentations: {what} ({_first(error)}): {_short(text)}; {EXPECTED}") from error
+    if ignored := sorted(_words(json.loads(text)) - _words(again)):  # albumentations only warns of those
+        raise ValueError(f"albumentations: {what} (it does not know {', '.join(ignored)}): {_short(text)}")
     return made if isinstance(made, A.Compose) else A.Compose([made])
 
 
@@ -127,6 +132,16 @@ def _affine(**ranges: Any) -> Any:
     return _albumentations().Affine(**ranges, border_mode=cv2.BORDER_REFLECT_101, p=1)
 
 
+def _words(plain: Any) -> set[str]:
+    """The names of all arguments in a pipeline as plain data, with their transforms."""
+    if isinstance(plain, list):
+        return {word for part in plain for word in _words(part)}
+    if not isinstance(plain, dict):
+        return set()
+    own = {f"{plain.get('__class_fullname__', '')}.{name}" for name in plain}
+    return own | {word for part in plain.values() for word in _words(part)}
+
+
 def _parts(pipeline: Any) -> Iterator[Any]:
     """A pipeline and all that is in it, in order."""
     yield pipeline
@@ -146,9 +161,13 @@ def _of_text(text: str, where: str) -> str:
     import yaml
 
     try:
-        found = yaml.safe_load(text)  # JSON is YAML
-    except yaml.YAMLError as error:
-        raise ValueError(f"albumentations: {where} is neither JSON nor YAML ({_first(error)}); {EXPECTED}") from None
+        found = json.loads(text)  # YAML would read its 1e-05 as a word
+    except json.JSONDecodeError:
+        try:
+            found = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            what = f"{where} is neither JSON nor YAML ({_first(error)})"
+            raise ValueError(f"albumentations: {what}; {EXPECTED}") from None
     found = found.get("transform", found) if isinstance(found, dict) else None
     if not isinstance(found, dict) or "__class_fullname__" not in found:
         raise ValueError(f"albumentations: {where} holds no pipeline; {EXPECTED}")

@@ -163,8 +163,10 @@ def _load(source: Path, root: Path | None) -> tuple[pd.DataFrame, Path, str]:
     if not source.exists():
         raise FileNotFoundError(f"no such file or folder: {source}; expected a folder of photos or a CSV")
     table = read_csv(source)
-    if {"id", "gender", "race", "age", "path"} <= set(table.columns) and (source.parent / "images").is_dir():
-        found = read_competition(source.parent / "images", table, source, only=True)
+    images = source.parent / "images"
+    people = {"id", "gender", "race", "age", "path"} <= set(table.columns) and images.is_dir()
+    if people and any((images / path).is_dir() for path in table.path if path.strip()):  # else it names photos
+        found = read_competition(images, table, source, only=True)
         return *found, source.parent.resolve().name  # type: ignore[return-value]
     folder = root or source.parent
     if root is None and "ImageID" in table.columns and (folder / "images").is_dir():

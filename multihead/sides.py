@@ -150,15 +150,17 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
     labels, years, rows = photos.labels(heads), photos.table.years.to_numpy(float), {}
     table = base(heads)
     aged = recipe.age_edges or recipe.drop_zones or recipe.soft_bands
-    if aged and not any(head.edges for head in table):
+    if aged and not any(head.in_years for head in table):
         raise ValueError(
-            f"recipe: age_edges, drop_zones and soft_bands need a head with edges; got {[head.name for head in table]}"
+            f"recipe: age_edges, drop_zones and soft_bands need a head with edges in years; got "
+            f"{[head.name for head in table]}"
         )
     for column, head in enumerate(table):
         found = one_hot(torch.from_numpy(labels[:, column]), head)
         if head.edges:
             edges, drop, width = recipe.age_edges, recipe.drop_zones, recipe.soft_bands
-            found = band_rows(years, labels[:, column], head, edges=edges, drop=drop, width=width)
+            options = {"edges": edges, "drop": drop, "width": width} if head.in_years else {}
+            found = band_rows(years, labels[:, column], head, **options)  # type: ignore[arg-type]
         rows[head.name] = found
     made = Targets(tuple(heads), rows)
     if not recipe.distill:

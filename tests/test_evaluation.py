@@ -168,6 +168,16 @@ def test_who_leaves_first_switches_nothing_for_who_is_inside(inner):
     assert all(part.training for part in [*model.modules(), *other.modules()])
 
 
+def test_what_is_switched_on_inside_stays_on():
+    model = model_of().eval()
+    with evaluating(model):
+        model.train()
+        with evaluating(model):
+            assert not model.training
+        assert all(part.training for part in model.modules())
+    assert not model.training
+
+
 def test_a_backbone_that_forgets_when_it_trains_is_told():
     """levit keeps what it worked out of its weights while it is evaluated."""
     told = []

@@ -14,8 +14,10 @@ from multihead.cli import main
 from multihead.data import write_splits
 from multihead.images import read_image
 from multihead.inputs import items
+from multihead.labels import parse_head
 from multihead.options import to_dict, whole
 from multihead.recipe import EMA
+from multihead.sides import target_rows
 from multihead.spelling import spell
 
 SMALL = mh.FULL.resized(32)
@@ -53,6 +55,20 @@ def test_classes_are_texts(classes):
 def test_a_head_is_no_column_of_answers(name):
     with pytest.raises(ValueError, match=f"head name '{name}' is a column of the tables .*; take another"):
         mh.Head(name, ("a", "b"))
+
+
+def test_settings_of_age_leave_other_bands_alone(folder):
+    height = mh.Head("height", ("short", "middle", "tall"), edges=(160, 180))
+    photos = mh.read(pd.DataFrame({"path": ["a.png", "b.png"], "height": [150, 170]}), heads=[height], root=folder)
+    with pytest.raises(ValueError, match=r"need a head with edges in years; got \['height'\]"):
+        target_rows(photos, [height], mh.Recipe(age_edges=(30, 58)))
+    assert target_rows(photos, [height], mh.Recipe()).rows["height"].argmax(1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("text", ["x=a,b@", "x=a,b@nan"])
+def test_edges_are_numbers(text):
+    with pytest.raises(ValueError, match=f"head '{text}' cannot be read"):
+        parse_head(text)
 
 
 def test_a_head_may_have_bands_of_anything(folder):
@@ -95,6 +111,11 @@ def test_an_empty_path_is_not_the_current_folder(model, folder, monkeypatch):
         assert table.error[table.path.str.strip() == ""].tolist() == ["the path is blank"] * (
             len(table) - (source != "")
         )
+
+
+def test_a_missing_path_in_a_column_is_a_row(model, folder):
+    table = mh.predict(model, pd.Series([str(folder / "a.png"), np.nan]))
+    assert table.error.tolist() == ["", "the path is blank"]
 
 
 @pytest.mark.parametrize("kind", [pd.Series, np.array, pd.Index, lambda paths: np.array(paths, object)])
@@ -209,10 +230,12 @@ def test_other_photos_of_people_that_trained_are_told(model, folder, capsys):
     write_splits(folder / "run" / "splits.csv", {"train": photos[:1]})
     photos[1:].write(folder / "other.csv")
     photos[1:].with_columns(person="table:2").write(folder / "stranger.csv")
+    photos[1:].with_columns(root="/elsewhere").write(folder / "namesake.csv")  # person 1 of another folder
     assert main(["evaluate", str(folder / "run"), str(folder / "other.csv")]) == 0
     assert "1 of these 1 photos are others of people that, by their ids, trained" in capsys.readouterr().err
-    assert main(["evaluate", str(folder / "run"), str(folder / "stranger.csv")]) == 0
-    assert "trained this model" not in capsys.readouterr().err
+    for name in ("stranger.csv", "namesake.csv"):
+        assert main(["evaluate", str(folder / "run"), str(folder / name)]) == 0
+        assert "trained this model" not in capsys.readouterr().err
 
 
 def test_a_run_that_has_not_ended_is_told_from_no_run(folder, capsys):

@@ -9,6 +9,7 @@ import albumentations as A
 
 from multihead.augment import Albumentations, Flip, apply, check, last_flip, try_out
 from multihead.pipelines import built, run, written
+from multihead.spelling import parse, spell
 
 PIPELINE = A.Compose([A.HorizontalFlip(p=0.5), A.OneOf([A.GaussianBlur(p=1), A.ToGray(p=1)], p=0.5)])
 
@@ -71,6 +72,7 @@ def test_a_last_flip_is_still_found_after_a_pipeline():
         ("{broken", "its text is neither JSON nor YAML"),
         (3, "3 cannot be written down"),
         (A.Lambda(name=None, image=noise), "cannot be written down .*Lambda"),
+        (A.Lambda(name="mine", image=noise), "cannot be made by version .*deserialize"),
     ],
 )
 def test_what_is_no_pipeline_is_refused(pipeline, told, tmp_path, monkeypatch):
@@ -91,7 +93,7 @@ def test_files_that_hold_none_are_named(tmp_path):
     "text, told",
     [
         ('{"__class_fullname__": "NoSuchThing", "p": 1}', "NoSuchThing"),
-        ('{"__class_fullname__": "HorizontalFlip", "p": 1, "colour": 3}', "colour"),
+        ('{"__class_fullname__": "HorizontalFlip", "p": 1, "colour": 3}', "does not know HorizontalFlip.colour"),
         ('{"__class_fullname__": "Affine", "p": 1, "scale": "much"}', "cannot be made by version"),
     ],
 )
@@ -130,3 +132,16 @@ def test_the_version_that_wrote_a_file_is_not_part_of_it(tmp_path):
 def test_a_bare_pipeline_is_told_where_it_goes():
     with pytest.raises(ValueError, match=r"a pipeline of albumentations as Albumentations\(pipeline\)"):
         check((Flip(), PIPELINE))
+
+
+@pytest.mark.parametrize(
+    "kind, given",
+    [(A.SafeRotate, {}), (A.ShiftScaleRotate, {}), (A.GaussNoise, {"std_range": (1e-05, 0.1)}), (A.RandomGamma, {})],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_albumentations_writes_is_read_whatever_it_warns_of(kind, given, tmp_path):
+    made = Albumentations(transform := kind(**given, p=1))
+    assert Albumentations(made.pipeline) == made == parse(spell(made), [Albumentations])
+    A.save(transform, tmp_path / "aug.json")
+    assert Albumentations(tmp_path / "aug.json") == made
+    try_out(made, [(16, 12)])

@@ -587,6 +587,27 @@ def test_people_of_tables_of_one_name_stay_apart_however_they_are_joined(tmp_pat
     assert everyone.people == ["4", "5", "4", "5"]
 
 
+def test_who_is_joined_in_parts_is_one_person(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        write_csv(tmp_path / folder / "p.csv", "path,person\n1.jpg,7\n2.jpg,7\n3.jpg,8\n")
+    one, other = (read(tmp_path / folder / "p.csv") for folder in ("a", "b"))
+    joined = one + other[:1] + other[1:]
+    assert joined.people[3:] == ["b/p:7", "b/p:7", "b/p:8"]
+    check_disjoint(one, other)
+    for left, right in ((one + other[:1], other[1:]), (other[1:], one + other[:1]), (other + one[:1], one[1:])):
+        with pytest.raises(LeakError, match="1 people are on both sides"):
+            check_disjoint(left, right)
+
+
+def test_a_table_of_photos_beside_images_is_no_table_of_people(tmp_path):
+    competition(tmp_path, ["1_female_Asian_45"])
+    row = "1,female,Asian,45,images/1_female_Asian_45/mask1.jpg\n"
+    write_csv(tmp_path / "files.csv", "id,gender,race,age,path\n" + row)
+    photos = read(tmp_path / "files.csv")
+    assert photos.table.name.tolist() == ["images/1_female_Asian_45/mask1.jpg"] and photos.table.years.tolist() == [45]
+
+
 def test_two_ways_to_write_one_file_are_one_file(tmp_path):
     (tmp_path / "a").mkdir()
     write_csv(tmp_path / "a" / "t.csv", "path,mask\n1.jpg,worn\n2.jpg,worn\n../a/1.jpg,not_worn\n")

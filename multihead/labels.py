@@ -144,7 +144,7 @@ FLAT = flat(HEADS)
 def base(heads: Sequence[Head]) -> tuple[Head, ...]:
     """The heads that labels are given for: a flat head stands for its parts.
 
-    Raises: ValueError where two of them share a name, TypeError for what is no head.
+    Raises: ValueError where two of them share a name, or are bands of unlike numbers, TypeError for what is no head.
     """
     heads = (heads,) if isinstance(heads, Head) else heads
     if strange := [head for head in heads if not isinstance(head, Head)]:
@@ -153,6 +153,12 @@ def base(heads: Sequence[Head]) -> tuple[Head, ...]:
     names = [head.name for head in table]
     if len(set(names)) < len(names):
         raise ValueError(f"heads {names} repeat a name; every head of a table needs its own")
+    banded = {head.in_years: head.name for head in table if head.edges}
+    if len(banded) > 1:
+        raise ValueError(
+            f"heads {banded[True]!r} and {banded[False]!r} are bands of unlike numbers, and a photo has one number; "
+            f"leave out the edges of {banded[False]!r}: its classes are then given by name"
+        )
     return table
 
 

@@ -159,8 +159,7 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
         found = one_hot(torch.from_numpy(labels[:, column]), head)
         if head.edges:
             edges, drop, width = recipe.age_edges, recipe.drop_zones, recipe.soft_bands
-            options = {"edges": edges, "drop": drop, "width": width} if head.in_years else {}
-            found = band_rows(years, labels[:, column], head, **options)  # type: ignore[arg-type]
+            found = band_rows(years, labels[:, column], head, edges=edges, drop=drop, width=width)
         rows[head.name] = found
     made = Targets(tuple(heads), rows)
     if not recipe.distill:

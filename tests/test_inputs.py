@@ -1,6 +1,7 @@
 """What users hand over by mistake, or in a form of their own: read as meant, or refused by name."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,15 @@ def test_settings_of_age_leave_other_bands_alone(folder):
     with pytest.raises(ValueError, match=r"need a head with edges in years; got \['height'\]"):
         target_rows(photos, [height], mh.Recipe(age_edges=(30, 58)))
     assert target_rows(photos, [height], mh.Recipe()).rows["height"].argmax(1).tolist() == [0, 1]
+
+
+def test_a_photo_has_one_number():
+    height = mh.Head("height", ("short", "tall"), edges=(160,))
+    with pytest.raises(ValueError, match="heads 'age' and 'height' are bands of unlike numbers, and a photo has one"):
+        mh.read(pd.DataFrame({"path": ["a.png"], "age": [35], "height": ["tall"]}), heads=[mh.AGE, height])
+    assert mh.read(
+        pd.DataFrame({"path": ["a.png"], "age": [35], "height": ["tall"]}), heads=[mh.AGE, replace(height, edges=None)]
+    ).labels().tolist() == [[1, 1]]
 
 
 @pytest.mark.parametrize("text", ["x=a,b@", "x=a,b@nan"])

@@ -119,9 +119,13 @@ def test_wrong_input(photos):
         average([small(0)], [0])
     with pytest.raises(ValueError, match="none of 1 models has a score; give photos with labels"):
         greedy_soup([small(0)], lambda model: float("nan"))
+    model = small(0)
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            norm.running_var.fill_(7)
+    unchanged = {name: value.clone() for name, value in model.state_dict().items()}
     gone = photos.with_columns(path=[f"{path}.gone" for path in photos.paths])
     with pytest.raises(ValueError, match="photos can be read; the statistics of the soup need training photos"):
-        refresh(model := small(0), gone)
-    unchanged = small(0).state_dict()
+        refresh(model, gone)
     assert all(torch.equal(value, unchanged[name]) for name, value in model.state_dict().items())
     assert all(norm.momentum == 0.1 for norm in model.modules() if isinstance(norm, torch.nn.BatchNorm2d))

@@ -74,12 +74,11 @@ def _warn_of_trained(model: Path, photos: Photos) -> None:
 
     table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     train = table[table.split == "train"]
-    trained, both = set(train.path), sum(path in set(train.path) for path in photos.paths)
-    people = (
-        set(zip(train.person, train.root)) if {"person", "root"} <= set(train) else set()
-    )  # ids are of their folder
-    theirs = zip(photos.paths, photos.people, photos.table.root)
-    more = sum(path not in trained and person != "" and (person, root) in people for path, person, root in theirs)
+    trained = set(train.path)
+    people = set(zip(train.person, train.root))  # ids are of their folder
+    both = sum(path in trained for path in photos.paths)
+    rows = zip(photos.paths, photos.people, photos.table.root)
+    more = sum(path not in trained and person != "" and (person, root) in people for path, person, root in rows)
     if more:
         told = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained this model"
         print(f"{told}, so the scores flatter it", file=sys.stderr)

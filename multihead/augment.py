@@ -137,8 +137,8 @@ class Albumentations:
     """A pipeline of albumentations, all crops of a photo alike: every part draws the same numbers for each of them.
 
     pipeline: `A.Compose([...])` or one transform of it, a file that `A.save` wrote, or its JSON, which is what the
-    field then holds. Crops keep their size and stay uint8: the model itself resizes nothing and normalises. Pixels
-    mean those of each crop; where crops differ in size, shares move them alike.
+    field then holds. It must leave crops their size and uint8: they are resized before it and normalised after it.
+    Pixels mean those of each crop; where crops differ in size, shares move them alike.
 
     Raises: ValueError for what is no pipeline, or has a part that cannot be written down, as A.Lambda.
 
@@ -197,8 +197,9 @@ def try_out(augment: Augment | tuple[Augment, ...], sizes: Sequence[tuple[int, i
 
     crops = [np.full((*size, 3), 127, np.uint8) for size in sizes]
     for part in members(augment):
-        for seed in range(TRIES if isinstance(part, Albumentations) else 0):
-            apply(part, crops, seed)
+        if isinstance(part, Albumentations):
+            for seed in range(TRIES):
+                apply(part, crops, seed)
 
 
 def photo_seed(seed: int, epoch: int, index: int) -> int:

@@ -31,8 +31,7 @@ class CrossEntropy:
     smoothing: float = option(0.0, SMOOTHING_HELP)
 
     def __post_init__(self) -> None:
-        _as_tuple(self)
-        _check_weights("crossentropy", self.class_weights, self.smoothing)
+        _settle_weights(self)
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,7 @@ class Focal:
 
     def __post_init__(self) -> None:
         between("focal", "gamma", self.gamma, 0)
-        _as_tuple(self)
-        _check_weights("focal", self.class_weights, self.smoothing)
+        _settle_weights(self)
 
 
 @dataclass(frozen=True)
@@ -76,8 +74,7 @@ class SymmetricCrossEntropy:
     def __post_init__(self) -> None:
         between("symmetriccrossentropy", "alpha", self.alpha, 0)
         between("symmetriccrossentropy", "beta", self.beta, 0)
-        _as_tuple(self)
-        _check_weights("symmetriccrossentropy", self.class_weights)
+        _settle_weights(self)
 
 
 @dataclass(frozen=True)
@@ -101,8 +98,7 @@ class Custom:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "function", named(self.function, "custom"))
-        _as_tuple(self)
-        _check_weights("custom", self.class_weights)
+        _settle_weights(self)
 
 
 @dataclass(frozen=True)
@@ -158,14 +154,13 @@ def per_head(losses: Loss | Mapping[str, Loss], heads: Sequence[Head]) -> dict[s
     return {name: given.get(name, CrossEntropy()) for name in names}
 
 
-def _as_tuple(loss: CrossEntropy | Focal | SymmetricCrossEntropy | Custom) -> None:
-    """Class weights that come as a list or array, as scikit-learn gives them, as a tuple."""
-    weights = loss.class_weights
+def _settle_weights(loss: CrossEntropy | Focal | SymmetricCrossEntropy | Custom) -> None:
+    """Class weights that come as a list or array, as scikit-learn gives them, as a tuple. Raises: ValueError where
+    they, or the smoothing, are none."""
+    owner, weights, smoothing = type(loss).__name__.lower(), loss.class_weights, getattr(loss, "smoothing", 0.0)
     if weights is not None and not isinstance(weights, (str, tuple, Mapping)) and isinstance(weights, Iterable):
-        object.__setattr__(loss, "class_weights", tuple(plain_number(weight) for weight in weights))
-
-
-def _check_weights(owner: str, weights: str | tuple[float, ...] | None, smoothing: float = 0.0) -> None:
+        weights = tuple(plain_number(weight) for weight in weights)
+        object.__setattr__(loss, "class_weights", weights)
     if not isinstance(smoothing, (int, float)) or not 0 <= smoothing < 1:
         raise ValueError(f"{owner}: smoothing is {smoothing!r}; expected 0 <= smoothing < 1")
     if isinstance(weights, str):

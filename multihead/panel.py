@@ -249,7 +249,8 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
 
 
 def _unseen(args: argparse.Namespace, heads: Sequence[Head], say: Callable[[str], None]) -> Photos:
-    """The labelled photos of --data, of a table with a split column its val part, which trained none of the members."""
+    """The labelled photos of --data (of a table with a split column those that `scored_part` takes), which trained none
+    of the members."""
     part, photos = scored_part(read_sources(args, args.data, heads=heads))
     if part != "all":
         say(f"of --data its {part} part: {photos}")

@@ -1,4 +1,4 @@
-"""Face boxes for photos that lack them: searched once, kept in a file, counted."""
+"""Face boxes for photos that lack them: a scan's, or searched once, kept in a file, counted."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from multihead.data import Photos
 from multihead.faces import Detector, Finder, identity
 from multihead.files import cache_folder, turn, write_text
 from multihead.scanning import forget, read_boxes, scan
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SEARCH = 3  # raised when the search changes so much that kept boxes should not be used
 
@@ -78,6 +82,45 @@ def _add(photos: Photos, rows: np.ndarray, path: Path) -> Photos:
     table.loc[rows, BOX] = scanned.loc[keys[rows], BOX].to_numpy(float)
     table.loc[rows, "searched"] = True
     return Photos(table, photos.heads)
+
+
+def add_boxes(photos: Photos, path: str | Path) -> Photos:
+    """The photos with the boxes of a scan; a row that has a box, or is a tight face, keeps what it has.
+
+    Photos the scan lists without a face count as searched. Of several faces in a photo the largest is taken.
+
+    Raises: ValueError where the scan names none of the photos, or its relative paths fit several folders.
+    """
+    scan = read_boxes(path)
+    scan = scan[scan.status.isin(["found", "none"])].copy()
+    scan["area"] = ((scan.x1 - scan.x0) * (scan.y1 - scan.y0)).fillna(-1)
+    best = scan.sort_values("area", kind="stable").drop_duplicates("path", keep="last").set_index("path")
+    table = photos.table.copy()
+    names = [_scanned_as(*row, best.index) for row in zip(table.name, table.path, table.root)]
+    listed = np.array([key in best.index for key in names], bool)
+    if len(photos) and not listed.any():
+        raise ValueError(
+            f"{path}: none of its paths (first: {next(iter(best.index), 'no row')!r}) is one of the photos "
+            f"(first: {names[0]!r}); expected paths as the source writes them, or absolute"
+        )
+    folders = {root for root, key in zip(table.root, names) if not os.path.isabs(key)}
+    if len(folders) > 1:
+        raise ValueError(
+            f"{path} names photos relative to one folder, and these photos come from {len(folders)}: "
+            f"{', '.join(sorted(folders)[:3])}; read each with its own boxes, or scan them together"
+        )
+    free = listed & table.x0.isna().to_numpy() & ~table.whole.to_numpy(bool)
+    chosen = best.loc[[key for key, take in zip(names, free) if take], BOX].to_numpy(float)
+    table.loc[free, BOX] = chosen
+    table.loc[free, "searched"] = True
+    return Photos(table, photos.heads)
+
+
+def _scanned_as(name: str, path: str, root: str, keys: pd.Index) -> str:
+    """The key of a photo: its name as the source writes it, its path, or that below its root, as a scan of a table of
+    absolute paths writes it; its path where none is a key."""
+    below = path.removeprefix(root + os.sep)
+    return next((key for key in (name, path, below) if key in keys), path)
 
 
 def forget_changed(path: Path, files: Sequence[str]) -> None:

@@ -16,11 +16,11 @@ from multihead import splits
 from multihead.cells import BOX
 from multihead.files import write_text
 from multihead.labels import UNKNOWN, Head, bands, base, class_index
+from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PSEUDO = "pseudo"  # the column that says which heads' labels are a model's
 CORE = ["path", "name", "root", "source", "person", "split", "years", *BOX, "whole", "searched"]
 
 
@@ -66,7 +66,7 @@ class Photos:
             return NotImplemented
         if _questions(self.heads) != _questions(other.heads):
             raise ValueError(f"photos read for heads {_names(self.heads)} and {_names(other.heads)} cannot be joined")
-        both = pd.concat([self.table, _named_unlike(other.table, self.table)], ignore_index=True)
+        both = pd.concat([self.table, named_unlike(other.table, self.table)], ignore_index=True)
         extra = list(dict.fromkeys(self.extra + other.extra))
         both[extra] = both[extra].fillna("")
         repeated = both.duplicated(["path", *BOX])
@@ -239,32 +239,6 @@ class Photos:
         write_text(path, plain.to_csv(index=False))
 
 
-def _named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
-    """The table, those of its sources named with their folder that are others than the other table's of that name."""
-    renamed = table
-    for source in sorted(set(table.source) & set(other.source)):
-        mine = (table.source == source).to_numpy()
-        roots = set(table.root[mine])
-        if not roots.isdisjoint(other.root[other.source == source]) or not all(_is_own(source, root) for root in roots):
-            continue
-        root = Path(min(roots))
-        unlike = f"{(root.parent if root.name == source else root).name}/{source}"
-        both = [*zip(table.source, table.root), *zip(other.source, other.root)]
-        while any(name == unlike and place not in roots for name, place in both):  # of this root it is this source
-            unlike += "'"
-        local = mine & table.person.str.startswith(f"{source}:").to_numpy()
-        renamed = renamed.assign(
-            source=renamed.source.where(~mine, unlike),
-            person=renamed.person.where(~local, unlike + renamed.person.str.slice(len(source))),
-        )
-    return renamed
-
-
-def _is_own(source: str, root: str) -> bool:
-    """Whether a source is named after its folder, or a table in it."""
-    return Path(root).name == source or any(Path(root, source + end).is_file() for end in (".csv", ".txt", ".tsv"))
-
-
 def check_disjoint(left: Photos, right: Photos) -> None:
     """Nothing where no person, file or equal file is on both sides.
 
@@ -284,7 +258,7 @@ def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:
 
     both = Photos(pd.concat([left.table, right.table], ignore_index=True), left.heads)
     digests = both.digests()
-    people = [_named_unlike(one, other).person for one, other in permutations((left.table, right.table))]
+    people = [named_unlike(one, other).person for one, other in permutations((left.table, right.table))]
     same = set(splits.shared(digests[: len(left)], digests[len(left) :]))
     twins = sorted({path for path, digest in zip(both.paths, digests) if digest in same})
     return {
@@ -292,28 +266,6 @@ def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:
         "files": splits.shared(left.paths, right.paths),
         "files of the same bytes": twins,
     }
-
-
-def provenance(photos: Photos) -> list[str]:
-    """The heads of each row whose labels a model made, as text; "" where people made them all."""
-    if PSEUDO not in photos.table:
-        return [""] * len(photos)
-    return [str(cell).strip() for cell in photos.table[PSEUDO].fillna("")]
-
-
-def check_not_pseudo(photos: Photos, what: str) -> None:
-    """Nothing where all labels are people's; what: what the photos are for, as "validation".
-
-    Raises: LeakError that counts the photos whose labels are a model's, and names one.
-    """
-    filled = np.array([bool(text) for text in provenance(photos)], bool)
-    if filled.any():
-        first = int(filled.argmax())
-        raise LeakError(
-            f"{int(filled.sum())} of {len(photos)} {what} photos have labels that a model made, for one "
-            f"{photos.table['name'].iloc[first]} ({photos.table[PSEUDO].iloc[first]}); "
-            f"{what} photos must be labelled by people: add pseudo labels to the training photos only"
-        )
 
 
 def write_splits(path: str | Path, parts: Mapping[str, Photos]) -> None:

@@ -29,7 +29,7 @@ from multihead.crossval import (
     score_row,
     train_cell,
 )
-from multihead.data import Photos, check_not_pseudo
+from multihead.data import Photos
 from multihead.dealing import claim_parts, deal, deal_by
 from multihead.files import write_text
 from multihead.joined import Member, combine, load
@@ -37,6 +37,7 @@ from multihead.labels import HEADS, UNKNOWN, Head, size
 from multihead.logs import line, write_rows
 from multihead.metrics import score
 from multihead.outputs import check_kind, kinds
+from multihead.pseudo import check_not_pseudo
 from multihead.reading import read
 from multihead.recipe import Recipe
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from multihead.batches import Batch, PhotoSet
 from multihead.boxes import locate_faces
 from multihead.crops import Crop
-from multihead.data import Photos, check_not_pseudo
+from multihead.data import Photos
 from multihead.faces import Detector
 from multihead.labels import HEADS, Head, base, size
 from multihead.loading import loader
@@ -25,6 +25,7 @@ from multihead.modes import Pins, autocast
 from multihead.options import whole
 from multihead.orders import in_order
 from multihead.prepared import ENOUGH, is_asked, prepared
+from multihead.pseudo import check_not_pseudo
 from multihead.speed import keep_memory
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads

@@ -101,24 +101,6 @@ class Head:
         return replace(self, crops=tuple(crops))
 
 
-def parse_head(text: str) -> Head:
-    """A head as a command line spells it: name=class,class,..., and @edge,edge,... where these are bands of a number.
-
-    Raises: ValueError that quotes the text.
-
-    >>> parse_head("height=short,middle,tall@160,180").edges
-    (160.0, 180.0)
-    """
-    name, _, rest = text.partition("=")
-    classes, at, edges = rest.partition("@")
-    try:
-        bounds = tuple(float(edge) for edge in edges.split(",")) if at else None
-        return Head(name.strip(), tuple(part.strip() for part in classes.split(",")), edges=bounds)
-    except ValueError as error:
-        expected = "expected name=class,class or name=low,middle,high@160,180"
-        raise ValueError(f"head {text!r} cannot be read ({error}); {expected}") from None
-
-
 MASK = Head("mask", ("worn", "incorrect", "not_worn"))
 GENDER = Head("gender", ("male", "female"))
 AGE = Head("age", ("<30", "30-59", ">=60"), edges=(30, 60))

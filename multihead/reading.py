@@ -23,9 +23,11 @@ from multihead.cells import (
     split_name,
     warn_of_bands,
 )
-from multihead.data import CORE, PSEUDO, Photos
+from multihead.data import CORE, Photos
 from multihead.labels import HEADS, UNKNOWN, Head, base, decode, size
 from multihead.layouts import read_competition, read_csv, read_folder
+from multihead.pseudo import PSEUDO
+from multihead.sources import unlike_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,11 +72,11 @@ def read(
         if not source:
             raise ValueError("read() got an empty list; pass at least one folder or table")
         options = {"heads": heads, "columns": columns, "root": root, "name": name, "people": people}
-        names = _unlike_names(source) if name is None else [name] * len(source)
+        names = unlike_names(source) if name is None else [name] * len(source)
         joined = read(source[0], **options | {"name": names[0]})  # type: ignore[arg-type]
         for more, unlike in zip(source[1:], names[1:]):
             joined = joined + read(more, **options | {"name": unlike})  # type: ignore[arg-type, operator]
-        return add_boxes(joined, boxes) if boxes is not None else joined
+        return _boxed(joined, boxes)
     if isinstance(source, pd.DataFrame):
         table, folder, label = _as_text(source), Path(root or "."), name or "table"
     elif not isinstance(source, (str, os.PathLike)):
@@ -92,60 +94,15 @@ def read(
         if isinstance(source, pd.DataFrame) or str(source) in text:
             raise
         raise (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}") from error
-    return add_boxes(photos, boxes) if boxes is not None else photos
+    return _boxed(photos, boxes)
 
 
-def _unlike_names(sources: Sequence[object]) -> list[str | None]:
-    """A name for each source that shares its own with another (None for the rest), so that their people stay apart."""
-    own = [Path(source).resolve() if isinstance(source, (str, Path)) else None for source in sources]
-    labels = ["table" if path is None else path.name if path.is_dir() else path.stem for path in own]
-    places = ["" if path is None else f"{path.parent.name}/" for path in own]
-    longer = [place + label for place, label in zip(places, labels)]
-    return [
-        None if labels.count(label) == 1 else long if longer.count(long) == 1 else f"{long}#{number}"
-        for number, (label, long) in enumerate(zip(labels, longer), 1)
-    ]
+def _boxed(photos: Photos, boxes: str | Path | None) -> Photos:
+    if boxes is None:
+        return photos
+    from multihead.boxes import add_boxes  # with the search for faces, which reading a table does not need
 
-
-def add_boxes(photos: Photos, path: str | Path) -> Photos:
-    """The photos with the boxes of a scan; a row that has a box, or is a tight face, keeps what it has.
-
-    Photos the scan lists without a face count as searched. Of several faces in a photo the largest is taken.
-
-    Raises: ValueError where the scan names none of the photos, or its relative paths fit several folders.
-    """
-    from multihead.scanning import read_boxes
-
-    scan = read_boxes(path)
-    scan = scan[scan.status.isin(["found", "none"])].copy()
-    scan["area"] = ((scan.x1 - scan.x0) * (scan.y1 - scan.y0)).fillna(-1)
-    best = scan.sort_values("area", kind="stable").drop_duplicates("path", keep="last").set_index("path")
-    table = photos.table.copy()
-    names = [_scanned_as(*row, best.index) for row in zip(table.name, table.path, table.root)]
-    listed = np.array([key in best.index for key in names], bool)
-    if len(photos) and not listed.any():
-        raise ValueError(
-            f"{path}: none of its paths (first: {next(iter(best.index), 'no row')!r}) is one of the photos "
-            f"(first: {names[0]!r}); expected paths as the source writes them, or absolute"
-        )
-    folders = {root for root, key in zip(table.root, names) if not os.path.isabs(key)}
-    if len(folders) > 1:
-        raise ValueError(
-            f"{path} names photos relative to one folder, and these photos come from {len(folders)}: "
-            f"{', '.join(sorted(folders)[:3])}; read each with its own boxes, or scan them together"
-        )
-    free = listed & table.x0.isna().to_numpy() & ~table.whole.to_numpy(bool)
-    chosen = best.loc[[key for key, take in zip(names, free) if take], BOX].to_numpy(float)
-    table.loc[free, BOX] = chosen
-    table.loc[free, "searched"] = True
-    return Photos(table, photos.heads)
-
-
-def _scanned_as(name: str, path: str, root: str, keys: pd.Index) -> str:
-    """The key of a photo: its name as the source writes it, its path, or that below its root, as a scan of a table of
-    absolute paths writes it; its path where none is a key."""
-    below = path.removeprefix(root + os.sep)
-    return next((key for key in (name, path, below) if key in keys), path)
+    return add_boxes(photos, boxes)
 
 
 def _nearest(folder: Path, paths: pd.Series | None) -> Path:

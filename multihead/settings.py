@@ -108,7 +108,8 @@ def _asked(args: argparse.Namespace) -> tuple[Head, ...]:
 
 def named_heads(texts: Sequence[str]) -> tuple[Head, ...]:
     """Heads by name, or spelled out. Raises: ValueError for an unknown name, or what spells no head."""
-    from multihead.labels import HEADS, base, parse_head
+    from multihead.labels import HEADS, base
+    from multihead.spelling import parse_head
 
     ours = {head.name: head for head in HEADS}
     for text in texts:

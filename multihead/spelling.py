@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from multihead.options import dataclasses_in, near, plain_number
 
+if typing.TYPE_CHECKING:
+    from multihead.labels import Head
+
 QUOTES = "; a text goes in quotes, as in name('a/file.json')"
 
 _PLAIN: dict[object, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,)}
@@ -50,6 +53,26 @@ def spell(settings: object) -> str:
             given.append(f"{item.name}={_spell(value)}")
     name = type(settings).__name__.lower()
     return f"{name}({', '.join(given)})" if given else name
+
+
+def parse_head(text: str) -> Head:
+    """A head as a command line spells it: name=class,class,..., and @edge,edge,... where these are bands of a number.
+
+    Raises: ValueError that quotes the text.
+
+    >>> parse_head("height=short,middle,tall@160,180").edges
+    (160.0, 180.0)
+    """
+    from multihead.labels import Head  # with numpy, which a --help does not wait for
+
+    name, _, rest = text.partition("=")
+    classes, at, edges = rest.partition("@")
+    try:
+        bounds = tuple(float(edge) for edge in edges.split(",")) if at else None
+        return Head(name.strip(), tuple(part.strip() for part in classes.split(",")), edges=bounds)
+    except ValueError as error:
+        expected = "expected name=class,class or name=low,middle,high@160,180"
+        raise ValueError(f"head {text!r} cannot be read ({error}); {expected}") from None
 
 
 def _spell(value: object) -> str:

@@ -15,10 +15,11 @@ import numpy as np
 from multihead.batches import PhotoSet
 from multihead.boxes import locate_faces
 from multihead.cells import warn
-from multihead.data import PSEUDO, Photos, provenance
+from multihead.data import Photos
 from multihead.evaluation import Classifier, answers
 from multihead.labels import UNKNOWN, Head, marginals, size
 from multihead.options import choice
+from multihead.pseudo import PSEUDO, provenance
 from multihead.speed import keep_memory
 
 JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them

@@ -19,7 +19,7 @@ from multihead.balance import combine
 from multihead.batches import mask_classes
 from multihead.cache import Cache, open_cache
 from multihead.criteria import criterion
-from multihead.data import Photos, check_disjoint, check_not_pseudo, write_splits
+from multihead.data import Photos, check_disjoint, write_splits
 from multihead.losses import per_head
 from multihead.masks import DrawnMask
 from multihead.model import Model
@@ -27,6 +27,7 @@ from multihead.modes import Mode
 from multihead.optim import create_optimizer
 from multihead.options import whole
 from multihead.outputs import check_kind
+from multihead.pseudo import check_not_pseudo
 from multihead.recipe import Recipe
 from multihead.runs import Run
 from multihead.samplers import row_weights

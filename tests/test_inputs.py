@@ -15,11 +15,10 @@ from multihead.cli import main
 from multihead.data import write_splits
 from multihead.images import read_image
 from multihead.inputs import items
-from multihead.labels import parse_head
 from multihead.options import to_dict, whole
 from multihead.recipe import EMA
 from multihead.sides import target_rows
-from multihead.spelling import spell
+from multihead.spelling import parse_head, spell
 
 SMALL = mh.FULL.resized(32)
 TINY = ["--model", "test_resnet", "--resize", "32", "--epochs", "1", "-j", "0", "-q"]

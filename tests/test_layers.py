@@ -9,11 +9,11 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options named labels crops decoders images looks sums lanes metrics splits logs speed sigstack canvas cells plots event_files event_logs "
+    "files options named sources labels crops decoders images looks sums lanes metrics splits logs speed sigstack canvas cells plots event_files event_logs "
     "gentle pipelines outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes fusing nets",
-    "recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
+    "backbones recipe spelling cascade faces yunet model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting graphs archives runtimes",
-    "data layouts reading contents packs cache boxes points batches loading checkpoint drawn persons dealing choices prepared",
+    "data layouts pseudo reading contents packs cache boxes points batches loading checkpoint drawn persons dealing choices prepared",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",
     "joined export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",

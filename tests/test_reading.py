@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from multihead.data import LeakError, check_disjoint, check_not_pseudo, provenance
+from multihead.boxes import add_boxes
+from multihead.data import LeakError, check_disjoint
 from multihead.labels import AGE, FLAT, HEADS, MASK, Head, encode, joint, marginals
 from multihead.layouts import read_csv
-from multihead.reading import add_boxes, read
+from multihead.pseudo import check_not_pseudo, provenance
+from multihead.reading import read
 
 STATES = ["mask1.jpg", "mask2.jpeg", "mask3.png", "mask4.JPG", "mask5.jpg", "incorrect_mask.jpg", "normal.jpg"]
 

@@ -8,10 +8,11 @@ from PIL import Image
 from torch import nn
 
 from multihead.crops import FACE, FULL
-from multihead.data import LeakError, check_not_pseudo
+from multihead.data import LeakError
 from multihead.evaluation import evaluate
 from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, marginals, space
 from multihead.prediction import predict
+from multihead.pseudo import check_not_pseudo
 from multihead.reading import read
 from multihead.teaching import pseudo_label, soft_rows, soften
 

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
+from multihead import ranks
 from multihead.criteria import Criterion
-from multihead.crops import Crop
 from multihead.files import cache_folder, locked, turn, write_text
 from multihead.model import Model
-from multihead.modes import Mode, Pins, autocast, candidates, computes, machine, pinned, warn_of_imitation
-from multihead.optim import Optim, create_optimizer
+from multihead.modes import Mode, Pins, candidates, computes, machine, pinned, warn_of_imitation
+from multihead.optim import Optim
 from multihead.speed import keep_memory, kept
-from multihead.targets import targets
+from multihead.timing import Steps, answers, apart, fastest, pixels
 
 LEAST = 64  # steps of a run below which timing costs more than it saves
-ROUNDS = 3
-WORSE = 1.3  # times the fastest one's seconds from which a mode is not timed further
-HOPELESS = 10.0  # times the fastest first run from which a mode is not timed at all
 COMPILE_FROM = 1800.0  # seconds of training that must be ahead before a compilation is tried
+COMPILE_GAIN = 1.05  # times as fast that compiled steps must be: what compiling takes of so long a training
+COMPILE_ROUNDS = 7  # steps that are timed of both sides
 TIMED = 16  # photos of the passes that are timed for answers, as many as `predict` answers together
-SEED = 20_260_102  # of the made-up photos and labels that are timed
 
 
 @dataclass(frozen=True)
@@ -46,42 +42,6 @@ class Choice:
             plain = next(iter(self.seconds))
             text += f": {self.seconds[self.mode]:.3g} s against {self.seconds[plain]:.3g} s for {plain}"
         return text + ")"
-
-
-def fastest(runs: Mapping[Mode, Callable[[], object]], rounds: int = ROUNDS) -> dict[Mode, float]:
-    """{mode: median seconds} of what the runs do, in their order; each runs once to warm up, then in turn with the
-    others, those that are much slower only once, and not at all where the first run was slower by far. Infinite for a
-    run that is not supported; one that finds no memory now is left out."""
-    times: dict[Mode, list[float]] = {}
-    failed: dict[Mode, float] = {}
-    first: dict[Mode, float] = {}
-    for mode, run in runs.items():
-        started = time.perf_counter()
-        try:
-            run()
-        except torch.OutOfMemoryError:
-            continue
-        except (RuntimeError, NotImplementedError):
-            failed[mode] = math.inf
-            continue
-        first[mode] = time.perf_counter() - started
-    for mode, seconds in first.items():
-        if seconds > HOPELESS * min(first.values()):
-            failed[mode] = seconds
-        else:
-            times[mode] = []
-    for number in range(rounds):
-        best = min((statistics.median(each) for each in times.values() if each), default=float("inf"))
-        for mode, each in list(times.items()):
-            if number == 0 or statistics.median(each) <= WORSE * best:
-                started = time.perf_counter()
-                try:
-                    runs[mode]()
-                except torch.OutOfMemoryError:  # what the other modes hold may be what is missing
-                    del times[mode]
-                    continue
-                each.append(time.perf_counter() - started)
-    return {mode: statistics.median(each) for mode, each in times.items()} | failed
 
 
 def training_choice(
@@ -134,7 +94,7 @@ def _training_choice(
     seconds = _remembered(key)
     found = "remembered" if set(open_) <= set(seconds) else "timed"
     if found == "timed":
-        with _apart(device):
+        with apart(device):
             run = Steps(model, criteria, optim, batch_size)
             if pins.allow(plain) and not kept():
                 seconds |= fastest({plain: run.of(plain)})
@@ -146,74 +106,30 @@ def _training_choice(
         return Choice(pins.on(Mode()), "usual")
     chosen = pins.on(min(allowed, key=lambda mode: allowed[mode]))
     if pins.compiled is None and steps * allowed[replace(chosen, compiled=False)] >= COMPILE_FROM:
-        chosen = _compiled(model, criteria, optim, batch_size, steps, chosen, allowed)
+        both = _compiled(model, criteria, optim, batch_size, chosen)
+        if COMPILE_GAIN * both[replace(chosen, compiled=True)] <= both[chosen] < math.inf:
+            chosen, allowed = replace(chosen, compiled=True), allowed | both
     return Choice(chosen, found, allowed)
 
 
-class Steps:
-    """Training steps on copies of a model, with made-up photos and labels; one copy for each memory format."""
-
-    def __init__(self, model: Model, criteria: Mapping[str, Criterion], optim: Optim, batch_size: int) -> None:
-        self.model, self.criteria, self.optim, self.rows = model, criteria, optim, batch_size
-        self.device = next(model.parameters()).device
-        self.images = pixels(model.crops, batch_size, self.device)
-        sizes = [len(head.classes) for head in model.space]
-        labels = torch.stack([torch.randint(0, classes, (batch_size,)) for classes in sizes], 1)
-        self.targets = {name: row.to(self.device) for name, row in targets(labels, model.heads).items()}
-        self.copies: dict[tuple[bool, bool], tuple[Model, torch.optim.Optimizer]] = {}
-
-    def of(self, mode: Mode) -> Callable[[], None]:
-        """One step in a mode."""
-
-        def step() -> None:
-            trained, optimizer = self._copy(mode)
-            form = torch.channels_last if mode.channels_last else torch.contiguous_format
-            images = {crop: part.contiguous(memory_format=form) for crop, part in self.images.items()}
-            with autocast(self.device, mode.precision):
-                logits = trained(images)
-            loss = sum(self.criteria[name](logits[name], self.targets[name]) for name in logits)
-            loss.backward()  # type: ignore[union-attr]
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            finish(self.device)
-
-        def kept_step() -> None:
-            try:
-                step()
-            except torch.OutOfMemoryError:  # its copy must not take the memory of the others
-                self.copies.pop((mode.channels_last, mode.compiled), None)
-                raise
-
-        return kept_step
-
-    def _copy(self, mode: Mode) -> tuple[Model, torch.optim.Optimizer]:
-        key = (mode.channels_last, mode.compiled)
-        if key not in self.copies:
-            trained = copy.deepcopy(self.model).train()
-            if mode.channels_last:
-                trained.to(memory_format=torch.channels_last)
-            if mode.compiled:
-                trained.backbone.compile()
-            self.copies[key] = (trained, create_optimizer(trained, self.optim))
-        return self.copies[key]
-
-
 def _compiled(
-    model: Model,
-    criteria: Mapping[str, Criterion],
-    optim: Optim,
-    batch_size: int,
-    steps: int,
-    chosen: Mode,
-    seconds: Mapping[Mode, float],
-) -> Mode:
-    """The chosen mode, compiled where the steps ahead repay the time that compiling takes."""
-    mode = replace(chosen, compiled=True)
-    with _apart(next(model.parameters()).device):
-        started = time.perf_counter()
-        found = fastest({mode: Steps(model, criteria, optim, batch_size).of(mode)})
-        cost = time.perf_counter() - started
-    return mode if mode in found and steps * (seconds[chosen] - found[mode]) > cost else chosen
+    model: Model, criteria: Mapping[str, Criterion], optim: Optim, batch_size: int, chosen: Mode
+) -> dict[Mode, float]:
+    """{mode: seconds} of the chosen mode as it is and compiled, timed in turn: timed apart, the rest of the machine
+    decides between them."""
+    modes = (chosen, replace(chosen, compiled=True))
+    device = next(model.parameters()).device
+    key = _key("train compiled", model, device, batch_size)
+    seconds = _remembered(key)
+    if not set(modes) <= set(seconds):
+        if ranks.first():
+            print("speed: compiling, to see whether that pays here; it may take minutes (or --torchcompile, "
+                  "--no-torchcompile)", file=sys.stderr)  # fmt: skip
+        with apart(device):
+            run = Steps(model, criteria, optim, batch_size)
+            seconds = fastest({mode: run.of(mode) for mode in modes}, COMPILE_ROUNDS, hopeless=math.inf)
+        _remember(key, seconds)
+    return {mode: seconds.get(mode, math.inf) for mode in modes}
 
 
 def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: int, pins: Pins = Pins()) -> Choice:
@@ -235,53 +151,15 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
     seconds = _remembered(key)
     found = "remembered" if set(open_) <= set(seconds) else "timed"
     if found == "timed":
-        with _apart(device):
+        with apart(device):
             images = pixels(model.crops, batch_size, device)
-            seconds |= fastest({mode: _answers(mode, ready, images, device) for mode in open_})
+            seconds |= fastest({mode: answers(mode, ready, images, device) for mode in open_})
         if any(map(math.isfinite, seconds.values())):  # else something was wrong that may pass
             _remember(key, seconds)
     seconds = {mode: value for mode, value in seconds.items() if mode in open_}
     if not any(map(math.isfinite, seconds.values())):
         return Choice(pins.on(Mode()), "usual")
     return Choice(pins.on(min(seconds, key=lambda mode: seconds[mode])), found, seconds)
-
-
-def _answers(
-    mode: Mode, ready: Callable[[Mode], Model], images: Mapping[Crop, torch.Tensor], device: torch.device
-) -> Callable[[], None]:
-    held: list[Model] = []
-
-    def run() -> None:
-        if not held:
-            made = ready(mode)
-            if getattr(made.backbone, "mode", mode) != mode:
-                raise NotImplementedError(f"{mode} is not possible for this backbone")
-            held.append(made)
-        form = torch.channels_last if mode.channels_last else torch.contiguous_format
-        with torch.inference_mode():
-            held[0].probs({crop: part.contiguous(memory_format=form) for crop, part in images.items()})
-        finish(device)
-
-    return run
-
-
-@contextlib.contextmanager
-def _apart(device: torch.device) -> Iterator[None]:
-    """Random numbers of their own, and gradients, inside; nothing of it is felt outside."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
-        torch.manual_seed(SEED)
-        yield
-
-
-def pixels(crops: Sequence[Crop], rows: int, device: torch.device) -> dict[Crop, torch.Tensor]:
-    """Made-up photos {crop: uint8 (rows, 3, H, W)} on a device."""
-    return {crop: torch.randint(0, 256, (rows, 3, *crop.size), dtype=torch.uint8).to(device) for crop in crops}
-
-
-def finish(device: torch.device) -> None:
-    """Return when the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _key(what: str, model: Model, device: torch.device, batch_size: int) -> str:

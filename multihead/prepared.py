@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from multihead.choices import Choice, answering_choice, pixels
+from multihead.choices import Choice, answering_choice
 from multihead.fusing import Plan, fused, planned
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
+from multihead.timing import pixels
 
 ENOUGH = 32  # photos from which a prepared copy repays its making
 CLOSE = 1e-3  # of the features' norm: how far folded features may be from the model's own in f32

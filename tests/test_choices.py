@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from multihead import FULL, HEADS, MASK, AdamW, Model, choices, modes
-from multihead.choices import Choice, answering_choice, fastest, training_choice
+from multihead import FULL, HEADS, MASK, AdamW, Model, choices, modes, timing
+from multihead.choices import Choice, answering_choice, training_choice
 from multihead.criteria import criterion
 from multihead.losses import CrossEntropy
 from multihead.modes import PIN, Mode, Pins
 from multihead.prepared import ready
+from multihead.timing import Steps, fastest
 
 CROP = FULL.resized(32)
 PLAIN, LAST, HALF, HALF_LAST = (Mode(precision, last) for precision in ("f32", "bf16") for last in (False, True))
@@ -188,13 +189,41 @@ def test_the_environment_decides_where_the_recipe_does_not(model, seconds, monke
     assert chosen(model, precision="f32").mode.precision == "f32"
 
 
-def test_a_long_run_is_compiled_where_that_repays(model, monkeypatch):
-    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {m: 0.5 if m.compiled else 1.0 for m in runs})
-    assert not chosen(model, steps=1000).mode.compiled
-    assert chosen(model, steps=10_000).mode.compiled  # five thousand seconds saved
-    assert not chosen(model, steps=10_000, compiled=False).mode.compiled
-    monkeypatch.setattr(choices, "fastest", lambda runs, rounds=3: {m: 1.0 for m in runs if not m.compiled})
-    assert not chosen(model, steps=10_000).mode.compiled  # no compiler here
+def test_a_long_run_is_compiled_where_that_repays(model, monkeypatch, capsys):
+    """Both are timed in turn: the seconds of the first choice are of another moment."""
+    compiled = {}
+
+    def pretend(runs, rounds=3, hopeless=10.0):
+        asked.append(set(runs))
+        return {mode: compiled[mode.compiled] if len(runs) == 2 else TABLE[mode] for mode in runs}
+
+    asked = []
+    monkeypatch.setattr(choices, "fastest", pretend)
+    both = {HALF_LAST, replace(HALF_LAST, compiled=True)}
+    for factor, pays in ((1.06, True), (1.04, False), (0.9, False)):
+        compiled |= {False: 0.1 * factor, True: 0.1}  # ten times as slow a moment as before
+        del asked[:]
+        choices._KNOWN.clear()
+        choices._file().unlink(missing_ok=True)
+        assert not chosen(model, steps=179_000).mode.compiled and both not in asked  # less than half an hour
+        assert "compiling" not in capsys.readouterr().err
+        choice = chosen(model, steps=181_000)
+        assert choice.mode == replace(HALF_LAST, compiled=pays) and asked[-1] == both
+        assert "compiling, to see whether that pays" in capsys.readouterr().err
+        assert not pays or "compiled keep_memory (remembered: 0.1 s against 0.05 s for f32)" in str(choice)
+        assert chosen(model, steps=181_000).mode == choice.mode and len(asked) == 3  # remembered, whatever it was
+        assert not chosen(model, steps=181_000, compiled=False).mode.compiled
+
+
+@pytest.mark.parametrize(
+    "seconds", [{}, {HALF_LAST: 0.1}, {HALF_LAST: 0.1, replace(HALF_LAST, compiled=True): math.inf}]
+)
+def test_a_long_run_is_not_compiled_where_that_fails(model, monkeypatch, seconds):
+    def pretend(runs, rounds=3, hopeless=10.0):
+        return seconds if len(runs) == 2 else {mode: TABLE[mode] for mode in runs}
+
+    monkeypatch.setattr(choices, "fastest", pretend)
+    assert chosen(model, steps=181_000).mode == HALF_LAST
 
 
 def test_timing_leaves_model_and_random_numbers_alone(model):
@@ -238,7 +267,7 @@ def test_runs_are_timed_in_turn_and_the_slow_ones_once(monkeypatch):
         order.append(mode)
         clock[0] += cost[mode]
 
-    monkeypatch.setattr(choices.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     found = fastest({mode: lambda mode=mode: run(mode) for mode in cost})
     assert found == pytest.approx(cost)
     assert [order.count(mode) for mode in cost] == [2, 4, 4] and order[:6] == [*cost, *cost]
@@ -266,10 +295,10 @@ def test_memory_that_runs_out_while_timing_leaves_the_mode_out(model):
 
 def test_a_copy_whose_step_found_no_memory_is_not_kept(model, monkeypatch):
     losses = {head.name: criterion(CrossEntropy(), head, torch.ones(len(head.classes))) for head in model.heads}
-    steps = choices.Steps(model, losses, AdamW(), 4)
+    steps = Steps(model, losses, AdamW(), 4)
     steps.of(PLAIN)()
     assert len(steps.copies) == 1
-    monkeypatch.setattr(choices, "finish", lambda device: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    monkeypatch.setattr(timing, "finish", lambda device: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(torch.OutOfMemoryError):
         steps.of(PLAIN)()
     assert not steps.copies
@@ -278,7 +307,7 @@ def test_a_copy_whose_step_found_no_memory_is_not_kept(model, monkeypatch):
 def test_a_mode_that_is_slower_by_far_runs_only_once(monkeypatch):
     """An imitated precision may take minutes a step."""
     clock = [0.0]
-    monkeypatch.setattr(choices.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
     ran = []
 
     def run(mode, seconds):

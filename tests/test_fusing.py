@@ -11,10 +11,10 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from multihead import FACE, FULL, HEADS, Ensemble, fusing
-from multihead.choices import pixels
 from multihead.fusing import ACTIVATIONS, FusedConv, Mirrored, planned
 from multihead.modes import Mode
 from multihead.prepared import prepared, ready
+from multihead.timing import pixels
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 CPU = torch.device("cpu")

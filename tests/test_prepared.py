@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from multihead import FACE, FULL, HEADS, TTA, Adjusted, Ensemble, Model, combine
-from multihead.choices import pixels
 from multihead.modes import Mode, Pins
 from multihead.prepared import Lowered, prepared, ready
+from multihead.timing import pixels
 
 CPU = torch.device("cpu")
 SMALL = FULL.resized(64)

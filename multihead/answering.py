@@ -28,6 +28,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     from multihead import evaluation
     from multihead.joined import load
+    from multihead.trained import seen_in_training
     from multihead.yunet import open_detector
 
     model = load(args.model).to(device(args.device))
@@ -39,7 +40,8 @@ def evaluate(args: argparse.Namespace) -> int:
         raise KeyError(f"cannot slice by {unknown[0]!r}{near(unknown[0], known)}; there are {known}")
     if not args.quiet and not args.part and part != "all":
         print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
-    _warn_of_trained(Path(args.model), photos)
+    for told in seen_in_training(args.model, photos):
+        print(told, file=sys.stderr)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "missing", "workers")}
     options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
     found = evaluation.evaluate(model, photos, **options)
@@ -63,29 +65,6 @@ def evaluate(args: argparse.Namespace) -> int:
             for level, scores in found.by(name).items():
                 print(f"\n{name} = {level}\n{scores}")
     return 0
-
-
-def _warn_of_trained(model: Path, photos: Photos) -> None:
-    """Say on standard error how many of the photos, and of other photos' people, the model's own run was trained on."""
-    run = model if (model / "splits.csv").is_file() else model.parent
-    if not (run / "splits.csv").is_file():
-        return
-    import pandas as pd
-
-    table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    train = table[table.split == "train"]
-    trained = set(train.path)
-    people = set(zip(train.person, train.root))  # ids are of their folder
-    both = sum(path in trained for path in photos.paths)
-    rows = zip(photos.paths, photos.people, photos.table.root)
-    more = sum(path not in trained and person != "" and (person, root) in people for path, person, root in rows)
-    if more:
-        told = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained this model"
-        print(f"{told}, so the scores flatter it", file=sys.stderr)
-    if both:
-        others = f"; {run / 'splits.csv'} holds the people that did not" if (table.split != "train").any() else ""
-        told = f"{both} of these {len(photos)} photos trained this model, so the scores flatter it{others}"
-        print(told, file=sys.stderr)
 
 
 def evaluate_arguments(parser: argparse.ArgumentParser) -> None:

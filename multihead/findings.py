@@ -17,6 +17,7 @@ from multihead.metrics import Scores
 from multihead.model import read_config
 from multihead.reading import read
 from multihead.teaching import JOINT
+from multihead.trained import seen_in_training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,8 @@ class Answered:
 @dataclass(frozen=True)
 class Findings:
     """settings: {name: value}; parts: {part: its photos}; curves: {run: rows of metrics.csv}; written: the scores that
-    the run itself wrote; notes: sentences on what is missing."""
+    the run itself wrote; notes: sentences on what is missing; unseen: nothing tells that a model answered what, or
+    whom, it was trained on."""
 
     kind: str
     settings: Mapping[str, object]
@@ -52,6 +54,7 @@ class Findings:
     answered: Answered | None
     written: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    unseen: bool = True
 
 
 def kind_of(folder: str | Path) -> str:
@@ -80,8 +83,10 @@ def of_run(
     if heads and (folder / "splits.csv").is_file():
         table = read(folder / "splits.csv", heads=base(heads))
         parts = {name: table.part(name) for name in ("train", "val") if (table.table.split == name).any()}
+    seen: list[str] = []
     if photos is not None:
         parts["val"] = photos
+        seen = [f"{text[0].upper()}{text[1:]}." for text in seen_in_training(folder, photos)]
     answered = None
     if not heads:
         notes.append("There is no model/ in the folder: the run has not ended, so nothing could be answered.")
@@ -94,7 +99,8 @@ def of_run(
         notes += more
     written = json.loads(text) if (text := text_of(folder / "metrics.json")) else {}
     curves = {"run": rows} if (rows := rows_of(folder / "metrics.csv")) else {}
-    return Findings("run", _settings(folder) | _model_settings(folder), parts, curves, answered, written, tuple(notes))
+    settings = _settings(folder) | _model_settings(folder)
+    return Findings("run", settings, parts, curves, answered, written, (*seen, *notes), unseen=not seen)
 
 
 def _answer(

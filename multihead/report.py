@@ -68,7 +68,7 @@ def _headline(said: Findings) -> list[Markup]:
     """What the page is about, in a sentence."""
     if said.answered is None:
         return []
-    scores, what = said.answered.scores, "photos that the model did not see in training"
+    scores, what = said.answered.scores, "photos that the model did not see in training" if said.unseen else "photos"
     value, name = scores.selection
     text = "macro-F1 over all classes" if name == "macro_f1" else "mean macro-F1 of the heads"
     return [paragraph(f"{pages.number(value)} {text}, on {len(scores.labels)} {what}.")]

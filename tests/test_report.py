@@ -217,6 +217,16 @@ def test_a_flat_model_has_the_map_of_its_joint_answer(photos, tmp_path):
     assert len(looked) == 3 and titles(read) == SECTIONS
 
 
+def test_photos_of_training_are_told(run, photos, tmp_path):
+    folder = run_folder(tmp_path / "both", model(), {"train": photos[:14], "val": photos[14:]})
+    read = read_page(report(folder, errors=0, workers=0))
+    assert any("photos that the model did not see in training" in text for text in read.text)
+    read = read_page(report(folder, errors=0, workers=0, photos=photos))
+    assert not any("did not see in training" in text for text in read.text)
+    told = f"14 of these {len(photos)} photos trained this model, so the scores flatter it; "
+    assert any(text.startswith(told) for text in read.text)
+
+
 def test_photos_that_are_gone_are_notes(run, photos, tmp_path):
     gone = photos[:14].with_columns(path=[f"{tmp_path}/{place}.jpg" for place in range(14)])
     mixed = photos[:14].with_columns(path=[*photos.paths[:13], f"{tmp_path}/13.jpg"])

@@ -25,9 +25,10 @@ import numpy as np
 import pandas as pd
 from record import record
 
-from multihead.faces import Detector, Face, Finder, search
+from multihead.faces import Detector, Face, search
 from multihead.images import image_files, open_image, read_image
 from multihead.lanes import in_lanes, shared_cores
+from multihead.mtcnn import Finder
 from multihead.speed import keep_memory
 from multihead.yunet import YuNet
 

@@ -15,8 +15,9 @@ import numpy as np
 from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
-from multihead.faces import Detector, Finder, identity
+from multihead.faces import Detector, identity
 from multihead.files import cache_folder, turn, write_text
+from multihead.mtcnn import Finder
 from multihead.scanning import forget, read_boxes, scan
 
 if TYPE_CHECKING:

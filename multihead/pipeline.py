@@ -24,11 +24,12 @@ from multihead.crops import Box
 from multihead.cutting import read_crops
 from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
-from multihead.faces import Detector, Finder, choose, first_reduction, try_search
+from multihead.faces import Detector, choose, first_reduction, try_search
 from multihead.images import open_image
 from multihead.inputs import Item, items
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.modes import Pins, check_pins
+from multihead.mtcnn import Finder
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 

@@ -14,9 +14,10 @@ from multihead.boxes import SEARCH
 from multihead.crops import Box, box_of
 from multihead.data import Photos
 from multihead.decoders import Encoded, ImageError
-from multihead.faces import Detector, Face, Finder, identity, try_search
+from multihead.faces import Detector, Face, identity, try_search
 from multihead.files import cache_folder
 from multihead.images import open_image
+from multihead.mtcnn import Finder
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
 

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from multihead.decoders import Encoded, ImageError
-from multihead.faces import Detector, Face, Finder, check_which, choose, first_reduction, try_search
+from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
 from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
+from multihead.mtcnn import Finder
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from multihead.drawing import STATES, Person, draw, face_box
+from multihead.drawing import draw, face_box
+from multihead.figures import STATES, Person
 from multihead.files import replace_file, write_text
 
 VERSION = 1  # of the drawing: another picture for the same seed is another version

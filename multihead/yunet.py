@@ -14,8 +14,9 @@ import cv2
 import numpy as np
 
 from multihead.decoders import Encoded
-from multihead.faces import Detector, Face, Finder, is_portrait, longer, look
+from multihead.faces import Detector, Face, is_portrait, longer, look
 from multihead.looks import Look, as_photos, fitted, halved
+from multihead.mtcnn import Finder
 
 _SHORTEST = 96  # pixels; a first look is taken at no smaller photos
 _LONGEST = 1280  # pixels; larger photos are searched at this size

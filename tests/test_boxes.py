@@ -9,7 +9,8 @@ from PIL import Image
 
 from multihead.boxes import boxes_file, locate_faces
 from multihead.crops import FACE, FULL
-from multihead.faces import Face, Finder
+from multihead.faces import Face
+from multihead.mtcnn import Finder
 from multihead.reading import read
 
 CROPS = [FACE.resized(32)]

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multihead.decoders import Encoded, ImageError
-from multihead.faces import Face, Finder, choose, first_reduction, identity, look, search, try_search
+from multihead.faces import Face, choose, first_reduction, identity, look, search, try_search
 from multihead.images import image_files, open_image, read_image
 from multihead.looks import halved
+from multihead.mtcnn import Finder
 
 SHARED = Finder()
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from multihead import labels
 from multihead.crops import FACE, cut, locate
-from multihead.masks import LABELS, STATES, DrawnMask, _pose, choose, draw_mask
+from multihead.fabrics import bearing
+from multihead.masks import LABELS, STATES, DrawnMask, choose, draw_mask
 
 MARK = (255, 0, 255)  # no mask has it
 FRONT = np.array([(-0.5, 0, 0), (0.5, 0, 0), (0, 0.6, 0.5), (-0.4, 1.05, 0), (0.4, 1.05, 0)])  # eye distance 1
@@ -118,7 +119,7 @@ def test_so_it_does_for_turned_heads_and_pictures(state, seed, yaw, angle, unit)
 
 @pytest.mark.parametrize("yaw", [-0.9, -0.5, -0.1, 0.0, 0.3, 0.8])
 def test_the_turn_of_a_head_is_found_from_its_projection(yaw):
-    pose = _pose(five(50.0, yaw, angle=0.4))
+    pose = bearing(five(50.0, yaw, angle=0.4))
     assert (pose.yaw, pose.unit**2) == pytest.approx((yaw, 50 * 52.5), abs=1e-6)
     assert pose.pixels(0, 0) == pytest.approx((100, 70)) and pose.nose == pytest.approx(0.6 / 1.05)
 

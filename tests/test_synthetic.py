@@ -12,7 +12,8 @@ from sklearn.metrics import f1_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from multihead.drawing import STATES, draw, face_box
+from multihead.drawing import draw, face_box
+from multihead.figures import STATES
 from multihead.synthetic import _suffix, make, people
 
 FACE = ("wrinkles", "greying", "brow")

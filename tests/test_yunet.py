@@ -8,8 +8,9 @@ import pytest
 
 from multihead.cli import main
 from multihead.decoders import Encoded
-from multihead.faces import Face, Finder, identity
+from multihead.faces import Face, identity
 from multihead.images import image_files, read_image
+from multihead.mtcnn import Finder
 from multihead.scanning import read_boxes
 from multihead.yunet import YuNet, open_detector
 

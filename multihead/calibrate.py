@@ -60,9 +60,14 @@ def apply_temperatures(probs: Array, temperatures: Mapping[str, float], heads: S
     Raises: ValueError for a temperature that is not positive, or of an unknown head; or where K does not fit.
     """
     check_temperatures(temperatures, heads)
+    if narrow := str(probs.dtype).endswith("float16"):  # bfloat16 too: powers of small numbers need more
+        given, probs = probs.dtype, probs.astype(np.float32) if isinstance(probs, np.ndarray) else probs.float()
     parts = marginals(probs, heads)
     powers = {name: 1 / temperature - 1 for name, temperature in temperatures.items() if temperature != 1}
-    return rescale(probs, {name: parts[name].clip(min=FLOOR) ** power for name, power in powers.items()}, heads)
+    found = rescale(probs, {name: parts[name].clip(min=FLOOR) ** power for name, power in powers.items()}, heads)
+    if not narrow:
+        return found
+    return found.astype(given) if isinstance(found, np.ndarray) else found.to(given)
 
 
 def check_temperatures(temperatures: Mapping[str, float], heads: Sequence[Head]) -> None:

@@ -16,7 +16,8 @@ from multihead.files import replace_file
 from multihead.labels import Head
 from multihead.model import Model
 
-WRAPPERS = ("state_dict_ema", "state_dict", "model_state_dict", "model", "ema")
+# the moving averages first: they are what is scored and kept
+WRAPPERS = ("state_dict_ema", "ema", "state_dict", "model_state_dict", "model")
 LONG = 60  # letters of a setting from which only what differs is told
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 

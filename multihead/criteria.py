@@ -74,7 +74,9 @@ class Criterion:
         spread = self._spread(rows.to(logits.dtype))
         whole = [None] * len(spread) if mass is None else mass.to(logits.dtype).unbind()
         each = zip(self.terms, spread, whole, strict=True)
-        return torch.stack([factor * _value(leaf, logits, part, of) for (factor, leaf, _), part, of in each]).sum()
+        return torch.stack(
+            [factor * _value(leaf, logits, part, of, rows) for (factor, leaf, _), part, of in each]
+        ).sum()
 
     def mass(self, rows: torch.Tensor) -> torch.Tensor:
         """The mass (terms,) of target rows (B, C) after class weights."""
@@ -145,15 +147,18 @@ def _class_weights(loss: Leaf, head: Head, counts: np.ndarray) -> np.ndarray:
     return weights / (weights.max() or 1.0)
 
 
-def _value(loss: Leaf, logits: torch.Tensor, rows: torch.Tensor, whole: torch.Tensor | None) -> torch.Tensor:
-    """whole: the mass (scalar) of all rows of the step that these are a part of; None where these are all."""
+def _value(
+    loss: Leaf, logits: torch.Tensor, rows: torch.Tensor, whole: torch.Tensor | None, given: torch.Tensor
+) -> torch.Tensor:
+    """whole: the mass (scalar) of all rows of the step that these are a part of; None where these are all. given: the
+    target rows (B, C) before class weights, smoothing and neighbours made these of them."""
     mass = rows.sum(1)
     whole = (mass.sum() if whole is None else whole).clamp(min=1e-30)
     known = mass > 0
     # masked before the softmax: an unknown row's gradient is exactly zero, even where its logits are not finite
     log_probs = logits.masked_fill(~known[:, None], 0).log_softmax(1)
     if isinstance(loss, SoftF1):
-        return _soft_f1(log_probs.exp(), rows) * (mass.sum() / whole)
+        return _soft_f1(log_probs.exp(), rows, given) * (mass.sum() / whole)
     if isinstance(loss, Custom):
         return _custom(loss, logits, rows, known) / whole
     if isinstance(loss, SymmetricCrossEntropy):
@@ -186,11 +191,11 @@ def _custom(loss: Custom, logits: torch.Tensor, rows: torch.Tensor, known: torch
     return (mass * each).sum()
 
 
-def _soft_f1(probs: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def _soft_f1(probs: torch.Tensor, rows: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
     held = rows.sum(0)  # (C,): tp + fn
     answered = (rows.sum(1, keepdim=True) * probs).sum(0)  # (C,): tp + fp
     f1 = 2 * (rows * probs).sum(0) / (held + answered).clamp(min=1e-30)
-    # smoothing gives every other class less than an even share
-    shares = rows / rows.sum(1, keepdim=True).clamp(min=1e-30)
+    # of a class that is there some row holds an even share; what smoothing gives the others is not looked at
+    shares = given / given.sum(1, keepdim=True).clamp(min=1e-30)
     present = (shares * rows.shape[1] > 1 - 1e-6).any(0)
     return ((1 - f1) * present).sum() / present.sum().clamp(min=1)

@@ -11,8 +11,8 @@ from multihead.labels import UNKNOWN
 def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:
     """The same photos, each head's label of each row hidden with probability `share`, independently of the others.
 
-    A hidden age is hidden as band and as years. What is hidden at one share is hidden at every higher one of the same
-    seed, so that shares may be compared.
+    A hidden age is hidden as band and as years; another head that bands the same number keeps its band. What is hidden
+    at one share is hidden at every higher one of the same seed, so that shares may be compared.
 
     Raises: ValueError for a share outside 0..1.
     """
@@ -22,8 +22,8 @@ def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:
         return photos
     hidden = np.random.default_rng((seed, 5)).random((len(photos), len(photos.heads))) < share  # (N, heads)
     columns: dict[str, np.ndarray] = {}
-    for head, cells in zip(photos.heads, hidden.T):
-        columns[head.name] = np.where(cells, UNKNOWN, photos.table[head.name].to_numpy())
+    for head, cells, label in zip(photos.heads, hidden.T, photos.labels().T):  # bands, of those whose years go too
+        columns[head.name] = np.where(cells, UNKNOWN, label)
         if head.edges:
             columns["years"] = np.where(cells, np.nan, columns.get("years", photos.table.years.to_numpy(float)))
     return photos.with_columns(**columns)

@@ -24,8 +24,8 @@ BLANKS = ("", "nan", "none", "<na>", "na", "n/a", "null", "-1", "-1.0")  # cells
 
 TAKEN = frozenset(
     ("path", "name", "root", "source", "person", "split", "years", "x0", "y0", "x1", "y1", "whole", "searched", "face")
-    + ("box", "label", "error", "status", "score", "pseudo")
-)  # columns that mean something else in tables of photos and answers
+    + ("box", "label", "error", "status", "score", "pseudo", "joint", "macro")
+)  # columns that mean something else in tables of photos, answers and scores
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,10 @@ class Head:
     edges: for classes that are bands of a number (age in years; one number a photo): band = how many edges are <= it.
     parts: for a flat head, the heads whose combinations are its classes (see `flat`).
 
-    Raises: ValueError for a name that is no identifier or a column of the tables of photos and answers (`TAKEN`), fewer
-    than two or repeated classes (case does not count), classes named like a missing value or like another class's
-    index, no crop, or edges that do not rise or do not fit the classes; TypeError for classes that are no texts.
+    Raises: ValueError for a name that is no identifier or a column of the tables of photos, answers or scores
+    (`TAKEN`), fewer than two or repeated classes (case does not count), classes named like a missing value or like
+    another class's index, no crop, or edges that do not rise or do not fit the classes; TypeError for classes that are
+    no texts.
 
     >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
     (64, 64)
@@ -53,7 +54,9 @@ class Head:
         if not isinstance(self.name, str) or not self.name.isidentifier():
             raise ValueError(f"head name {self.name!r} must be letters, digits and _, as in 'mask'")
         if self.name in TAKEN:
-            raise ValueError(f"head name {self.name!r} is a column of the tables of photos and answers; take another")
+            raise ValueError(
+                f"head name {self.name!r} is a column of the tables of photos, answers and scores; take another"
+            )
         texts = not isinstance(self.classes, str) and all(isinstance(name, str) for name in self.classes)
         if not texts:
             raise TypeError(f"head {self.name!r} has classes {self.classes!r}; expected texts, as ('no', 'yes')")
@@ -172,7 +175,7 @@ def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     >>> encode(np.array([[2, 1, 0], [0, -1, 1]]))
     array([15, -1])
     """
-    table, labels = base(heads), _numbers(labels)
+    table, labels = base(heads), _wide(_numbers(labels))
     if labels.ndim != 2 or labels.shape[1] != len(table):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; expected (N, {len(table)}) for {_names(table)}")
     joint = labels[:, 0] * 0
@@ -194,7 +197,7 @@ def decode(joint: Array, heads: Sequence[Head] = HEADS) -> Array:
     array([[ 2,  1,  0],
            [-1, -1, -1]])
     """
-    table, joint = base(heads), _known(_numbers(joint))
+    table, joint = base(heads), _wide(_known(_numbers(joint)))
     if joint.ndim == 0:
         return decode(joint[None], heads)[0]
     if len(joint) and (joint.max() >= size(table) or joint.min() < UNKNOWN):
@@ -301,6 +304,13 @@ def _known(values: Array) -> Array:
         values = np.where(np.isnan(values.astype(float)), UNKNOWN, values.astype(float))
         values = values.astype(np.int64) if (values % 1 == 0).all() else values
     return values
+
+
+def _wide(values: Array) -> Array:
+    """Whole numbers in 64 bits: a joint class may need more than its heads' classes do, and -1 a sign."""
+    if isinstance(values, np.ndarray):
+        return values.astype(np.int64) if values.dtype.kind in "iu" else values
+    return values if values.is_floating_point() else values.long()
 
 
 def _stack(columns: list[Array]) -> Array:

@@ -66,6 +66,12 @@ class Model(nn.Module, PyTorchModelHubMixin):
         self.heads = (heads,) if isinstance(heads, Head) else tuple(heads)
         if not algebra.base(self.heads):
             raise ValueError("a model needs at least one head; multihead.HEADS are mask, gender and age")
+        if taken := [head.name for head in self.heads if hasattr(nn.ModuleDict(), head.name)]:
+            name = f"my_{taken[0]}"
+            raise ValueError(
+                f"head name {taken[0]!r} is what torch calls something of its own in every group of layers; take "
+                f"another, as {name!r} with columns={{{name!r}: {taken[0]!r}}} (--columns {name}={taken[0]})"
+            )
         self.space = algebra.space(self.heads)
         self.crops = algebra.crops(self.heads)
         self.backbone_name = backbone

@@ -24,7 +24,7 @@ from multihead.cells import (
     warn_of_bands,
 )
 from multihead.data import CORE, Photos
-from multihead.labels import HEADS, UNKNOWN, Head, base, decode, size
+from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, base, decode, size
 from multihead.layouts import read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO
 from multihead.sources import unlike_names
@@ -154,6 +154,7 @@ def _photos(
     rows = len(table)
     blank = pd.Series([""] * rows, dtype=object)
     person = table.get("person", blank).str.strip()
+    person = person.where(~person.str.lower().isin(BLANKS), "")  # else all unknown people were one
     if people == "local":
         person = person.where((person == "") | person.str.contains(":"), f"{source}:" + person)
     found = pd.DataFrame(

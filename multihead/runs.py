@@ -27,7 +27,7 @@ from multihead.options import to_dict
 from multihead.orders import Shuffled
 from multihead.recipe import Recipe
 from multihead.schedules import rate
-from multihead.sides import Ready, check_sides, draw_weights, prior, scored, stand, target_rows
+from multihead.sides import Ready, check_sides, class_mass, draw_weights, prior, scored, stand, target_rows
 from multihead.steps import Stepper
 
 
@@ -49,7 +49,7 @@ class Run:
         self.train, self.valid, self.recipe, self.folder, self.workers = train, valid, recipe, folder, workers
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
         targets = target_rows(train.photos, model.heads, recipe)
-        criteria = _criteria(model, targets.mass(train.rows), recipe)
+        criteria = _criteria(model, class_mass(train, targets), recipe)
         self.order = Shuffled(
             train.rows,
             recipe.batch_size,

@@ -17,7 +17,7 @@ from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, size
 from multihead.logs import bar
-from multihead.masks import DrawnMask
+from multihead.masks import LABELS, DrawnMask
 from multihead.metrics import Scores
 from multihead.model import Model
 from multihead.points import locate_points
@@ -139,6 +139,20 @@ def prior(labels: np.ndarray, heads: Sequence[Head]) -> tuple[float, ...]:
             each[head.name] = (counts / counts.sum())[None]
         shares = joint(each, table)[0]
     return tuple(float(share) for share in shares)
+
+
+def class_mass(train: Ready, targets: Targets) -> dict[str, torch.Tensor]:
+    """Each head's training mass of each class {head: (C,)}; a mask that may be drawn counts by its probability, so that
+    class weights know of classes that only drawn masks fill."""
+    mass, mask, points = targets.mass(train.rows), train.held.mask, train.held.points
+    if not mask or points is None:
+        return mass
+    able = train.rows[~np.isnan(points[train.rows]).any((1, 2))]
+    bare = targets.mass(able)
+    for state, share in (("worn", 1 - mask.incorrect), ("nose", mask.incorrect)):
+        masked = targets.mass(able, train.held.drawn[LABELS[state]])
+        mass = {name: mass[name] + mask.prob * share * (masked[name] - bare[name]) for name in mass}
+    return mass
 
 
 def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Targets:

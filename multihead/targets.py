@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -92,12 +92,12 @@ def _below(deviations: float) -> float:
 
 @dataclass(frozen=True)
 class Targets:
-    """The target rows of all training photos: {base head: (N, C)}, and for a flat head taught by a teacher its own
-    rows (N, K), which are no product."""
+    """The target rows of all training photos: {base head: (N, C)}, and for each flat head taught by a teacher its own
+    rows {flat head: (N, K)}, which are no product."""
 
     heads: tuple[Head, ...]
     rows: Rows
-    taught: Tensor | None = None
+    taught: Rows = field(default_factory=dict)
 
     def batch(self, rows: Tensor, drawn: Tensor | None = None, masked: str = "mask") -> Rows:
         """Rows {head: (B, C)} of some photos (B,); drawn (B,): the new class of head `masked`, -1 = as it was."""
@@ -107,41 +107,74 @@ class Targets:
             head = next(head for head in base(self.heads) if head.name == masked)
             found[masked] = torch.where(changed[:, None], one_hot(drawn, head), found[masked])  # type: ignore[arg-type]
         whole = products(found, self.heads)
-        if self.taught is not None:
-            name = self.heads[0].name
-            own = self.taught[rows]
+        for name, table in self.taught.items():
+            own = table[rows]
             whole[name] = own if changed is None else torch.where(changed[:, None], whole[name], own)
         return whole
 
     def to(self, device: torch.device) -> Targets:
         """The same rows on a device."""
-        taught = None if self.taught is None else self.taught.to(device)
-        rows = {name: table.to(device) for name, table in self.rows.items()}
+        rows, taught = ({name: table.to(device) for name, table in all_.items()} for all_ in (self.rows, self.taught))
         return Targets(self.heads, rows, taught)
 
-    def mass(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """Each head's training mass of each class {head: (C,)} over some photos (n,)."""
-        return {name: table.sum(0) for name, table in self.batch(torch.from_numpy(rows)).items()}
+    def mass(self, rows: np.ndarray, drawn: int = UNKNOWN) -> dict[str, Tensor]:
+        """Each head's training mass of each class {head: (C,)} over some photos (n,); drawn: the mask's class that all
+        of them get."""
+        masks = torch.full((len(rows),), drawn)
+        return {name: table.sum(0) for name, table in self.batch(torch.from_numpy(rows), masks).items()}
 
 
 def teach(targets: Targets, probs: np.ndarray, share: float) -> Targets:
     """The targets with `share` of each row from a teacher's joint probabilities (N, K), NaN = none.
 
-    A known label keeps 1 - share of its row; where a label is unknown, the teacher's answer is the row.
+    A known label keeps 1 - share of its row; where a label is unknown, the teacher's answer is the row. A flat head
+    whose parts are known in part keeps 1 - share of what the teacher thinks of the others, given these.
 
     Raises: ValueError where K is not the heads' joint space.
     """
-    there = torch.from_numpy(~np.isnan(probs).any(1))
+    there = torch.from_numpy(~np.isnan(probs).any(1))[:, None]
     answers = torch.from_numpy(np.nan_to_num(probs)).float()
-    mixed = {}
-    for head in base(targets.heads):
-        own, taught = targets.rows[head.name], marginals(answers, targets.heads)[head.name]
-        known = own.sum(1, keepdim=True) > 0
-        blend = torch.where(known, (1 - share) * own + share * own.sum(1, keepdim=True) * taught, taught)
-        mixed[head.name] = torch.where(there[:, None], blend, own)
-    if not any(head.parts for head in targets.heads):
-        return Targets(targets.heads, mixed)
-    label, product = (next(iter(products(rows, targets.heads).values())) for rows in (targets.rows, mixed))
-    full = there & (label.sum(1) > 0)
-    joint = torch.where(full[:, None], (1 - share) * label + share * label.sum(1, keepdim=True) * answers, product)
-    return Targets(targets.heads, mixed, joint)
+    parts, table = marginals(answers, targets.heads), base(targets.heads)
+    blends = {head.name: _blend(targets.rows[head.name], parts[head.name], share) for head in table}
+    mixed = {name: torch.where(there, blend, targets.rows[name]) for name, blend in blends.items()}
+    wide = answers.unflatten(1, [len(head.classes) for head in table])  # (N, C1, C2, ...)
+    taught = {}
+    for head in targets.heads:
+        if head.parts:
+            others = [axis for axis, part in enumerate(table, 1) if part not in head.parts]
+            own = wide.sum(others) if others else wide
+            blend = _blend_flat([targets.rows[part.name] for part in head.parts], own, share).flatten(1)
+            taught[head.name] = torch.where(there, blend, products(targets.rows, [head])[head.name])
+    return Targets(targets.heads, mixed, taught)
+
+
+def _blend(own: Tensor, taught: Tensor, share: float) -> Tensor:
+    """Rows (N, C) of labels, and a teacher's, as one; where there is no label the teacher's."""
+    mass = own.sum(1, keepdim=True)
+    return torch.where(mass > 0, (1 - share) * own + share * mass * taught, taught)
+
+
+def _blend_flat(rows: Sequence[Tensor], taught: Tensor, share: float) -> Tensor:
+    """As `_blend`, of a flat head: the rows (N, C) of each of its parts, a teacher's joint rows (N, C1, C2, ...)."""
+    mixed = taught.clone()
+    known = torch.stack([row.sum(1) > 0 for row in rows], 1)  # (N, parts)
+    for pattern in known.unique(dim=0):
+        if not pattern.any():
+            continue
+        chosen = (known == pattern).all(1)
+        answers = taught[chosen]
+        shut = [axis for axis, there in enumerate(pattern.tolist(), 1) if there]
+        rest = [axis for axis in range(1, answers.dim()) if axis not in shut]
+        given = answers.sum(rest, keepdim=True) if rest else answers
+        # what the teacher holds impossible says nothing of the others: they are as it thinks without it
+        label = torch.where(given > 0, answers / given.clamp(min=1e-30), answers.sum(shut, keepdim=True))
+        for axis in shut:
+            label = label * rows[axis - 1][chosen].unflatten(1, _along(axis, answers.dim()))
+        mass = label.flatten(1).sum(1, keepdim=True).unflatten(1, [1] * (answers.dim() - 1))
+        mixed[chosen] = (1 - share) * label + share * mass * answers
+    return mixed
+
+
+def _along(axis: int, dims: int) -> list[int]:
+    """The shape without the first of `dims` axes in which a row lies along one of them."""
+    return [-1 if other == axis else 1 for other in range(1, dims)]

@@ -8,6 +8,7 @@ one), add them to the training photos only, and validation and scoring refuse th
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,12 +18,13 @@ from multihead.boxes import locate_faces
 from multihead.cells import warn
 from multihead.data import Photos
 from multihead.evaluation import Classifier, answers
-from multihead.labels import UNKNOWN, Head, marginals, size
+from multihead.labels import UNKNOWN, Head, base, marginals, size
 from multihead.options import choice
 from multihead.pseudo import PSEUDO, provenance
 from multihead.speed import keep_memory
 
 JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them
+SPACE = "joint"  # the column that says what the joint classes are, as [[head, [class, ...]], ...]
 ROUNDING = 1e-3  # how far from one a row of written probabilities may sum
 
 
@@ -70,7 +72,8 @@ def soften(
     model: Classifier, photos: Photos, *, batch_size: int = 64, workers: int = 2, missing: str = "full"
 ) -> Photos:
     """The photos with the model's joint probabilities as text columns "joint:0", "joint:1", ..., the soft labels of
-    distillation; blank where a photo cannot be read or, with missing="skip", has no face.
+    distillation; blank where a photo cannot be read or, with missing="skip", has no face. The column "joint" names the
+    heads and classes that they are of.
 
     The photos may be read for any heads. Answers of an earlier teacher are replaced.
 
@@ -82,17 +85,22 @@ def soften(
     cells = np.full((len(photos), size(model.space)), "", object)
     for row, answer in zip(rows, probs.tolist()):
         cells[row] = [f"{share:.6g}" for share in answer]
-    table = photos.table.drop(columns=_joint_columns(photos))
-    return Photos(table.assign(**{f"{JOINT}{index}": column for index, column in enumerate(cells.T)}), photos.heads)
+    told = np.full(len(photos), "", object)
+    told[rows] = _told(model.space)
+    columns = {SPACE: told} | {f"{JOINT}{index}": column for index, column in enumerate(cells.T)}
+    table = photos.table.drop(columns=[*_joint_columns(photos), SPACE], errors="ignore")
+    return Photos(table.assign(**columns), photos.heads)
 
 
 def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
-    """Joint probabilities (N, K) float32 from the columns that `soften` wrote; NaN in rows that have none, and in all
-    rows where the columns are not there.
+    """Joint probabilities (N, K) float32 from the columns that `soften` or `multihead.prediction.table` wrote; NaN in
+    rows that have none, and in all rows where the columns are not there. A teacher whose heads or classes stand in
+    another order is read in the order of `space`.
 
     Raises: ValueError where the columns are not those of the joint space, or a row is not K probabilities that sum to
     about one, naming its photo.
     """
+    space = base(space)
     wanted, there = [f"{JOINT}{index}" for index in range(size(space))], _joint_columns(photos)
     rows = np.full((len(photos), len(wanted)), np.nan, np.float32)
     if not there:
@@ -105,7 +113,45 @@ def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
     for row, cells in enumerate(photos.table[wanted].to_numpy(object)):
         if any(str(cell).strip() for cell in cells):
             rows[row] = _probabilities(cells, photos.table["name"].iloc[row])
+    told = np.array(_spaces(photos, space), object)
+    for text in set(told) - {"", _told(space)}:
+        rows[told == text] = rows[told == text][:, _places(text, space)]
     return rows
+
+
+def _told(space: Sequence[Head]) -> str:
+    """The text of a joint space in the column SPACE."""
+    return json.dumps([[head.name, list(head.classes)] for head in space], ensure_ascii=False)
+
+
+def _spaces(photos: Photos, space: Sequence[Head]) -> list[str]:
+    """What each row says of its joint classes, "" for nothing: in words, else by the columns of each head's classes."""
+    if SPACE in photos.table:
+        return [str(cell).strip() for cell in photos.table[SPACE].fillna("")]
+    wanted = {f"{head.name}:{name}": (head.name, name) for head in space for name in head.classes}
+    classes: dict[str, list[str]] = {}
+    for head, name in (wanted[column] for column in photos.table.columns if column in wanted):
+        classes.setdefault(head, []).append(name)
+    whole = sum(map(len, classes.values())) == len(wanted)
+    return [json.dumps(list(map(list, classes.items())), ensure_ascii=False) if whole else ""] * len(photos)
+
+
+def _places(text: str, space: Sequence[Head]) -> np.ndarray:
+    """Where a teacher's joint probabilities have each class (K,) of a space."""
+    try:
+        teacher = {str(name): [str(one) for one in classes] for name, classes in json.loads(text)}
+    except (ValueError, TypeError):
+        raise ValueError(f"the column {SPACE!r} of the soft labels says {text!r}; expected {_told(space)!r}") from None
+    if {name: sorted(own) for name, own in teacher.items()} != {head.name: sorted(head.classes) for head in space}:
+        own = ", ".join(f"{name} ({', '.join(classes)})" for name, classes in teacher.items())
+        ours = ", ".join(f"{head.name} ({', '.join(head.classes)})" for head in space)
+        raise ValueError(f"the soft labels are of a teacher of {own}, the heads are {ours}; use a teacher of the same")
+    names = list(teacher)
+    places = np.arange(size(space)).reshape([len(own) for own in teacher.values()])
+    places = places.transpose([names.index(head.name) for head in space])
+    for axis, head in enumerate(space):
+        places = places.take([teacher[head.name].index(name) for name in head.classes], axis)
+    return places.ravel()
 
 
 def _ask(

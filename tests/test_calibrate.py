@@ -276,3 +276,16 @@ def test_reliability_refuses():
         reliability(np.zeros((2, 3)), np.zeros(3, int))
     with pytest.raises(ValueError, match="reliability: bins is 0; expected a number >= 1"):
         expected_calibration_error(np.full((2, 2), 0.5), np.zeros(2, int), 0)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5, 3.0])
+def test_half_precision_is_tempered_in_single(temperature):
+    probs, warm = product(logits_of(50, 3)).astype(np.float16), dict.fromkeys(WARM, temperature)
+    wanted = apply_temperatures(probs.astype(np.float32), warm, HEADS)
+    found = apply_temperatures(probs, warm, HEADS)
+    assert found.dtype == np.float16 and np.isfinite(found).all()
+    np.testing.assert_array_equal(found, wanted.astype(np.float16))
+    for kind in (torch.float16, torch.bfloat16):
+        given = torch.from_numpy(probs).to(kind)
+        found = apply_temperatures(given, warm, HEADS)
+        assert found.dtype == kind and torch.equal(found, apply_temperatures(given.float(), warm, HEADS).to(kind))

@@ -99,6 +99,12 @@ def test_a_checkpoint_of_timms_training_script(tmp_path):
     start_from(model, tmp_path / "model_best.pth.tar")
     key = "layer1.0.conv1.weight"
     assert torch.equal(model.backbone.state_dict()[key], shifted[key])  # the moving average, as timm evaluates it
+    torch.save({"model": state, "ema": shifted}, tmp_path / "last.pt")  # as a run with an EMA leaves it
+    start_from(model := model_of(), tmp_path / "last.pt")
+    assert torch.equal(model.backbone.state_dict()[key], shifted[key])
+    torch.save({"model": state, "ema": None}, tmp_path / "last.pt")
+    start_from(model := model_of(), tmp_path / "last.pt")
+    assert torch.equal(model.backbone.state_dict()[key], state[key])
 
 
 BACKBONES = {"resnet10t": "fc", "test_vit": "head", "test_efficientnet": "classifier", "rexnet_100": "head.fc"}

@@ -15,7 +15,7 @@ from multihead.dealing import deal, fold_of
 from multihead.evaluation import evaluate
 from multihead.hiding import hide_labels
 from multihead.joined import combine
-from multihead.labels import HEADS, UNKNOWN, encode
+from multihead.labels import AGE, HEADS, UNKNOWN, Head, encode
 from multihead.model import Model
 from multihead.reading import read
 from multihead.recipe import Recipe
@@ -170,3 +170,12 @@ def test_a_run_in_the_hands_of_another_is_waited_for(tmp_path, monkeypatch):
     worked, told = [], []
     carry_out([cell], worked.append, told.append)
     assert (pauses, worked, told) == ([crossval.PAUSE], [cell], [cell])
+
+
+def test_bands_of_one_number_are_hidden_each_by_itself(people):
+    six = Head("six", ("a", "b", "c", "d"), edges=(20, 40, 50))
+    whole = read(people / "train", heads=[AGE, six])
+    hidden = hide_labels(whole, 0.5, seed=4).labels()
+    gone = hidden == UNKNOWN
+    assert abs(gone.mean(0) - 0.5).max() < 4 * 0.5 / np.sqrt(len(whole)) and abs(np.corrcoef(gone.T)[0, 1]) < 0.3
+    assert (hidden[~gone] == whole.labels()[~gone]).all()

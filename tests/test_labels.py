@@ -294,3 +294,19 @@ def test_class_index_finds_every_class(heads, data):
 def test_class_index_names_head_value_and_classes(value):
     with pytest.raises(ValueError, match="is no class of head 'mask'; expected 0 or worn, 1 or incorrect, 2 or not_w"):
         class_index(MASK, value)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.int32, torch.int8, torch.uint8, torch.int32])
+def test_a_joint_class_needs_more_room_than_its_labels(kind):
+    heads = [Head("who", tuple(f"p{number}" for number in range(100))), Head("smile", ("no", "yes"))]
+    labels = np.array([[99, 1], [70, 0]])
+    given = torch.tensor(labels, dtype=kind) if isinstance(kind, torch.dtype) else labels.astype(kind)
+    assert encode(given, heads).tolist() == [199, 140]
+    assert decode(encode(given, heads), heads).tolist() == labels.tolist()
+    assert decode(given[:, 0], heads).tolist() == [[49, 1], [35, 0]]
+
+
+@pytest.mark.parametrize("name", ["joint", "macro"])
+def test_a_head_is_not_named_like_the_joint_score(name):
+    with pytest.raises(ValueError, match=f"head name '{name}' is a column of the tables of photos, answers and scores"):
+        Head(name, ("no", "yes"))

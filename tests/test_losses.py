@@ -585,3 +585,21 @@ def test_class_weights_come_as_others_give_them(kind):
     made = kind(class_weights=weights)
     assert made == kind(class_weights=weights.tolist()) == kind(class_weights=tuple(weights.tolist()))
     assert all(type(weight) is float for weight in made.class_weights)
+
+
+@pytest.mark.parametrize("smoothing", [0.15, 0.2, 0.5])
+def test_soft_f1_of_a_flat_head_counts_no_class_that_smoothing_or_neighbours_hold(smoothing):
+    """Of 18 classes smoothing gives those that share all but a part more than an even share."""
+    head, rows = FLAT[0], torch.eye(18)[[0, 0, 17, 17]]
+    for found in (
+        criterion(SoftF1(), head, np.ones(18), smoothing),
+        criterion(Ordinal(smoothing, SoftF1()), head, np.ones(18)),
+        criterion(
+            Ordinal(smoothing, SoftF1()),
+            Head("ten", tuple("abcdefghij") + tuple("klmnopqr"), edges=range(17)),
+            np.ones(18),
+        ),
+    ):
+        held, answered = found.terms[0][2][[0, 0, 17, 17]], rows.numpy()
+        f1 = 2 * (held * answered).sum(0) / (held.sum(0) + answered.sum(0)).clip(1e-30)
+        assert found(200 * rows, rows).item() == pytest.approx(1 - f1[[0, 17]].mean(), abs=1e-5)

@@ -357,3 +357,10 @@ def test_what_is_no_backbone_or_no_batch_is_named(tmp_path):
     with pytest.raises(ValueError, match="head 'mask' is a Sequential; a model folder describes linear heads"):
         model.save_pretrained(tmp_path)
     assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.parametrize("name", ["type", "training", "keys", "values", "update", "forward", "half"])
+def test_a_head_that_torch_would_take_for_its_own_is_refused(name):
+    told = rf"head name '{name}' is what torch .* another, as 'my_{name}' with .* \(--columns my_{name}={name}\)"
+    with pytest.raises(ValueError, match=told):
+        Model("test_resnet", [Head(name, ("surgical", "cloth"))])

@@ -621,3 +621,10 @@ def test_a_run_is_of_its_sources(tmp_path):
     frame = {"path": ["1.jpg", "2.jpg"], "mask": ["worn", "worn"], "source": ["x", "y"]}
     one, other = (read(pd.DataFrame(frame | {"source": names}), root=tmp_path) for names in (["x", "y"], ["y", "x"]))
     assert one.fingerprint() != other.fingerprint() and one[:1].fingerprint() == other[:1].fingerprint()
+
+
+def test_a_person_that_says_nothing_is_unknown():
+    """Else all photos of unknown people would be one person's."""
+    found = table(person=["1", "nan", "None", "<NA>", "-1", "", " null ", "anna"])
+    assert found.people == ["t:1", "", "", "", "", "", "", "t:anna"]
+    assert len(set(found.groups().tolist())) == 8

@@ -247,7 +247,7 @@ def test_soft_labels_by_hand(photos):
     soft = soften(teacher, photos, workers=0)
     assert soft.table["joint:0"].tolist() == ["0.25", "0.333333", "1", "1e-09"]
     assert soft.table["joint:1"].tolist() == ["0.75", "0.666667", "0", "1"]
-    assert soft.extra == ["race", "joint:0", "joint:1"] and soft.labels().tolist() == photos.labels().tolist()
+    assert soft.extra == ["race", "joint", "joint:0", "joint:1"] and soft.labels().tolist() == photos.labels().tolist()
     rows = soft_rows(soft, [GENDER])
     assert rows.dtype == np.float32 and rows[0].tolist() == [0.25, 0.75]
     np.testing.assert_allclose(rows.sum(1), 1, atol=1e-6)
@@ -276,7 +276,7 @@ def test_rows_keep_six_digits(shares):
 def test_a_new_teacher_replaces_the_old(photos):
     soft = soften(Teacher(SURE), photos, workers=0)
     again = soften(Teacher([[0.25, 0.75]] * 4, [GENDER]), soft, workers=0)
-    assert again.extra == ["race", "joint:0", "joint:1"] and len(soft.extra) == 19
+    assert again.extra == ["race", "joint", "joint:0", "joint:1"] and len(soft.extra) == 20
     unlike_heads = read(pd.DataFrame({"path": photos.paths}), heads=[])
     assert soft_rows(soften(Teacher(SURE), unlike_heads, workers=0), HEADS).shape == (4, 18)
 
@@ -286,7 +286,7 @@ def test_photos_without_soft_labels_have_blank_rows(photos):
     soft = soften(Teacher(SURE), photos[:2], workers=0)
     both = photos[2:] + soft
     np.testing.assert_allclose(soft_rows(both, FLAT), [[np.nan] * 18] * 2 + SURE[:2], atol=1e-6)
-    assert soften(Teacher(SURE), photos[:0], workers=0).extra == ["race", *COLUMNS]
+    assert soften(Teacher(SURE), photos[:0], workers=0).extra == ["race", "joint", *COLUMNS]
 
 
 @pytest.mark.parametrize(
@@ -335,3 +335,27 @@ def test_photos_that_people_labelled_pass(photos):
         check_not_pseudo(filled, "validation")
     with pytest.raises(LeakError, match=r"1 of 3 test photos .*, for one 0.png"):
         check_not_pseudo(photos[1:3] + filled[[0]], "test")
+
+
+def test_soft_labels_are_read_in_the_order_of_the_heads(photos):
+    """A teacher that asks in another order, its classes too, teaches the same."""
+    other = [Head("age", AGE.classes[::-1]), GENDER, MASK]
+    turned = [np.einsum("ijk->kji", row.reshape(3, 2, 3))[::-1].ravel() for row in SURE]
+    soft = soften(Teacher(turned, other), photos, workers=0)
+    np.testing.assert_allclose(soft_rows(soft, HEADS), SURE, atol=2e-6)
+    np.testing.assert_allclose(soft_rows(soft, other), turned, atol=2e-6)
+    both = soft[:2] + soften(Teacher(SURE), photos, workers=0)[2:]
+    np.testing.assert_allclose(soft_rows(both, HEADS), SURE, atol=2e-6)
+    table = predict(Teacher(turned, other), photos.paths, workers=1)
+    answered = photos.with_columns(**{name: table[name].astype(str) for name in table if ":" in name})
+    np.testing.assert_allclose(soft_rows(answered, HEADS), SURE, atol=2e-6)
+
+
+def test_soft_labels_of_other_heads_of_the_same_number_are_refused(photos):
+    fruit = Head("fruit", ("apple", "pear", "plum"))
+    soft = soften(Teacher(SURE, [fruit, GENDER, AGE]), photos, workers=0)
+    told = r"of a teacher of fruit \(apple, pear, plum\), gender .* the heads are mask \(worn, incorrect, not_worn\)"
+    with pytest.raises(ValueError, match=told):
+        soft_rows(soft, HEADS)
+    with pytest.raises(ValueError, match="the column 'joint' of the soft labels says 'what'; expected"):
+        soft_rows(soft.with_columns(joint="what"), HEADS)

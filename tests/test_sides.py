@@ -1,0 +1,32 @@
+import numpy as np
+import pytest
+
+from multihead import sides
+from multihead.crops import FULL
+from multihead.labels import FLAT, HEADS, flat
+from multihead.masks import DrawnMask
+from multihead.reading import read
+from multihead.recipe import Recipe
+from multihead.sides import Ready, class_mass, target_rows
+
+SMALL = FULL.resized(32)
+
+
+@pytest.mark.parametrize("heads", [HEADS, FLAT], ids=["heads", "flat"])
+def test_class_weights_know_of_masks_that_may_be_drawn(people, monkeypatch, heads):
+    """Of bare faces alone: else the classes that only drawn masks fill would weigh nothing."""
+    photos = read(people / "train")[:20].with_columns(mask=2)
+    points = np.tile(np.array([[10.0, 10], [20, 10], [15, 15], [11, 20], [19, 20]]), (20, 1, 1))
+    points[15:] = np.nan  # faces that were not found
+    monkeypatch.setattr(sides, "locate_points", lambda photos, rows, progress: points)
+    table = [head.on(SMALL) for head in HEADS]
+    table = table if heads is HEADS else flat(table)
+    recipe = Recipe(augment=DrawnMask(prob=0.4, incorrect=0.25))
+    ready = Ready(table, photos, recipe, training=True)
+    mass = class_mass(ready, target_rows(photos, table, recipe))
+    masks = mass["mask"] if heads is HEADS else mass["mask_gender_age"].reshape(3, 6).sum(1)
+    np.testing.assert_allclose(masks, [15 * 0.4 * 0.75, 15 * 0.4 * 0.25, 20 - 15 * 0.4], rtol=1e-6)
+    if heads is HEADS:
+        assert mass["gender"].sum() == 20 and list(mass) == ["mask", "gender", "age"]
+    bare = class_mass(Ready(table, photos, Recipe(), training=True), target_rows(photos, table, Recipe()))
+    assert sum(rows[len(rows) // 3 * 2 :].sum() for name, rows in bare.items() if "mask" in name) == 20

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from multihead.pipeline import Answer
 
 
+LISTED = 20  # photos without an answer that are named one by one
+
+
 # ---- evaluate
 
 
@@ -131,13 +134,18 @@ def predict(args: argparse.Namespace) -> int:
 
 
 def _told(rows: Iterable[Answer], shown: Any) -> Iterator[Answer]:
-    """The rows, each counted on the bar; those without an answer are said."""
+    """The rows, each counted on the bar; those without an answer are said, the first of them one by one."""
+    failed = 0
     for row in rows:
         shown.update()
         if row.probs is None:
+            failed += 1
             named = "" if row.item.name in row.error else f"{row.item.name}: "
-            shown.write(f"no answer: {named}{row.error}", file=sys.stderr)
+            if failed <= LISTED:
+                shown.write(f"no answer: {named}{row.error}", file=sys.stderr)
         yield row
+    if failed > LISTED:
+        shown.write(f"no answer: {failed - LISTED} more, {failed} in all; the column error has them", file=sys.stderr)
 
 
 def _voted(rows: Iterable[Answer], space: Sequence[Head]) -> Iterator[Answer]:

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BOX = ["x0", "y0", "x1", "y1"]
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "": ""}
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "": "",
+}
 
 
 def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
@@ -29,7 +37,9 @@ def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], b
             try:
                 parsed[cell] = parse(cell)
             except ValueError as error:
-                raise ValueError(f"{_row_of(table, row)}, column {column!r}: {error}") from None
+                coded = any("\udc80" <= letter <= "\udcff" for letter in cell)
+                hint = "; the table is not in UTF-8: save it so (in Excel: CSV UTF-8)" if coded else ""
+                raise ValueError(f"{_row_of(table, row)}, column {column!r}: {error}{hint}") from None
     return [parsed[cell] for cell in cells]
 
 
@@ -44,18 +54,38 @@ def head_columns(table: pd.DataFrame, head: Head) -> tuple[np.ndarray, np.ndarra
     both = parse_cells(table, head.name, lambda cell: years_or_band(cell, head), blank)
     band = np.array(parse_cells(table, f"{head.name}_band", lambda cell: class_index(head, cell), blank), np.int64)
     years = np.array([pair[0] for pair in both], float)
+    if head.in_years:
+        _warn_of_indices(years, head)
     named = np.array([pair[1] for pair in both], np.int64)
     return np.where(named == UNKNOWN, band, named), years
 
 
+def _warn_of_indices(years: np.ndarray, head: Head) -> None:
+    """Ages that are all 0, 1 or 2 are hardly years."""
+    known = years[~np.isnan(years)]
+    if len(known) > len(head.classes) and np.isin(known, range(len(head.classes))).all() and len(set(known)) > 1:
+        listed = ", ".join(f"{value:g}" for value in sorted(set(known)))
+        warnings.warn(
+            f"column {head.name!r} holds nothing but {listed}, read as years; if these number the bands "
+            f"{head.classes}, name the column {head.name}_band (columns={{'{head.name}_band': '{head.name}'}}, "
+            f"--columns {head.name}_band={head.name})",
+            stacklevel=2,
+        )
+
+
 def one_number(known: np.ndarray, years: np.ndarray, head: Head) -> np.ndarray:
-    """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ."""
-    differ = np.flatnonzero(~np.isnan(known) & ~np.isnan(years) & (known != years))
+    """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ, or where no
+    row shows that they are of one number."""
+    ours, theirs = ~np.isnan(years), ~np.isnan(known)
+    differ = np.flatnonzero(ours & theirs & (known != years))
+    if ours.any() and theirs.any() and not (ours & theirs).any():
+        differ = np.flatnonzero(ours | theirs)
     if len(differ):
         row = int(differ[0])
+        one, other = (f"{of[row]:g}" if of[row] == of[row] else "nothing" for of in (years, known))
         raise ValueError(
-            f"row {line_number(row)}: column {head.name!r} says {years[row]:g}, another {known[row]:g}; "
-            "heads with edges all band one number a row"
+            f"row {line_number(row)}: column {head.name!r} says {one}, another {other}; heads with edges all band one "
+            f"number a photo: leave out the edges of {head.name!r}, whose classes are then given by name"
         )
     return np.where(np.isnan(years), known, years)
 

@@ -44,6 +44,8 @@ def load(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in first:  # torch's advice, to open it all the same, is none
+            first = "it holds something else than tensors and plain data"
         raise ValueError(
             f"{path} cannot be opened safely: {first}; expected tensors written by torch.save or safetensors"
         ) from error
@@ -105,14 +107,14 @@ class Report:
 def start_from(model: Model, path: str | Path) -> Report:
     """Fill the model with what fits of a checkpoint or model folder, and say what did and did not.
 
-    Reads timm checkpoints, this library's folders and checkpoints, and state dicts within them. A classifier over all
-    joint classes becomes the heads' layers: each head's row is the mean of the rows of its class, which is the
-    classifier's main effect.
+    Reads timm checkpoints, this library's folders (of a model or a run) and checkpoints, and state dicts within them. A
+    classifier over all joint classes becomes the heads' layers: each head's row is the mean of the rows of its class,
+    which is the classifier's main effect.
 
     Raises: FileNotFoundError; ValueError where nothing fits, naming a few keys of both.
     """
-    path = Path(path)
-    found = _state(load(path / "model.safetensors" if path.is_dir() else path), path)
+    path = _weights(Path(path))
+    found = _state(load(path), path)
     own = model.state_dict()
     renamed = _align(found, own)
     taken = {key: value for key, value in renamed.items() if key in own and own[key].shape == value.shape}
@@ -131,6 +133,18 @@ def start_from(model: Model, path: str | Path) -> Report:
     return Report(
         tuple(taken), tuple(converted), missing, tuple(key for key in unexpected if key not in used), mismatched
     )
+
+
+def _weights(path: Path) -> Path:
+    """The file of weights of a folder of a model or a run; a file as it is. Raises: FileNotFoundError."""
+    if not path.is_dir():
+        return path
+    places = [path / "model.safetensors", path / "model" / "model.safetensors"]
+    for place in places:
+        if place.is_file():
+            return place
+    held = "an ensemble: name one of its members" if (path / "ensemble.json").is_file() else "no model.safetensors"
+    raise FileNotFoundError(f"{path} holds {held}; expected the folder of a model or a run, or a file of weights")
 
 
 def _state(content: Any, path: Path) -> dict[str, Tensor]:

@@ -90,6 +90,19 @@ def locate(crop: Crop, box: Sequence[float] | None, shape: Sequence[int]) -> Reg
     return (left, top, right, bottom)
 
 
+def crop_text(crop: Crop) -> str:
+    """Which region a crop is, and its size, in words."""
+    height, width = crop.size
+    regions = {
+        "full": "the whole photo",
+        "face": f"the face box plus {crop.margin:g} of its longer side on each of its four sides, then widened about "
+        f"its middle to the aspect of {width} to {height}",
+        "body": "3 widths of the face box by 4.5 of its heights, from .75 of its height above the box, the face in the "
+        "middle of the width",
+    }
+    return f"{regions[crop.region]}, as {width} x {height} pixels (width x height)"
+
+
 def box_of(row: np.ndarray) -> Box | None:
     """A row of four numbers as a box, None where it is blank (NaN)."""
     return None if np.isnan(row).any() else tuple(float(value) for value in row)  # type: ignore[return-value]

@@ -71,8 +71,10 @@ class Photos:
         both[extra] = both[extra].fillna("")
         repeated = both.duplicated(["path", *BOX])
         if repeated.any():
-            listed = ", ".join(both.path[repeated].head(3))
-            raise ValueError(f"{int(repeated.sum())} files are in both tables, for one {listed}; leave them out of one")
+            raise ValueError(
+                f"{int(repeated.sum())} files are in both tables, for one {both.path[repeated].iloc[0]}; "
+                "leave them out of one"
+            )
         return Photos(both, self.heads)
 
     @property

@@ -29,6 +29,7 @@ from multihead.pseudo import check_not_pseudo
 from multihead.speed import keep_memory
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads
+from multihead.yunet import open_detector
 
 
 class Classifier(Protocol):
@@ -62,7 +63,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     missing: str = "full",
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     pins: Pins = Pins(),
 ) -> Scores:
     """Scores of the model over all rows of `photos`; faces are searched where a crop needs one.
@@ -81,6 +82,7 @@ def evaluate(
     workers = whole("evaluate", "workers", workers, 0)
     keep_memory()
     check_not_pseudo(photos, "scored")
+    finder = None if finder is None else open_detector(finder)
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)
     photos = located.photos
     held = PhotoSet(photos, model.space, model.crops)

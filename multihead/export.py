@@ -19,7 +19,7 @@ import torch
 
 from multihead import graphs, quantised
 from multihead.adjusted import Adjusted
-from multihead.crops import Crop
+from multihead.crops import VISIBLE, Crop, crop_text
 from multihead.evaluation import device_of, evaluating, read_batches
 from multihead.joined import Combined, Ensemble, Member
 from multihead.labels import flat
@@ -227,8 +227,22 @@ def _describe(model: Model, place: Path, runtime: str, precision: str) -> None:
     names = f"inputs {', '.join(content['inputs'])}; outputs {', '.join(content['outputs'])}"
     note = (
         f"Exported for {runtime} in {precision}: {names}. Pixels are uint8 RGB (B, 3, H, W); the graph normalises.\n\n"
+        f"{_geometry(model)}"
     )
     (place / "README.md").write_text(card.replace("## Limits", f"{note}## Limits"))
+
+
+def _geometry(model: Model) -> str:
+    """How the graph's inputs are cut from a photo, for those who do it without this library."""
+    lines = [f"- `{name}`: {crop_text(crop)}" for name, crop in zip(graphs.input_names(model.crops), model.crops)]
+    return (
+        "Without multihead, each input is cut from the upright photo (turned by its EXIF), like this:\n\n"
+        + "\n".join(lines)
+        + "\n\nWhat lies outside the photo is cut off, and the rest is resized to the input's size without keeping its "
+        "aspect: by area average where it shrinks (cv2.INTER_AREA), linearly where it grows. `present` (B, inputs) is "
+        "false where a photo lacks an input, whose pixels are then not read: a body of which less than "
+        f"{VISIBLE:.0%} is in the photo. Of a photo without a face every input is the whole photo.\n\n"
+    )
 
 
 def _members(model: Member, folder: Path, write: Callable[[Model, Path], Check]) -> dict[str, Check]:

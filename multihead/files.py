@@ -21,7 +21,11 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     # a short name, since `path` may have the longest there is; one per thread, since several write pictures
     fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
+        fresh.touch()
+        rights = fresh.stat().st_mode
+        fresh.unlink()
         write(fresh)
+        fresh.chmod(rights)  # safetensors leaves files that only their owner may read
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)

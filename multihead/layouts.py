@@ -36,9 +36,13 @@ def read_csv(path: Path) -> pd.DataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
-            return pd.read_csv(
-                path, dtype=object, keep_default_na=False, encoding_errors="surrogateescape", index_col=False, **other
-            )
+            other |= {"dtype": object, "keep_default_na": False, "encoding_errors": "surrogateescape"}
+            header = pd.read_csv(path, header=None, nrows=1, index_col=False, **other)
+            names = header.iloc[0].str.strip().tolist()
+            if repeated := [name for name in names if name and names.count(name) > 1]:
+                raise ValueError(f"{path} has several columns {repeated[0]!r}; expected one, rename or drop the others")
+            table = pd.read_csv(path, index_col=False, **other)
+            return table.rename(columns={name: name.strip() for name in table.columns})
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} cannot be read as a CSV: {_longer_row(path, separator) or error}") from error
 

@@ -134,6 +134,8 @@ class Scores:
         Raises: KeyError that lists what there is to slice by.
         """
         names = [head.name for head in self.table]
+        if not isinstance(name, str):
+            raise TypeError(f"by() takes one name, got {name!r}; expected one of {names + list(self.slices)}")
         if name in names:
             head = self.table[names.index(name)]
             column, levels = self.labels[:, names.index(name)], dict(enumerate(head.classes))

@@ -18,6 +18,7 @@ from multihead.labels import UNKNOWN, Head, base, encode, marginals, size
 if TYPE_CHECKING:
     import pandas as pd
 
+RESAMPLES = 2000  # of people, behind an interval
 CHUNK = 2**21  # numbers drawn at a time: 16 MiB
 
 
@@ -27,7 +28,7 @@ def compare(
     groups: np.ndarray,
     heads: Sequence[Head],
     *,
-    resamples: int = 2000,
+    resamples: int = RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:

@@ -28,6 +28,9 @@ def ensemble(args: argparse.Namespace) -> int:
     check_writable(out / "ensemble.json")
     if held := kinds(out):
         raise FileExistsError(f"{out} holds {held[0]}; name another --output")
+    places = [Path(name).resolve() for name in args.member]
+    if twice := [name for name, place in zip(args.member, places) if places.count(place) > 1]:
+        raise ValueError(f"{twice[0]} is named twice; expected each member once: --weights gives one more say")
     opened: list[Any] = []
     for name in args.member:
         if "folds" in kinds(name):

@@ -29,9 +29,9 @@ from multihead.images import open_image
 from multihead.inputs import Item, items
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.modes import Pins, check_pins
-from multihead.mtcnn import Finder
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
+from multihead.yunet import open_detector
 
 CHUNK = {"cpu": 16, "cuda": 64}  # photos that are answered together: on a core, what its caches still hold
 SEARCHED = 64  # photos at most that a lane takes, opens and searches together, where none is waited for
@@ -59,7 +59,7 @@ def answers(
     faces: str | None = None,
     batch_size: int | None = None,
     missing: str = "full",
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     workers: int | None = None,
     draw: str | Path | None = None,
     pins: Pins = Pins(),
@@ -92,7 +92,7 @@ def answers(
         taken = evenly(len(first), lanes, taken)
         lanes = max(1, min(lanes, -(-len(first) // taken)))
     chunk = min(chunk, taken) if few else chunk  # modes are timed once for all numbers of photos
-    finder = finder or Finder()
+    finder = open_detector(finder)
     if hasattr(finder, "prepare") and (needs or faces):
         finder.prepare()
     with shared_cores(lanes) as threads:

@@ -18,6 +18,7 @@ from multihead.faces import Detector, Face, identity, try_search
 from multihead.files import cache_folder
 from multihead.images import open_image
 from multihead.mtcnn import Finder
+from multihead.yunet import open_detector
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
 
@@ -26,7 +27,7 @@ def locate_points(
     photos: Photos,
     rows: Sequence[int] | np.ndarray,
     *,
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> np.ndarray:
     """Points (N, 5, 2) in pixels of each photo: left and right eye, nose, left and right corner of the mouth.
@@ -37,7 +38,7 @@ def locate_points(
     just searched.
     """
     found = np.full((len(photos), 5, 2), np.nan)
-    finder = finder or Finder()
+    finder = open_detector(finder)
     file = points_file(finder)
     boxes, kept = photos.boxes, _read(file)
     keys = {int(row): _key(photos.paths[row], box_of(boxes[row])) for row in rows}

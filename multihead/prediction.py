@@ -34,28 +34,31 @@ def predict(
     faces: str | None = None,
     batch_size: int | None = None,
     missing: str = "full",
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     workers: int | None = None,
     draw: str | Path | None = None,
     pins: Pins = Pins(),
 ) -> pd.DataFrame:
     """A table of answers: path, box, one column per head, label, probabilities, error; in the order of the source.
 
-    source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, array (H, W, 3) or (N, H, W, 3), torch tensor (3, H,
-    W) or (N, 3, H, W), PIL picture, bytes, open file, or a list or generator of any of these; a generator is taken a
-    few photos at a time. faces: "largest" or "central" gives a row a photo, "all" a row a face; by default the largest,
-    searched only if the model's crops need it. batch_size: photos that are searched and answered together (default: up
-    to 64 are searched, of a generator 16, and 16 answered; on a GPU 64). missing: what a photo without a face gets
-    where a crop needs one ("full": the whole photo is read, "skip": a row with an error, "error": an exception).
-    workers: photos are answered in so many lanes (default: one a core, at most 8), which share the cores. draw: a
-    folder for copies of the photos with boxes and answers. pins: what is fixed of how passes are computed, as
-    Pins("f32"); from 32 photos on the rest is what is fastest here, fewer are answered in f32.
+    source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, RGB array (H, W, 3) or (N, H, W, 3) (OpenCV's
+    are BGR: array[:, :, ::-1]), torch tensor (3, H, W) or (N, 3, H, W), PIL picture, bytes, open file, or a list or
+    generator of any of these; a generator is taken a few photos at a time. faces: "largest" or "central" gives a
+    row a photo, "all" a row a face; by default the largest, searched only if the model's crops need it. batch_size:
+    photos that are searched and answered together (default: up to 64 are searched, of a generator 16, and 16
+    answered; on a GPU 64). missing: what a photo without a face gets where a crop needs one ("full": the whole
+    photo is read, "skip": a row with an error, "error": an exception). finder: a detector, or the path of a YuNet
+    .onnx file (default: MTCNN); the one that the training photos' boxes are of. workers: photos are answered in so
+    many lanes (default: one a core, at most 8), which share the cores. draw: a folder for copies of the photos with
+    boxes and answers. pins: what is fixed of how passes are computed, as Pins("f32"); from 32 photos on the rest is
+    what is fastest here, fewer are answered in f32.
 
-    Columns: box is "x0 y0 x1 y1" in pixels; label the number of the likeliest joint class, which the joint macro-F1
-    counts; a head's own column is its likeliest class by itself, as its own F1 counts it. Of one multi-head model they
-    always agree; a flat model's or a vote's likeliest whole need not consist of the likeliest parts
-    (`multihead.decode(label)` has its parts). "mask:worn" and so on are the probabilities of each head, "joint:0" and
-    so on the joint ones. A photo that cannot be read has a row with its reason.
+    Columns: path is the photo's name as its source wrote it (answers of `Photos` join on their table's column
+    `name`); box is "x0 y0 x1 y1" in pixels; label the number of the likeliest joint class, which the joint macro-F1
+    counts; a head's own column is its likeliest class by itself, as its own F1 counts it. Of one multi-head model
+    they always agree; a flat model's or a vote's likeliest whole need not consist of the likeliest parts
+    (`multihead.decode(label)` has its parts). "mask:worn" and so on are the probabilities of each head, "joint:0"
+    and so on the joint ones. A photo that cannot be read has a row with its reason.
 
     Raises: ValueError for an unknown `faces` or `missing`, or, with missing="error", a photo without a face.
     """
@@ -167,7 +170,7 @@ def submission(
     images: str | Path | None = None,
     *,
     batch_size: int | None = None,
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     workers: int | None = None,
     pins: Pins = Pins(),
 ) -> tuple[pd.DataFrame, list[tuple[str, str]]]:

@@ -136,8 +136,11 @@ def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """Every cell as the text a CSV would hold: missing values as blanks, whole numbers without .0 (ids with gaps)."""
     import pandas as pd
 
-    plain = frame.astype(object).where(frame.notna(), "")
-    return pd.DataFrame({name: [_text(cell) for cell in plain[name]] for name in plain.columns}, dtype=object)
+    names = [str(name) for name in frame.columns]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"the table has several columns {repeated[0]!r}; expected one, rename or drop the others")
+    plain = frame.astype(object).where(frame.notna(), "").set_axis(names, axis=1)
+    return pd.DataFrame({name: [_text(cell) for cell in plain[name]] for name in names}, dtype=object)
 
 
 def _text(cell: object) -> str:
@@ -155,6 +158,7 @@ def _photos(
     blank = pd.Series([""] * rows, dtype=object)
     person = table.get("person", blank).str.strip()
     person = person.where(~person.str.lower().isin(BLANKS), "")  # else all unknown people were one
+    person = person.str.replace(r"^(\d+)\.0$", r"\1", regex=True)  # numbers, of which some rows have none
     if people == "local":
         person = person.where((person == "") | person.str.contains(":"), f"{source}:" + person)
     found = pd.DataFrame(

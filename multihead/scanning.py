@@ -15,7 +15,7 @@ from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
 from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
-from multihead.mtcnn import Finder
+from multihead.yunet import open_detector
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +50,7 @@ def scan(
     *,
     root: str | os.PathLike | None = None,
     which: str = "largest",
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     workers: int | None = None,
     batch: int = 32,
     progress: Callable[[int, int, ScanCounts], None] | None = None,
@@ -93,7 +93,7 @@ def scan(
     if not todo and not part.exists():
         return counts
     _write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
-    finder = finder or Finder()
+    finder = open_detector(finder)
     if hasattr(finder, "prepare"):
         finder.prepare()
     job = _Job(Path(root or "."), finder, which)

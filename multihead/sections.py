@@ -18,7 +18,7 @@ from multihead.metrics import Confusion, Scores
 from multihead.pages import Markup, paragraph
 from multihead.persons import agreement, class_intervals
 
-RESAMPLES = 1000
+RESAMPLES = paired.RESAMPLES  # a page says what scores.csv says
 LEVELS = 20  # slices of a column that are shown: the largest
 INTERVAL = (
     f"Intervals hold 95 % of {RESAMPLES:,} draws of as many people, with replacement: they say how far a score would "

@@ -48,7 +48,7 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         type=flags.one_of(["f32", "bf16", "int8"]),
         metavar="{f32,bf16,int8}",
-        help="default f32, with openvino bf16; int8 needs --data",
+        help="default f32, with openvino bf16; bf16 and int8 with openvino only, int8 needs --data",
     )
     parser.add_argument(
         "--data", nargs="+", default=[], metavar="DATA", help="photos to check on; int8 is calibrated on half of them"
@@ -82,6 +82,7 @@ def _photos(args: argparse.Namespace, model: Any) -> Photos:
     Raises: ValueError where all are held out.
     """
     from multihead.evaluation import label_heads
+    from multihead.trained import seen_in_training
 
     photos = read_sources(args, args.data, heads=label_heads(model))
     if args.precision != "int8" or args.held_out:
@@ -94,7 +95,13 @@ def _photos(args: argparse.Namespace, model: Any) -> Photos:
             "well: name photos of training people, or pass --held-out"
         )
     kept = photos[[row for row, away in enumerate(out) if not away]]
-    speaker(args)(f"calibrating on {kept}; {sum(out)} photos that validate or test are left out")
+    say = speaker(args)
+    say(f"calibrating on {kept}; {sum(out)} photos that validate or test are left out")
+    if seen_in_training(args.model, kept):
+        say(
+            "the model was trained on photos or people of these: it knows them by heart, and the bound that is "
+            "controlled on them hides a part of what int8 costs; evaluate both models on others before you ship it"
+        )
     return kept
 
 

@@ -26,6 +26,8 @@ from multihead.samplers import row_weights
 from multihead.schedules import Plateau
 from multihead.targets import Targets, band_rows, one_hot, teach
 
+LISTED = 20  # unreadable photos that are named one by one
+
 
 class Ready:
     """Photos that can be read, with their crops kept where there is room: what one side of a run reads.
@@ -77,7 +79,9 @@ class Ready:
             lines.append(f"{what}: searched {self.searched} photos for faces")
         if self.faceless:
             lines.append(f"{what}: {len(self.faceless)} photos have no face, for example {self.faceless[0]}")
-        lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable]
+        lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable[:LISTED]]
+        if len(self.unreadable) > LISTED:
+            lines.append(f"{what}: left out: {len(self.unreadable) - LISTED} more, {len(self.unreadable)} in all")
         if what == "validation" and len(self.rows) and not (self.held.labels[self.rows] != UNKNOWN).any():
             lines.append(
                 f"{what}: no photo has a label; without scores the last epoch is kept, and patience never ends"
@@ -93,13 +97,23 @@ def report(sides: Mapping[str, Ready]) -> None:
                 print(note, file=sys.stderr)
 
 
+def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
+    """Nothing where there is a label to learn. Raises: ValueError, before anything is decoded."""
+    if not (train.labels(model.heads) != UNKNOWN).any() and not recipe.distill:
+        columns = [f"{head.name} or {head.name}_band" if head.edges else head.name for head in base(model.heads)]
+        raise ValueError(
+            f"none of {len(train)} training photos has a label for {[head.name for head in model.space]}; expected one "
+            f"of the columns {', '.join(columns)}: map others with columns= (--columns {columns[0].split()[0]}=...)"
+        )
+
+
 def check_sides(model: Model, train: Ready, valid: Ready | None, recipe: Recipe) -> None:
     """Nothing where there is something to train on, and to score where the recipe needs scores. Raises: ValueError."""
     known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
     if not len(train.rows) or not known:
         raise ValueError(
             f"none of {len(train.photos)} training photos can be read and has a label for "
-            f"{[head.name for head in model.space]}"
+            f"{[head.name for head in model.space]}; {len(train.unreadable)} cannot be read"
         )
     if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
         raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")

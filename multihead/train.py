@@ -31,7 +31,7 @@ from multihead.pseudo import check_not_pseudo
 from multihead.recipe import Recipe
 from multihead.runs import Run
 from multihead.samplers import row_weights
-from multihead.sides import Ready, report, target_rows
+from multihead.sides import Ready, check_labelled, report, target_rows
 
 
 def fit(
@@ -93,6 +93,7 @@ def prepare(
         check_disjoint(train, valid)
         check_not_pseudo(valid, "validation")
     folder = None if out is None else Path(out)
+    check_labelled(train, model, recipe)
     cache = open_cache(cache)
     ready = Ready(model.heads, train, recipe, training=True, workers=workers, cache=cache)
     held_out = {"training": False, "workers": workers, "cache": cache}

@@ -91,8 +91,8 @@ class YuNet:
         return [[] if rows is None else [_face(row) for row in rows.astype(float).tolist()] for rows in found]
 
 
-def open_detector(name: str | os.PathLike | None) -> Detector:
-    """The detector of a command line: Finder() for None or "mtcnn", a YuNet for the path of an .onnx file.
+def open_detector(name: str | os.PathLike | Detector | None) -> Detector:
+    """The detector of a name: Finder() for None or "mtcnn", a YuNet for the path of an .onnx file; a detector itself.
 
     Raises:
         ValueError: the name is neither, or the file is no YuNet.
@@ -103,6 +103,8 @@ def open_detector(name: str | os.PathLike | None) -> Detector:
     """
     if name is None or name == "mtcnn":
         return Finder()
+    if not isinstance(name, (str, os.PathLike)):
+        return name
     if os.fspath(name).lower().endswith(".onnx"):
         return YuNet(name)
     raise ValueError(f"expected a detector 'mtcnn' or the path of a YuNet .onnx file, got {os.fspath(name)!r}")

@@ -229,3 +229,24 @@ def test_of_long_settings_only_the_part_that_differs_is_told():
         changes({"a": "1" + "x" * 200}, {"a": "2" + "x" * 200}),
     )
     assert all(len(told) < 160 and "1" in told and "2" in told for told in (*same_start, *same_end))
+
+
+def test_a_start_from_the_folder_of_a_run(tmp_path):
+    source = model_of()
+    torch.nn.init.normal_(source.head["mask"].weight)
+    source.save_pretrained(tmp_path / "run" / "model")
+    start_from(model := model_of(), tmp_path / "run")
+    assert torch.equal(model.head["mask"].weight, source.head["mask"].weight)
+    (tmp_path / "vote").mkdir()
+    (tmp_path / "vote" / "ensemble.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match="vote holds an ensemble: name one of its members; expected the folder"):
+        start_from(model, tmp_path / "vote")
+    with pytest.raises(FileNotFoundError, match="holds no model.safetensors; expected the folder of a model or a run"):
+        start_from(model, tmp_path)
+
+
+def test_what_is_no_checkpoint_is_not_opened_all_the_same(tmp_path):
+    (tmp_path / "table.csv").write_text("path,mask\na.jpg,worn\n")
+    with pytest.raises(ValueError, match="table.csv cannot be opened safely: ") as error:
+        start_from(model_of(), tmp_path / "table.csv")
+    assert "weights_only" not in str(error.value)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from multihead.crops import BODY, FACE, FULL, Crop, box_of, cut, locate
+from multihead.crops import BODY, FACE, FULL, Crop, box_of, crop_text, cut, locate
 
 SHAPE = (512, 384, 3)
 places = st.floats(-100, 500, width=32)
@@ -183,3 +183,29 @@ def test_a_large_copy_of_a_photo_gives_nearly_the_same_crop():
         for image, scale in ((small, 1), (large, 3))
     ]
     assert abs(crops[0].astype(int) - crops[1]).mean() < 2
+
+
+@given(st.integers(0, 300), st.integers(0, 200), st.integers(8, 90), st.integers(8, 90), st.floats(0, 1))
+def test_a_crop_in_words_is_the_crop(left, top, wide, high, margin):
+    """What the words of an exported folder say, done by hand."""
+    face, body = Crop("face", "face", margin, (64, 96)), BODY.resized(100, 50)
+    box = (left, top, left + wide, top + high)
+    assert crop_text(face).startswith(
+        f"the face box plus {margin:g} of its longer side on each of its four sides, then "
+    )
+    assert crop_text(face).endswith(
+        "widened about its middle to the aspect of 96 to 64, as 96 x 64 pixels (width x height)"
+    )
+    pad = margin * max(wide, high)
+    width, height = wide + 2 * pad, high + 2 * pad
+    width, height = (height * 96 / 64, height) if width * 64 < height * 96 else (width, width * 64 / 96)
+    x, y = left + wide / 2, top + high / 2
+    wanted = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+    photo = (240, 400)
+    assert np.abs(np.array(locate(face, box, photo)) - wanted.clip(0, [400, 240, 400, 240])).max() <= 1
+    assert crop_text(body).startswith(
+        "3 widths of the face box by 4.5 of its heights, from .75 of its height above the box"
+    )
+    wanted = np.array([x - 1.5 * wide, top - 0.75 * high, x + 1.5 * wide, top + 3.75 * high])
+    found = locate(body, box, photo)
+    assert found is None or np.abs(np.array(found) - wanted.clip(0, [400, 240, 400, 240])).max() <= 1

@@ -51,7 +51,9 @@ def test_the_graph_alone_is_told_by_its_file(tmp_path):
     np.testing.assert_allclose(whole, wanted, atol=2e-6)
     for part, row in zip(parts, marginals(wanted, HEADS).values()):
         np.testing.assert_allclose(part, row, atol=2e-6)
-    assert "mh.load" in (tmp_path / "a" / "README.md").read_text()
+    card = (tmp_path / "a" / "README.md").read_text()
+    assert "mh.load" in card and "- `full`: the whole photo, as 32 x 32 pixels (width x height)" in card
+    assert "cv2.INTER_AREA" in card and "a body of which less than 15% is in the photo" in card
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a"]  # nothing else is left
 
 
@@ -60,8 +62,8 @@ def test_names_of_inputs_and_outputs():
     assert graphs.input_names(crops) == [
         "face_32x32", "face_64x64", "present_224x224", "joint_224x224", "mask", "present",
     ]  # fmt: skip
-    space = (MASK, Head("joint", ("a", "b")), Head("present", ("a", "b")))
-    assert graphs.output_names(crops, space) == ["mask_probs", "joint_probs", "present_probs", "joint"]
+    space = (MASK, Head("present", ("a", "b")))
+    assert graphs.output_names(crops, space) == ["mask_probs", "present_probs", "joint"]
     named = graphs.output_names([Crop("a", "full")], [Head("a", ("x", "y")), Head("a_probs", ("x", "y"))])
     assert named == ["a_probs", "a_probs_2", "joint"]
 

@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multihead.crops import FULL
 from multihead.files import cache_folder, growing, locked, replace_file, turn, write_text
+from multihead.labels import MASK
+from multihead.model import Model
 
 
 def test_a_file_is_replaced_and_folders_are_made(tmp_path):
@@ -100,3 +103,16 @@ def test_a_growing_file_stands_with_what_came_before_an_error(tmp_path):
     with growing(path) as stream:
         stream.write("two \udcff\n")
     assert path.read_bytes() == b"two \xff\n" and len(list(path.parent.iterdir())) == 1
+
+
+def test_weights_may_be_read_by_those_who_may_read_the_rest(tmp_path):
+    """safetensors leaves files that only their owner may read: a service of another user could not open a model."""
+    model = Model("test_resnet", [MASK.on(FULL.resized(32))])
+    old = os.umask(0o022)
+    try:
+        model.save_pretrained(tmp_path)
+    finally:
+        os.umask(old)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == dict.fromkeys(
+        ["model.safetensors", "config.json", "README.md"], "0o644"
+    )

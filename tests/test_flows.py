@@ -49,13 +49,13 @@ def test_the_competition_flow_of_the_readme(people, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     shutil.copytree(people / "train", tmp_path / "train")
     shutil.copytree(people / "eval", tmp_path / "eval")
-    monkeypatch.setattr("multihead.scanning.Finder", Middle)
+    monkeypatch.setattr("multihead.yunet.Finder", Middle)
     monkeypatch.setattr("multihead.boxes.scan", None)  # every photo was searched by the first command
     assert main(["scan", "train", "-o", "boxes.csv"]) == 0
     assert main(["split", "train", "-o", "splits.csv", "--val-share", "0.3"]) == 0
     crops = ["--boxes", "boxes.csv", "--crops", "face"]
     assert main(["train", "splits.csv", *crops, *TINY, "--output", "runs/c"]) == 0
-    monkeypatch.setattr("multihead.pipeline.Finder", Middle)
+    monkeypatch.setattr("multihead.yunet.Finder", Middle)
     assert main(["predict", "runs/c", "eval/info.csv", "--submission", "submission.csv"]) == 0
     filled, info = pd.read_csv("submission.csv"), pd.read_csv("eval/info.csv")
     assert filled.ImageID.tolist() == info.ImageID.tolist() and filled.ans.between(0, 17).all()
@@ -181,7 +181,7 @@ def test_people_of_tables_with_one_name_stay_apart(tmp_path):
 def test_predict_and_scan_do_not_mind_labels(model, tmp_path, monkeypatch):
     photo(tmp_path / "a.png")
     (tmp_path / "odd.csv").write_text("path,gender\na.png,diverse\n")
-    monkeypatch.setattr("multihead.scanning.Finder", Middle)
+    monkeypatch.setattr("multihead.yunet.Finder", Middle)
     assert main(["predict", str(model), str(tmp_path / "odd.csv"), "-o", str(tmp_path / "t.csv")]) == 0
     assert main(["scan", str(tmp_path / "odd.csv"), "-o", str(tmp_path / "b.csv")]) == 0
     (tmp_path / "map.csv").write_text("file\na.png\n")

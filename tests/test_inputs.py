@@ -283,3 +283,26 @@ def test_what_a_prompt_shows_is_short(model):
     assert text.startswith("Model('test_resnet', mask on full 32x32; gender on full 32x32;") and len(text) < 200
     scores = mh.score(np.eye(18), mh.decode(np.arange(18)))
     assert repr(scores) == str(scores) and "macro-F1" in repr(scores)
+
+
+def test_a_detector_by_its_name(tmp_path):
+    model = mh.Model("test_resnet", [mh.MASK.on(mh.FACE.resized(32))]).eval()
+    image = np.full((48, 64, 3), 90, np.uint8)
+    assert mh.predict(model, image, finder="mtcnn").equals(mh.predict(model, image))
+    with pytest.raises(ValueError, match="expected a detector 'mtcnn' or the path of a YuNet .onnx file, got 'yunet'"):
+        mh.predict(model, image, finder="yunet")
+    with pytest.raises(FileNotFoundError, match="faces.onnx"):
+        mh.predict(model, image, finder=tmp_path / "faces.onnx")
+
+
+def test_many_photos_without_an_answer_are_counted(tmp_path, capsys):
+    mh.Model("test_resnet", [mh.MASK.on(mh.FULL.resized(32))]).save_pretrained(tmp_path / "model")
+    names = [f"{number}.jpg" for number in range(30)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    pd.DataFrame({"path": names}).to_csv(tmp_path / "new.csv", index=False)
+    main(["predict", str(tmp_path / "model"), str(tmp_path / "new.csv"), "-o", str(tmp_path / "answers.csv")])
+    told = capsys.readouterr().err
+    assert sum(line.startswith("no answer: ") for line in told.splitlines()) == 21
+    assert "no answer: 10 more, 30 in all; the column error has them" in told
+    assert pd.read_csv(tmp_path / "answers.csv").error.notna().sum() == 30

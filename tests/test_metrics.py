@@ -245,3 +245,8 @@ def test_the_score_of_a_row():
     assert selection_of(scored) == 0.5 and selection_of(heads) == pytest.approx(0.6)
     assert selection_of(heads | {"age_f1": float("nan")}) == 0.9
     assert np.isnan(selection_of({"epoch": 3})) and np.isnan(selection_of({"selected_by": "mean_head_f1"}))
+
+
+def test_slices_are_by_one_name():
+    with pytest.raises(TypeError, match=r"by\(\) takes one name, got \['mask', 'gender'\]; expected one of \['mask', "):
+        score(np.full((2, 18), 1 / 18), np.array([[0, 0, 0], [1, 1, 1]])).by(["mask", "gender"])

@@ -348,3 +348,9 @@ def test_a_vote_needs_people(folders, people, tmp_path, capsys):
         person_voted(scores)
     both = Model("test_resnet", [MASK.on(FULL.resized(32, 24)), GENDER.on(FULL.resized(32, 24))]).eval()
     assert person_voted(evaluate(both, read(people / "train", heads=[MASK, GENDER])[:7], workers=0)).n == 7
+
+
+def test_a_member_votes_once(folders, tmp_path, capsys):
+    same = str(folders / "a" / ".." / "a")
+    assert main(["ensemble", str(folders / "a"), same, "-o", str(tmp_path / "vote")]) == 2
+    assert "is named twice; expected each member once" in capsys.readouterr().err

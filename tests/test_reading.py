@@ -628,3 +628,54 @@ def test_a_person_that_says_nothing_is_unknown():
     found = table(person=["1", "nan", "None", "<NA>", "-1", "", " null ", "anna"])
     assert found.people == ["t:1", "", "", "", "", "", "", "t:anna"]
     assert len(set(found.groups().tolist())) == 8
+
+
+def test_persons_of_numbers_with_gaps_are_the_same_in_every_table(tmp_path):
+    """pandas writes 12 as 12.0 where another row has none: globally known people would be on both sides."""
+    ours = read(write_csv(tmp_path / "a.csv", "path,person\na.jpg,12.0\nb.jpg,\n"), people="global")
+    theirs = read(write_csv(tmp_path / "b.csv", "path,person\nc.jpg,12\nd.jpg,v1.0\n"), people="global")
+    assert ours.people == ["12", ""] and theirs.people == ["12", "v1.0"]
+    with pytest.raises(LeakError):
+        check_disjoint(ours, theirs)
+
+
+def test_repeated_columns_are_refused(tmp_path):
+    path = write_csv(tmp_path / "a.csv", "path, mask ,mask\na.jpg,worn,incorrect\n")
+    with pytest.raises(ValueError, match="a.csv has several columns 'mask'; expected one, rename or drop the others"):
+        read(path)
+    frame = pd.DataFrame([["a.jpg", "worn", "incorrect"]], columns=["path", "mask", "mask"])
+    with pytest.raises(ValueError, match="the table has several columns 'mask'; expected one"):
+        read(frame, root=tmp_path)
+    found = read(write_csv(tmp_path / "b.csv", "path; mask ;\na.jpg;worn;\n"))
+    assert found.labels([MASK]).tolist() == [[0]]
+    assert read(pd.DataFrame({"path": ["a.jpg"], 3: ["x"], "mask": ["worn"]}), root=tmp_path).extra == ["3"]
+
+
+def test_a_table_that_is_not_utf8_is_told(tmp_path):
+    (tmp_path / "a.csv").write_bytes("path,gender\na.jpg,männlich\n".encode("cp1252"))
+    with pytest.raises(ValueError, match="is no class of head 'gender'.*; the table is not in UTF-8: save it so"):
+        read(tmp_path / "a.csv")
+
+
+def test_ages_that_look_like_bands_are_told():
+    with pytest.warns(
+        UserWarning, match=r"column 'age' holds nothing but 0, 1, 2, read as years; .* --columns age_band=age"
+    ):
+        assert set(table(age=["0", "1", "2", "2"]).labels([AGE])[:, 0]) == {0}
+    assert table(age=["0", "1", "2", "30"]).labels([AGE])[:, 0].tolist() == [0, 0, 0, 1]
+    assert table(age_band=["0", "1", "2", "2"]).labels([AGE])[:, 0].tolist() == [0, 1, 2, 2]
+
+
+def test_two_numbers_a_photo_are_refused(tmp_path):
+    """Else an age became the band of a weight, and a weight that of an age."""
+    weight = Head("weight", ("light", "mid", "heavy"), edges=(60, 90))
+    frame = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "age": ["25", ""], "weight": ["", "80"]})
+    told = "row 2: column 'weight' says nothing, another 25; .* leave out the edges of 'weight'"
+    with pytest.raises(ValueError, match=told):
+        read(frame, root=tmp_path, heads=[AGE, weight])
+    fine = Head("fine", ("child", "teen", "grown"), edges=(13, 20))
+    assert read(frame.drop(columns="weight"), root=tmp_path, heads=[AGE, fine]).labels().tolist() == [[0, 2], [-1, -1]]
+    with pytest.raises(ValueError, match="row 2: column 'weight' says 40, another 25; heads with edges all band one"):
+        read(frame.assign(weight=["40", ""]), root=tmp_path, heads=[AGE, weight])
+    both = read(frame.assign(weight=frame.age).rename(columns={"weight": "fine"}), root=tmp_path, heads=[AGE, fine])
+    assert both.labels().tolist() == [[0, 2], [-1, -1]]

@@ -500,3 +500,11 @@ def test_overlay_is_grey_where_nothing_spoke():
 def test_the_folder_of_all_photos():
     assert shared_folder(["/a/b/1.jpg", "/a/c/2.jpg"]) == "/a" and shared_folder(["/a/1.jpg", "/b/2.jpg"]) == ""
     assert shared_folder(["/a/b/1.jpg"]) == "/a/b" and shared_folder(["a/1.jpg", "/b/2.jpg"]) == ""
+
+
+def test_an_ensemble_is_no_training(tmp_path):
+    mh.Ensemble([model(), model()]).save(tmp_path / "vote")
+    with pytest.raises(
+        FileNotFoundError, match="vote holds an ensemble, which has no training to report on; report the"
+    ):
+        report(tmp_path / "vote")

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from multihead import sides
@@ -30,3 +31,12 @@ def test_class_weights_know_of_masks_that_may_be_drawn(people, monkeypatch, head
         assert mass["gender"].sum() == 20 and list(mass) == ["mask", "gender", "age"]
     bare = class_mass(Ready(table, photos, Recipe(), training=True), target_rows(photos, table, Recipe()))
     assert sum(rows[len(rows) // 3 * 2 :].sum() for name, rows in bare.items() if "mask" in name) == 20
+
+
+def test_many_unreadable_photos_are_counted(tmp_path):
+    for number in range(30):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    photos = read(pd.DataFrame({"path": [f"{n}.jpg" for n in range(30)], "mask": "worn"}), root=tmp_path)
+    notes = Ready([head.on(SMALL) for head in HEADS], photos, Recipe(), training=True).notes("training")
+    assert sum("empty file" in note for note in notes) == 20
+    assert notes[-1] == "training: left out: 10 more, 30 in all" and len(notes) == 21

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,9 +7,12 @@ import pytest
 from multihead import sides
 from multihead.crops import FULL
 from multihead.labels import FLAT, HEADS, flat
+from multihead.losses import CrossEntropy
 from multihead.masks import DrawnMask
+from multihead.model import Model
 from multihead.reading import read
 from multihead.recipe import Recipe
+from multihead.runs import Run
 from multihead.sides import Ready, class_mass, target_rows
 
 SMALL = FULL.resized(32)
@@ -29,6 +34,10 @@ def test_class_weights_know_of_masks_that_may_be_drawn(people, monkeypatch, head
     np.testing.assert_allclose(masks, [15 * 0.4 * 0.75, 15 * 0.4 * 0.25, 20 - 15 * 0.4], rtol=1e-6)
     if heads is HEADS:
         assert mass["gender"].sum() == 20 and list(mass) == ["mask", "gender", "age"]
+    weighed = dataclasses.replace(recipe, losses=CrossEntropy("inverse"))
+    run = Run(Model("test_resnet", table), ready, None, weighed, None, 0)
+    weights = np.diag(run.steps.criteria[table[0].name].terms[0][2]).reshape(3, -1)
+    assert (weights.max(1) > 0).all() and weights[1].max() == 1  # of the rarest
     bare = class_mass(Ready(table, photos, Recipe(), training=True), target_rows(photos, table, Recipe()))
     assert sum(rows[len(rows) // 3 * 2 :].sum() for name, rows in bare.items() if "mask" in name) == 20
 

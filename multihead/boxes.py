@@ -17,8 +17,8 @@ from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector, identity
 from multihead.files import cache_folder, turn, write_text
-from multihead.mtcnn import Finder
 from multihead.scanning import forget, read_boxes, scan
+from multihead.yunet import open_detector
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,7 +40,7 @@ def locate_faces(
     crops: Sequence[Crop],
     *,
     missing: str = "full",
-    finder: Detector | None = None,
+    finder: Detector | str | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Located:
     """The photos with a face box where a crop needs one: those without are searched, once, in a cache folder.
@@ -149,9 +149,9 @@ def _stamp(file: str) -> str:
         return ""
 
 
-def boxes_file(root: str | Path, finder: Detector | None = None) -> Path:
+def boxes_file(root: str | Path, finder: Detector | str | None = None) -> Path:
     """Where the boxes of photos under `root` are kept by default; each detector, and each version of the search, keeps
     its own. finder: default Finder()."""
-    text = f"{SEARCH} {identity(finder or Finder())} {Path(root).resolve()}"
+    text = f"{SEARCH} {identity(open_detector(finder))} {Path(root).resolve()}"
     key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return cache_folder() / f"boxes-{key}.csv"

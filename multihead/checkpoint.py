@@ -148,9 +148,7 @@ def _weights(path: Path) -> Path:
 
 
 def _state(content: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(content, Mapping) and (
-        inner := next((k for k in WRAPPERS if isinstance(content.get(k), Mapping)), "")
-    ):
+    while isinstance(content, Mapping) and (inner := next((k for k in WRAPPERS if _holds_weights(content.get(k))), "")):
         content = content[inner]
     state = (
         {key: value for key, value in content.items() if isinstance(value, Tensor)}
@@ -160,6 +158,14 @@ def _state(content: Any, path: Path) -> dict[str, Tensor]:
     if not state:
         raise ValueError(f"{path} holds no weights; expected a state dict, or one under {', '.join(WRAPPERS)}")
     return state
+
+
+def _holds_weights(content: Any) -> bool:
+    """Whether something is a state dict, or wraps one: other things are called ema or model too."""
+    return isinstance(content, Mapping) and (
+        any(isinstance(value, Tensor) for value in content.values())
+        or any(_holds_weights(content.get(name)) for name in WRAPPERS)
+    )
 
 
 def _align(found: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

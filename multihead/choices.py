@@ -125,6 +125,8 @@ def _compiled(
         if ranks.first():
             print("speed: compiling, to see whether that pays here; it may take minutes (or --torchcompile, "
                   "--no-torchcompile)", file=sys.stderr)  # fmt: skip
+        if chosen.keep_memory:
+            keep_memory()
         with apart(device):
             run = Steps(model, criteria, optim, batch_size)
             seconds = fastest({mode: run.of(mode) for mode in modes}, COMPILE_ROUNDS, hopeless=math.inf)

@@ -29,7 +29,6 @@ from multihead.pseudo import check_not_pseudo
 from multihead.speed import keep_memory
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads
-from multihead.yunet import open_detector
 
 
 class Classifier(Protocol):
@@ -82,7 +81,6 @@ def evaluate(
     workers = whole("evaluate", "workers", workers, 0)
     keep_memory()
     check_not_pseudo(photos, "scored")
-    finder = None if finder is None else open_detector(finder)
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)
     photos = located.photos
     held = PhotoSet(photos, model.space, model.crops)

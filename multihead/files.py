@@ -22,7 +22,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         fresh.touch()
-        rights = fresh.stat().st_mode
+        rights = (path if path.exists() else fresh).stat().st_mode
         fresh.unlink()
         write(fresh)
         fresh.chmod(rights)  # safetensors leaves files that only their owner may read

@@ -17,7 +17,6 @@ from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, identity, try_search
 from multihead.files import cache_folder
 from multihead.images import open_image
-from multihead.mtcnn import Finder
 from multihead.yunet import open_detector
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
@@ -59,9 +58,9 @@ def locate_points(
     return found
 
 
-def points_file(finder: Detector | None = None) -> Path:
+def points_file(finder: Detector | str | None = None) -> Path:
     """Where the points are kept; each detector, and each version of the search, keeps its own; default Finder()."""
-    key = hashlib.sha256(f"{SEARCH} {identity(finder or Finder())}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{SEARCH} {identity(open_detector(finder))}".encode()).hexdigest()[:16]
     return cache_folder() / f"points-{key}.jsonl"
 
 

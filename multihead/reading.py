@@ -26,7 +26,7 @@ from multihead.cells import (
 from multihead.data import CORE, Photos
 from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, base, decode, size
 from multihead.layouts import read_competition, read_csv, read_folder
-from multihead.pseudo import PSEUDO
+from multihead.pseudo import PSEUDO, SPACE, told_by
 from multihead.sources import unlike_names
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
     """Every cell as the text a CSV would hold: missing values as blanks, whole numbers without .0 (ids with gaps)."""
     import pandas as pd
 
-    names = [str(name) for name in frame.columns]
+    names = [str(name).strip() for name in frame.columns]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"the table has several columns {repeated[0]!r}; expected one, rename or drop the others")
     plain = frame.astype(object).where(frame.notna(), "").set_axis(names, axis=1)
@@ -193,6 +193,8 @@ def _photos(
     rest = [c for c in others if (":" not in c or soft and c.startswith("joint:")) and not c.endswith("_band")]
     for name in rest:
         found[name] = table[name]
+    if soft and SPACE not in found and (text := told_by(table.columns, base(heads))):
+        found[SPACE] = text
     if answered and "label" in table and PSEUDO not in found:
         known = (found[[head.name for head in heads]] != UNKNOWN).to_numpy()
         found[PSEUDO] = [" ".join(head.name for head, there in zip(heads, row) if there) for row in known]

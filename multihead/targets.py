@@ -17,6 +17,7 @@ from torch import Tensor
 from multihead.labels import UNKNOWN, Head, bands, base, marginals
 
 Rows = dict[str, Tensor]
+TINY = 1e-30  # what a teacher holds less likely it holds impossible
 
 
 def targets(labels: Tensor, heads: Sequence[Head], smoothing: float = 0.0) -> Rows:
@@ -107,9 +108,14 @@ class Targets:
             head = next(head for head in base(self.heads) if head.name == masked)
             found[masked] = torch.where(changed[:, None], one_hot(drawn, head), found[masked])  # type: ignore[arg-type]
         whole = products(found, self.heads)
-        for name, table in self.taught.items():
-            own = table[rows]
-            whole[name] = own if changed is None else torch.where(changed[:, None], whole[name], own)
+        for flat in (head for head in self.heads if head.name in self.taught):
+            own = self.taught[flat.name][rows]
+            axis = 1 + next((place for place, part in enumerate(flat.parts) if part.name == masked), -1)
+            if changed is not None and axis:  # what the teacher thinks of the others stays
+                wide = own.unflatten(1, [len(part.classes) for part in flat.parts])
+                put = found[masked].unflatten(1, _along(axis, wide.dim())) * wide.sum(axis, keepdim=True)
+                own = torch.where(changed[:, None], put.flatten(1), own)
+            whole[flat.name] = own
         return whole
 
     def to(self, device: torch.device) -> Targets:
@@ -167,7 +173,7 @@ def _blend_flat(rows: Sequence[Tensor], taught: Tensor, share: float) -> Tensor:
         rest = [axis for axis in range(1, answers.dim()) if axis not in shut]
         given = answers.sum(rest, keepdim=True) if rest else answers
         # what the teacher holds impossible says nothing of the others: they are as it thinks without it
-        label = torch.where(given > 0, answers / given.clamp(min=1e-30), answers.sum(shut, keepdim=True))
+        label = torch.where(given > TINY, answers / given.clamp(min=TINY), answers.sum(shut, keepdim=True))
         for axis in shut:
             label = label * rows[axis - 1][chosen].unflatten(1, _along(axis, answers.dim()))
         mass = label.flatten(1).sum(1, keepdim=True).unflatten(1, [1] * (answers.dim() - 1))

@@ -20,11 +20,10 @@ from multihead.data import Photos
 from multihead.evaluation import Classifier, answers
 from multihead.labels import UNKNOWN, Head, base, marginals, size
 from multihead.options import choice
-from multihead.pseudo import PSEUDO, provenance
+from multihead.pseudo import PSEUDO, SPACE, provenance, space_text
 from multihead.speed import keep_memory
 
 JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them
-SPACE = "joint"  # the column that says what the joint classes are, as [[head, [class, ...]], ...]
 ROUNDING = 1e-3  # how far from one a row of written probabilities may sum
 
 
@@ -86,14 +85,14 @@ def soften(
     for row, answer in zip(rows, probs.tolist()):
         cells[row] = [f"{share:.6g}" for share in answer]
     told = np.full(len(photos), "", object)
-    told[rows] = _told(model.space)
+    told[rows] = space_text(model.space)
     columns = {SPACE: told} | {f"{JOINT}{index}": column for index, column in enumerate(cells.T)}
     table = photos.table.drop(columns=[*_joint_columns(photos), SPACE], errors="ignore")
     return Photos(table.assign(**columns), photos.heads)
 
 
 def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
-    """Joint probabilities (N, K) float32 from the columns that `soften` or `multihead.prediction.table` wrote; NaN in
+    """Joint probabilities (N, K) float32 from the columns that `soften` wrote, or `predict` without its label; NaN in
     rows that have none, and in all rows where the columns are not there. A teacher whose heads or classes stand in
     another order is read in the order of `space`.
 
@@ -113,27 +112,10 @@ def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
     for row, cells in enumerate(photos.table[wanted].to_numpy(object)):
         if any(str(cell).strip() for cell in cells):
             rows[row] = _probabilities(cells, photos.table["name"].iloc[row])
-    told = np.array(_spaces(photos, space), object)
-    for text in set(told) - {"", _told(space)}:
+    told = photos.table[SPACE].fillna("").astype(str).str.strip().to_numpy(object) if SPACE in photos.table else []
+    for text in set(told) - {"", space_text(space)}:
         rows[told == text] = rows[told == text][:, _places(text, space)]
     return rows
-
-
-def _told(space: Sequence[Head]) -> str:
-    """The text of a joint space in the column SPACE."""
-    return json.dumps([[head.name, list(head.classes)] for head in space], ensure_ascii=False)
-
-
-def _spaces(photos: Photos, space: Sequence[Head]) -> list[str]:
-    """What each row says of its joint classes, "" for nothing: in words, else by the columns of each head's classes."""
-    if SPACE in photos.table:
-        return [str(cell).strip() for cell in photos.table[SPACE].fillna("")]
-    wanted = {f"{head.name}:{name}": (head.name, name) for head in space for name in head.classes}
-    classes: dict[str, list[str]] = {}
-    for head, name in (wanted[column] for column in photos.table.columns if column in wanted):
-        classes.setdefault(head, []).append(name)
-    whole = sum(map(len, classes.values())) == len(wanted)
-    return [json.dumps(list(map(list, classes.items())), ensure_ascii=False) if whole else ""] * len(photos)
 
 
 def _places(text: str, space: Sequence[Head]) -> np.ndarray:
@@ -141,7 +123,9 @@ def _places(text: str, space: Sequence[Head]) -> np.ndarray:
     try:
         teacher = {str(name): [str(one) for one in classes] for name, classes in json.loads(text)}
     except (ValueError, TypeError):
-        raise ValueError(f"the column {SPACE!r} of the soft labels says {text!r}; expected {_told(space)!r}") from None
+        raise ValueError(
+            f"the column {SPACE!r} of the soft labels says {text!r}; expected {space_text(space)!r}"
+        ) from None
     if {name: sorted(own) for name, own in teacher.items()} != {head.name: sorted(head.classes) for head in space}:
         own = ", ".join(f"{name} ({', '.join(classes)})" for name, classes in teacher.items())
         ours = ", ".join(f"{head.name} ({', '.join(head.classes)})" for head in space)

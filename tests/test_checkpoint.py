@@ -102,9 +102,10 @@ def test_a_checkpoint_of_timms_training_script(tmp_path):
     torch.save({"model": state, "ema": shifted}, tmp_path / "last.pt")  # as a run with an EMA leaves it
     start_from(model := model_of(), tmp_path / "last.pt")
     assert torch.equal(model.backbone.state_dict()[key], shifted[key])
-    torch.save({"model": state, "ema": None}, tmp_path / "last.pt")
-    start_from(model := model_of(), tmp_path / "last.pt")
-    assert torch.equal(model.backbone.state_dict()[key], state[key])
+    for ema in (None, {}, {"decay": 0.99, "updates": 3}):
+        torch.save({"model": state, "ema": ema}, tmp_path / "last.pt")
+        start_from(model := model_of(), tmp_path / "last.pt")
+        assert torch.equal(model.backbone.state_dict()[key], state[key])
 
 
 BACKBONES = {"resnet10t": "fc", "test_vit": "head", "test_efficientnet": "classifier", "rexnet_100": "head.fc"}

@@ -116,3 +116,6 @@ def test_weights_may_be_read_by_those_who_may_read_the_rest(tmp_path):
     assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == dict.fromkeys(
         ["model.safetensors", "config.json", "README.md"], "0o644"
     )
+    (tmp_path / "model.safetensors").chmod(0o600)
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o600  # whoever made it private keeps it so

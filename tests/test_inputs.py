@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import multihead as mh
+from multihead.boxes import boxes_file
 from multihead.cells import boxes_of
 from multihead.cli import main
 from multihead.data import write_splits
@@ -291,6 +292,7 @@ def test_a_detector_by_its_name(tmp_path):
     assert mh.predict(model, image, finder="mtcnn").equals(mh.predict(model, image))
     with pytest.raises(ValueError, match="expected a detector 'mtcnn' or the path of a YuNet .onnx file, got 'yunet'"):
         mh.predict(model, image, finder="yunet")
+    assert boxes_file(tmp_path, "mtcnn") == boxes_file(tmp_path)
     with pytest.raises(FileNotFoundError, match="faces.onnx"):
         mh.predict(model, image, finder=tmp_path / "faces.onnx")
 

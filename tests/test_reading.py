@@ -646,6 +646,10 @@ def test_repeated_columns_are_refused(tmp_path):
     frame = pd.DataFrame([["a.jpg", "worn", "incorrect"]], columns=["path", "mask", "mask"])
     with pytest.raises(ValueError, match="the table has several columns 'mask'; expected one"):
         read(frame, root=tmp_path)
+    with pytest.raises(ValueError, match="the table has several columns 'mask'; expected one"):
+        read(frame.set_axis(["path", "mask", "mask "], axis=1), root=tmp_path)
+    spaced = read(frame.iloc[:, :2].set_axis([" path", " mask "], axis=1), root=tmp_path)
+    assert spaced.labels([MASK]).tolist() == [[0]]
     found = read(write_csv(tmp_path / "b.csv", "path; mask ;\na.jpg;worn;\n"))
     assert found.labels([MASK]).tolist() == [[0]]
     assert read(pd.DataFrame({"path": ["a.jpg"], 3: ["x"], "mask": ["worn"]}), root=tmp_path).extra == ["3"]

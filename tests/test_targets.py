@@ -166,6 +166,27 @@ def test_a_drawn_mask_takes_the_place_of_a_teachers_joint_row():
     close(found[1], [1 / 6, 1 / 6, 4 / 6, 0, 0, 0])  # a is 0 for sure, b as taught
 
 
+def test_a_drawn_mask_leaves_what_the_teacher_thinks_of_the_others():
+    answers = np.zeros((1, 3, 2, 3))
+    answers[0, 2, 0, 0] = answers[0, 1, 1, 2] = 0.5
+    labels, drawn = torch.tensor([[2, -1, -1]]), torch.tensor([0])
+    wanted = np.zeros((2, 3))
+    wanted[0, 0] = wanted[1, 2] = 0.5
+    apart = (MASK, *flat((GENDER, AGE)))
+    found = teach(Targets(apart, targets(labels, HEADS)), answers.reshape(1, 18), 1.0).batch(torch.tensor([0]), drawn)
+    close(found["gender_age"][0], wanted.ravel())
+    close(found["mask"], [[1, 0, 0]])
+    whole = teach(Targets(FLAT, targets(labels, HEADS)), answers.reshape(1, 18), 1.0).batch(torch.tensor([0]), drawn)
+    close(whole["mask_gender_age"][0], np.concatenate([wanted.ravel(), np.zeros(12)]))
+
+
+@pytest.mark.parametrize("least", [0, 1e-38, 1e-32, 1e-30])
+def test_a_teacher_that_is_all_but_sure_takes_no_mass(least):
+    answers = np.array([[least, least, least, 0.2, 0.3, 0.5]])
+    for share in (0.3, 1.0):
+        close(teach(made([[0, -1]], FLAT_PAIR), answers, share).batch(torch.arange(1))["a_b"].sum(1), [1])
+
+
 def test_mass_by_hand():
     table = made([[0, 1], [0, -1], [1, 1]])
     mass = table.mass(np.array([0, 1, 1]))

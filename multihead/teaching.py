@@ -112,9 +112,10 @@ def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
     for row, cells in enumerate(photos.table[wanted].to_numpy(object)):
         if any(str(cell).strip() for cell in cells):
             rows[row] = _probabilities(cells, photos.table["name"].iloc[row])
-    told = photos.table[SPACE].fillna("").astype(str).str.strip().to_numpy(object) if SPACE in photos.table else []
-    for text in set(told) - {"", space_text(space)}:
-        rows[told == text] = rows[told == text][:, _places(text, space)]
+    if SPACE in photos.table:
+        told = photos.table[SPACE].fillna("").astype(str).str.strip().to_numpy(object)
+        for text in set(told) - {"", space_text(space)}:
+            rows[told == text] = rows[told == text][:, _places(text, space)]
     return rows
 
 

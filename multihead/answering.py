@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
+from multihead.logs import LISTED
 from multihead.modes import AMP, Pins
 from multihead.options import near
 from multihead.settings import Sources, device, read_sources, scored_part, speaker, with_tta
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from multihead.data import Photos
     from multihead.labels import Head
     from multihead.pipeline import Answer
-
-
-LISTED = 20  # photos without an answer that are named one by one
 
 
 # ---- evaluate

@@ -53,7 +53,7 @@ def locate_faces(
         return Located(photos, 0, ())
     table = photos.table
     todo = (table.x0.isna() & ~table.whole.astype(bool) & ~table.searched.astype(bool)).to_numpy()
-    searched = 0
+    searched, finder = 0, open_detector(finder)
     for root in sorted(set(table.root[todo])):
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
         kept = boxes_file(root, finder)

@@ -15,6 +15,8 @@ REGIONS = ("face", "body", "full")
 # portrait .16 to .31, a photo in the competition's framing more than half.
 VISIBLE = 0.15
 
+BODY_WIDTHS, BODY_HEIGHTS, BODY_ABOVE = 3, 4.5, 0.75  # of the face box: a body's sides, and what is above the box
+
 Box = tuple[float, float, float, float]
 Region = tuple[int, int, int, int]
 
@@ -97,8 +99,8 @@ def crop_text(crop: Crop) -> str:
         "full": "the whole photo",
         "face": f"the face box plus {crop.margin:g} of its longer side on each of its four sides, then widened about "
         f"its middle to the aspect of {width} to {height}",
-        "body": "3 widths of the face box by 4.5 of its heights, from .75 of its height above the box, the face in the "
-        "middle of the width",
+        "body": f"{BODY_WIDTHS:g} widths of the face box by {BODY_HEIGHTS:g} of its heights, from {BODY_ABOVE:g} of "
+        "its height above the box, the face in the middle of the width",
     }
     return f"{regions[crop.region]}, as {width} x {height} pixels (width x height)"
 
@@ -118,9 +120,9 @@ def _face(x0: float, y0: float, x1: float, y1: float, crop: Crop) -> Box:
 
 
 def _body(x0: float, y0: float, x1: float, y1: float) -> Box:
-    wide, high = x1 - x0, y1 - y0
-    top = y0 - 0.75 * high
-    return (x0 - wide, top, x1 + wide, top + 4.5 * high)
+    beside, high = (BODY_WIDTHS - 1) / 2 * (x1 - x0), y1 - y0
+    top = y0 - BODY_ABOVE * high
+    return (x0 - beside, top, x1 + beside, top + BODY_HEIGHTS * high)
 
 
 def cut(image: np.ndarray, region: Region, size: tuple[int, int]) -> np.ndarray:

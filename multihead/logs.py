@@ -11,6 +11,8 @@ from typing import Any
 
 from multihead.files import write_text
 
+LISTED = 20  # photos that cannot be read or answered and are named one by one; the others are counted
+
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows as a CSV, whole or not at all; a row without one of the columns leaves it blank."""

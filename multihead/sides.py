@@ -16,7 +16,7 @@ from multihead.cache import Cache
 from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, size
-from multihead.logs import bar
+from multihead.logs import LISTED, bar
 from multihead.masks import LABELS, DrawnMask
 from multihead.metrics import Scores
 from multihead.model import Model
@@ -25,8 +25,6 @@ from multihead.recipe import Recipe
 from multihead.samplers import row_weights
 from multihead.schedules import Plateau
 from multihead.targets import Targets, band_rows, one_hot, teach
-
-LISTED = 20  # unreadable photos that are named one by one
 
 
 class Ready:

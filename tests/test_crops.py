@@ -204,7 +204,7 @@ def test_a_crop_in_words_is_the_crop(left, top, wide, high, margin):
     photo = (240, 400)
     assert np.abs(np.array(locate(face, box, photo)) - wanted.clip(0, [400, 240, 400, 240])).max() <= 1
     assert crop_text(body).startswith(
-        "3 widths of the face box by 4.5 of its heights, from .75 of its height above the box"
+        "3 widths of the face box by 4.5 of its heights, from 0.75 of its height above the box"
     )
     wanted = np.array([x - 1.5 * wide, top - 0.75 * high, x + 1.5 * wide, top + 3.75 * high])
     found = locate(body, box, photo)

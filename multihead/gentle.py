@@ -55,8 +55,9 @@ def _moved(image: np.ndarray, drawn: Sequence[float], shift: float, scale: float
     if all(abs(value - still) <= 1e-8 + 1e-5 * still for value, still in zip(place.ravel().tolist(), _STILL)):
         return image
     four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA)  # OpenCV moves four channels twice as fast as three
-    move = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
-    return cv2.cvtColor(cv2.warpAffine(four, place, (width, height), **move), cv2.COLOR_RGBA2RGB)
+    mirror = cv2.BORDER_REFLECT_101
+    moved = cv2.warpAffine(four, place, (width, height), flags=cv2.INTER_LINEAR, borderMode=mirror)
+    return cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB)
 
 
 def _coloured(image: np.ndarray, factors: Sequence[float], order: Sequence[int]) -> np.ndarray:

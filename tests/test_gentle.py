@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
+from multihead import gentle
 from multihead.augment import Gentle, apply, photo_seed
 from multihead.gentle import change
 
@@ -103,3 +104,15 @@ def test_colours_do_not_follow_the_place():
     ratio = places / colours
     assert abs(np.corrcoef(ratio[~still], colours[~still])[0, 1]) < 0.2
     assert abs(ratio[still].mean() - ratio[~still].mean()) < 0.05
+
+
+def test_levels_are_those_of_the_table_even_where_a_weighted_sum_rounds_otherwise():
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
+    rng, rounded = np.random.default_rng(0), 0
+    for _ in range(2000):
+        factor, add = float(rng.uniform(0.8, 1.2)), float(rng.uniform(-30, 30))
+        table = levels.astype(np.float32) * np.float32(factor) + np.float32(add)
+        wanted = table.clip(0, 255).astype(np.uint8)
+        assert np.array_equal(gentle._levelled(levels, factor, add), wanted)
+        rounded += not np.array_equal(cv2.addWeighted(levels, factor, levels, 0, add - gentle._HALF), wanted)
+    assert 0 < rounded < 200  # else the table is never, or nearly always, needed

@@ -77,14 +77,31 @@ def notes(quiet: bool) -> Iterator[None]:
 def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
     """The verb's arguments with those of a file: that of -c, or, for a --resume that names no photos, of its run."""
     if getattr(verb, "resume", False) and not verb.config and not verb.data:
-        written = Path(verb.output) / "args.yaml"
-        verb.config = str(written) if written.is_file() else None
+        folder = Path(verb.output).absolute()
+        if not (folder / "args.yaml").is_file():
+            return verb
+        verb.config = str(folder / "args.yaml")
+        _return_to(verb.config)
+        verb = _with_config(parser, verb, tokens)
+        verb.output = str(folder)
+        return verb
     return _with_config(parser, verb, tokens) if getattr(verb, "config", None) else verb
+
+
+def _return_to(config: str) -> None:
+    """Change to the folder in which a run was started, where its photos are named from there and not here."""
+    content = flag_files.read_yaml(config)
+    data, there = content.get("data") or [], Path(str(content.get(training.STARTED_IN, "")))
+    found = [all((folder / each).exists() for each in data) for folder in (Path(), there)]
+    if there.is_absolute() and found == [False, True]:
+        print(f"note: the run goes on in {there}, where it was started: what it names is there", file=sys.stderr)
+        os.chdir(there)
 
 
 def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
     """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
     content = flag_files.read_yaml(verb.config)
+    content.pop(training.STARTED_IN, None)
     for own in {"arms", "space"} & set(vars(verb)):
         content.pop(own, None)  # the verb reads it itself
     more, positionals = flag_files.yaml_tokens(content, verb.parser, verb.config)

@@ -24,6 +24,8 @@ from multihead.settings import (
     speaker,
 )
 
+STARTED_IN = "started_in"  # the key of args.yaml for the folder that relative names in it are relative to
+
 
 def train(args: argparse.Namespace) -> int:
     """Train a model on labelled photos; leaves a run folder with the model, its scores and its checkpoints."""
@@ -52,6 +54,7 @@ def train(args: argparse.Namespace) -> int:
         settings |= effective(Sources, flags.build(Sources, values)) | effective(Training, rows)
         settings |= effective(Keeping, keeping)
         settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
+        settings[STARTED_IN] = str(Path.cwd())  # what the names of photos and other files are relative to
         if _is_new(Path(session.output), session.resume):
             write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     from multihead.logs import line

@@ -315,6 +315,24 @@ def test_interrupted_and_resumed(data, tmp_path):
     ).read_bytes()
 
 
+def test_a_run_goes_on_from_another_folder(data, tmp_path, monkeypatch, capsys):
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    there.mkdir()
+    elsewhere.mkdir()
+    (there / "photos").symlink_to(data)
+    monkeypatch.chdir(there)
+    assert run("train", "photos", *QUICK, "-o", "r", "-q") == 0
+    (there / "r" / "model" / "model.safetensors").unlink()
+    monkeypatch.chdir(elsewhere)
+    capsys.readouterr()
+    assert run("train", "--resume", "-o", "../there/r", "-q") == 0
+    assert f"the run goes on in {there}" in capsys.readouterr().err
+    assert (there / "r" / "model" / "model.safetensors").is_file() and not list(elsewhere.iterdir())
+    monkeypatch.chdir(elsewhere)
+    assert run("train", "-c", "../there/r/args.yaml", str(data), "-o", "again", "-q") == 0  # here, as flags say
+    assert yaml.safe_load((elsewhere / "again" / "args.yaml").read_text())["started_in"] == str(elsewhere)
+
+
 # ---- evaluate
 
 

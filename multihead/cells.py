@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.labels import BLANKS, OLDEST, UNKNOWN, Head, bands, class_index, size
+from multihead.labels import AGE_NUMBER, BLANKS, OLDEST, UNKNOWN, Head, bands, class_index, size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,21 +43,33 @@ def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], b
     return [parsed[cell] for cell in cells]
 
 
-def head_columns(table: pd.DataFrame, head: Head) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers and numbers (years) of one head, from its own column and, with edges, its _band column."""
+def head_labels(table: pd.DataFrame, head: Head) -> np.ndarray:
+    """Class numbers (N,) of one head, by name or index, from its own column and, with edges, its _band column."""
+    blank = _blank(table)
+    by_name = lambda cell: class_index(head, cell)  # noqa: E731
+    own = (lambda cell: number_or_band(cell, head)[1]) if head.number == head.name else by_name
+    named = np.array(parse_cells(table, head.name, own, blank), np.int64)
+    if head.edges is None:
+        return named
+    band = np.array(parse_cells(table, f"{head.name}_band", by_name, blank), np.int64)
+    return np.where(named == UNKNOWN, band, named)
+
+
+def head_numbers(table: pd.DataFrame, number: str, heads: Sequence[Head]) -> np.ndarray:
+    """A number (N,) that some of the heads band, NaN = unknown, from its column; in that of a head the classes' names
+    are no numbers."""
+    own = next((head for head in heads if head.name == number), None)
+    parse = (lambda cell: number_or_band(cell, own)[0]) if own else lambda cell: number_or_blank(cell, number)
+    found = np.array(parse_cells(table, number, parse, _blank(table)), float)
+    if own and own.in_years:
+        _warn_of_indices(found, own)
+    return found
+
+
+def _blank(table: pd.DataFrame) -> pd.Series:
     import pandas as pd
 
-    blank = pd.Series([""] * len(table), dtype=object)
-    if head.edges is None:
-        cells = parse_cells(table, head.name, lambda cell: class_index(head, cell), blank)
-        return np.array(cells, np.int64), np.full(len(table), np.nan)
-    both = parse_cells(table, head.name, lambda cell: years_or_band(cell, head), blank)
-    band = np.array(parse_cells(table, f"{head.name}_band", lambda cell: class_index(head, cell), blank), np.int64)
-    years = np.array([pair[0] for pair in both], float)
-    if head.in_years:
-        _warn_of_indices(years, head)
-    named = np.array([pair[1] for pair in both], np.int64)
-    return np.where(named == UNKNOWN, band, named), years
+    return pd.Series([""] * len(table), dtype=object)
 
 
 def _warn_of_indices(years: np.ndarray, head: Head) -> None:
@@ -73,27 +85,11 @@ def _warn_of_indices(years: np.ndarray, head: Head) -> None:
         )
 
 
-def one_number(known: np.ndarray, years: np.ndarray, head: Head) -> np.ndarray:
-    """Years (N,) from two heads that band the same number. Raises: ValueError where their columns differ, or where no
-    row shows that they are of one number."""
-    ours, theirs = ~np.isnan(years), ~np.isnan(known)
-    differ = np.flatnonzero(ours & theirs & (known != years))
-    if ours.any() and theirs.any() and not (ours & theirs).any():
-        differ = np.flatnonzero(ours | theirs)
-    if len(differ):
-        row = int(differ[0])
-        one, other = (f"{of[row]:g}" if of[row] == of[row] else "nothing" for of in (years, known))
-        raise ValueError(
-            f"row {line_number(row)}: column {head.name!r} says {one}, another {other}; heads with edges all band one "
-            f"number a photo: leave out the edges of {head.name!r}, whose classes are then given by name"
-        )
-    return np.where(np.isnan(years), known, years)
-
-
-def warn_of_bands(source: str, label: np.ndarray, years: np.ndarray, head: Head) -> None:
-    differ = (label != UNKNOWN) & ~np.isnan(years) & (label != bands(years, head.edges or ()))
+def warn_of_bands(source: str, label: np.ndarray, numbers: np.ndarray, head: Head) -> None:
+    differ = (label != UNKNOWN) & ~np.isnan(numbers) & (label != bands(numbers, head.edges or ()))
     rows = [f"row {line_number(int(row))}" for row in np.flatnonzero(differ)]
-    warn(source, rows, f"rows whose {head.name}_band is not that of their {head.name}; the number counts")
+    column = f"{head.name}_band" if head.number == head.name else head.name
+    warn(source, rows, f"rows whose {column} is not that of their {head.number}; the number counts")
 
 
 def number(text: str) -> float:
@@ -107,21 +103,25 @@ def number(text: str) -> float:
     return float(re.sub(r"^\s*(-?\d+),(\d+)\s*$", r"\1.\2", text))
 
 
-def years_or_band(cell: str, head: Head) -> tuple[float, int]:
-    """(years, unknown) of a number, (NaN, band) of a band's name."""
-    text = cell.strip().lower()
-    if text in [name.lower() for name in head.classes]:
+def number_or_band(cell: str, head: Head) -> tuple[float, int]:
+    """(number, unknown) of a number, (NaN, band) of a band's name."""
+    if cell.strip().lower() in [name.lower() for name in head.classes]:
         return float("nan"), class_index(head, cell)
-    if text in BLANKS:
-        return float("nan"), UNKNOWN
+    return number_or_blank(cell, head.name, f", one of {head.classes}"), UNKNOWN
+
+
+def number_or_blank(cell: str, name: str, other: str = "") -> float:
+    """The number of a cell, NaN of a blank. Raises: ValueError for anything else; `other` is also expected."""
+    if cell.strip().lower() in BLANKS:
+        return float("nan")
     try:
-        years = number(text)
+        found = number(cell.strip())
     except ValueError:
-        years = float("nan")
-    if not (0 <= years <= OLDEST if head.in_years else math.isfinite(years)):
-        expected = f"years from 0 to {OLDEST}" if head.in_years else "a number"
-        raise ValueError(f"{cell!r} is no {head.name}; expected {expected}, one of {head.classes}, or a blank")
-    return years, UNKNOWN
+        found = float("nan")
+    if not (0 <= found <= OLDEST if name == AGE_NUMBER else math.isfinite(found)):
+        expected = f"years from 0 to {OLDEST}" if name == AGE_NUMBER else "a number"
+        raise ValueError(f"{cell!r} is no {name}; expected {expected}{other}, or a blank")
+    return found
 
 
 def joint_class(cell: str, heads: tuple[Head, ...]) -> int:

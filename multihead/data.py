@@ -15,7 +15,7 @@ import numpy as np
 from multihead import splits
 from multihead.cells import BOX
 from multihead.files import write_text
-from multihead.labels import UNKNOWN, Head, bands, base, class_index
+from multihead.labels import UNKNOWN, Head, bands, base, class_index, number_column, numbers
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ class Photos:
     """A table of photos, one row a face or photo; every method returns a new table.
 
     table: columns path (absolute), name (as the source wrote it), root, source, person ("" = unknown), split, years
-    (age, NaN = unknown), x0 y0 x1 y1 (face box in pixels, NaN = none), whole (a tight face: the photo is the box),
-    searched (a face was looked for), one column of class numbers per head (-1 = unknown), and any other column of
-    the source as text. heads: the heads that the labels were read for. Made by `multihead.read`.
+    (age, NaN = unknown; any other number that heads band has a column as "height:number"), x0 y0 x1 y1 (face box in
+    pixels, NaN = none), whole (a tight face: the photo is the box), searched (a face was looked for), one column of
+    class numbers per head (-1 = unknown), and any other column of the source as text. heads: the heads that the labels
+    were read for. Made by `multihead.read`.
     """
 
     table: pd.DataFrame
@@ -95,7 +96,8 @@ class Photos:
     @property
     def extra(self) -> list[str]:
         """Names of the source's other columns, kept as text."""
-        return [column for column in self.table.columns if column not in [*CORE, *_names(self.heads)]]
+        own = [*CORE, *_names(self.heads), *map(number_column, numbers(self.heads))]
+        return [column for column in self.table.columns if column not in own]
 
     def known(self) -> dict[str, int]:
         """How many rows each head's label is known for."""
@@ -118,12 +120,17 @@ class Photos:
             if own.classes != head.classes:
                 raise ValueError(f"head {head.name!r} has classes {head.classes}, the photos {own.classes}")
             label = self.table[head.name].to_numpy(np.int64)
-            edges = head.edges or own.edges
-            if edges is not None:
-                years = self.table.years.to_numpy(float)
-                label = np.where(np.isnan(years), label, bands(years, edges))
+            found = self.numbers(head)
+            if edges := head.edges or own.edges:
+                label = np.where(np.isnan(found), label, bands(found, edges))
             columns.append(label)
         return np.stack(columns, axis=1) if columns else np.empty((len(self), 0), np.int64)
+
+    def numbers(self, head: Head) -> np.ndarray:
+        """The numbers (N,) that a head bands, NaN where unknown: everywhere where the photos were not read for them."""
+        own = next((known for known in self.heads if known.name == head.name), head)
+        column = number_column(own.number) if own.number is not None else ""
+        return self.table[column].to_numpy(float) if column in self.table else np.full(len(self), np.nan)
 
     def where(self, test: Callable[[pd.DataFrame], object] | None = None, **values: object) -> Photos:
         """The rows that pass: a function of the table to a mask, or column=value or list of values.
@@ -220,7 +227,8 @@ class Photos:
 
         taught = [column for column in self.extra if column.startswith("joint:")]
         sources = ["source"] if self.table.source.nunique() > 1 else []  # which photos are drawn may depend on them
-        read = self.table[["years", *BOX, "whole", *_names(self.heads), *taught, *sources]]
+        numbered = [column for column in map(number_column, numbers(self.heads)) if column != "years"]
+        read = self.table[["years", *numbered, *BOX, "whole", *_names(self.heads), *taught, *sources]]
         hashes = pd.util.hash_pandas_object(read.assign(path=[ascii(path) for path in self.paths]))  # not only UTF-8
         return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
 
@@ -230,9 +238,10 @@ class Photos:
         keep = ["path", "root", "source", "person", "split"]
         plain = self.table[keep].copy()
         for head, label in zip(self.heads, self.labels().T):
-            plain[f"{head.name}_band" if head.edges else head.name] = ["" if i < 0 else head.classes[i] for i in label]
-            if head.edges:
-                plain[head.name] = self.table.years
+            column = f"{head.name}_band" if head.number == head.name else head.name
+            plain[column] = ["" if i < 0 else head.classes[i] for i in label]
+        for number in numbers(self.heads):
+            plain[number] = self.table[number_column(number)]
         plain[BOX] = self.table[BOX]
         whole, searched = self.table.whole.to_numpy(bool), self.table.searched.to_numpy(bool)
         faceless = searched & self.table.x0.isna().to_numpy()
@@ -300,4 +309,4 @@ def _names(heads: Sequence[Head]) -> list[str]:
 
 def _questions(heads: Sequence[Head]) -> list[tuple[object, ...]]:
     """What labels depend on: everything of the heads but their crops."""
-    return [(head.name, head.classes, head.edges) for head in heads]
+    return [(head.name, head.classes, head.edges, head.number) for head in heads]

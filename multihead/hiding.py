@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from multihead.data import Photos
-from multihead.labels import UNKNOWN
+from multihead.labels import UNKNOWN, number_column
 
 
 def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:
     """The same photos, each head's label of each row hidden with probability `share`, independently of the others.
 
-    A hidden age is hidden as band and as years; another head that bands the same number keeps its band. What is hidden
-    at one share is hidden at every higher one of the same seed, so that shares may be compared.
+    A hidden age is hidden as band and as years, any banded number so; another head that bands the same number keeps its
+    band. What is hidden at one share is hidden at every higher one of the same seed, so that shares may be compared.
 
     Raises: ValueError for a share outside 0..1.
     """
@@ -22,8 +22,9 @@ def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:
         return photos
     hidden = np.random.default_rng((seed, 5)).random((len(photos), len(photos.heads))) < share  # (N, heads)
     columns: dict[str, np.ndarray] = {}
-    for head, cells, label in zip(photos.heads, hidden.T, photos.labels().T):  # bands, of those whose years go too
+    for head, cells, label in zip(photos.heads, hidden.T, photos.labels().T):  # bands, of those whose numbers go too
         columns[head.name] = np.where(cells, UNKNOWN, label)
-        if head.edges:
-            columns["years"] = np.where(cells, np.nan, columns.get("years", photos.table.years.to_numpy(float)))
+        if head.number is not None:
+            column = number_column(head.number)
+            columns[column] = np.where(cells, np.nan, columns.get(column, photos.numbers(head)))
     return photos.with_columns(**columns)

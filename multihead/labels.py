@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 UNKNOWN = -1
+AGE_NUMBER = "age"  # the number that recipes' settings of age are of
 OLDEST = 130  # years: numbers above are no age
 BLANKS = ("", "nan", "none", "<na>", "na", "n/a", "null", "-1", "-1.0")  # cells that say nothing, in lower case
 
@@ -32,13 +33,14 @@ TAKEN = frozenset(
 class Head:
     """One question asked of a photo: its name, its classes in order, and the crops that its answer is read from.
 
-    edges: for classes that are bands of a number (age in years; one number a photo): band = how many edges are <= it.
-    parts: for a flat head, the heads whose combinations are its classes (see `flat`).
+    edges: for classes that are bands of a number, as of an age in years: band = how many edges are <= it. parts: for a
+    flat head, the heads whose combinations are its classes (see `flat`). number: the column of tables that holds the
+    number, by default the head's own; several heads may band one, as Head("decade", ..., edges=..., number="age").
 
     Raises: ValueError for a name that is no identifier or a column of the tables of photos, answers or scores
     (`TAKEN`), fewer than two or repeated classes (case does not count), classes named like a missing value or like
-    another class's index, no crop, or edges that do not rise or do not fit the classes; TypeError for classes that are
-    no texts.
+    another class's index, no crop, edges that do not rise or do not fit the classes, or a number without edges;
+    TypeError for classes that are no texts.
 
     >>> Head("smile", ("no", "yes")).on(FULL.resized(64)).crops[0].size
     (64, 64)
@@ -49,14 +51,18 @@ class Head:
     crops: tuple[Crop, ...] = (FULL,)
     edges: tuple[float, ...] | None = None
     parts: tuple[Head, ...] = ()
+    number: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier():
-            raise ValueError(f"head name {self.name!r} must be letters, digits and _, as in 'mask'")
-        if self.name in TAKEN:
-            raise ValueError(
-                f"head name {self.name!r} is a column of the tables of photos, answers and scores; take another"
-            )
+        for what, text in {"name": self.name, "number": self.number or self.name}.items():
+            if not isinstance(text, str) or not text.isidentifier():
+                raise ValueError(f"head {what} {text!r} must be letters, digits and _, as in 'mask'")
+            if text in TAKEN:
+                raise ValueError(
+                    f"head {what} {text!r} is a column of the tables of photos, answers and scores; take another"
+                )
+        if self.edges is None and self.number not in (None, self.name):
+            raise ValueError(f"head {self.name!r} has number {self.number!r}, but no edges of bands of it")
         texts = not isinstance(self.classes, str) and all(isinstance(name, str) for name in self.classes)
         if not texts:
             raise TypeError(f"head {self.name!r} has classes {self.classes!r}; expected texts, as ('no', 'yes')")
@@ -64,6 +70,7 @@ class Head:
             object.__setattr__(self, field, tuple(getattr(self, field)))
         if self.edges is not None:
             object.__setattr__(self, "edges", tuple(self.edges))
+        object.__setattr__(self, "number", None if self.edges is None else self.number or self.name)
         plain = [name.strip().lower() for name in self.classes]  # as a table's cells are compared
         if len(plain) < 2 or len(set(plain)) < len(plain):
             raise ValueError(f"head {self.name!r} has classes {self.classes}; expected two or more unlike names")
@@ -91,8 +98,8 @@ class Head:
 
     @property
     def in_years(self) -> bool:
-        """Whether the classes are bands of an age, not of some other number."""
-        return self.edges is not None and max(self.edges) <= OLDEST
+        """Whether the classes are bands of the column age, not of some other number."""
+        return self.number == AGE_NUMBER
 
     def on(self, *crops: Crop) -> Head:
         """The same head reading these crops; the features of several are joined in this order.
@@ -129,7 +136,8 @@ FLAT = flat(HEADS)
 def base(heads: Sequence[Head]) -> tuple[Head, ...]:
     """The heads that labels are given for: a flat head stands for its parts.
 
-    Raises: ValueError where two of them share a name, or are bands of unlike numbers, TypeError for what is no head.
+    Raises: ValueError where two of them share a name, or one bands what another's classes without edges are named in,
+    TypeError for what is no head.
     """
     heads = (heads,) if isinstance(heads, Head) else heads
     if strange := [head for head in heads if not isinstance(head, Head)]:
@@ -138,13 +146,41 @@ def base(heads: Sequence[Head]) -> tuple[Head, ...]:
     names = [head.name for head in table]
     if len(set(names)) < len(names):
         raise ValueError(f"heads {names} repeat a name; every head of a table needs its own")
-    banded = {head.in_years: head.name for head in table if head.edges}
-    if len(banded) > 1:
+    named = {head.name for head in table if head.number != head.name}
+    if clash := [head for head in table if head.number in named]:
+        head = clash[0]
         raise ValueError(
-            f"heads {banded[True]!r} and {banded[False]!r} are bands of unlike numbers, and a photo has one number; "
-            f"leave out the edges of {banded[False]!r}: its classes are then given by name"
+            f"head {head.name!r} bands the number {head.number!r}, and head {head.number!r} reads that column as names "
+            f"of its classes; expected edges of {head.number!r} too, or another number"
         )
     return table
+
+
+def label_columns(head: Head) -> list[str]:
+    """The columns of a table that labels of a head may stand in.
+
+    >>> label_columns(AGE), label_columns(MASK)
+    (['age', 'age_band'], ['mask'])
+    """
+    return [head.name] if head.number is None else list(dict.fromkeys([head.number, head.name, f"{head.name}_band"]))
+
+
+def number_column(number: str) -> str:
+    """The column of `Photos.table` that holds a number that heads band: years of an age.
+
+    >>> number_column("age"), number_column("height")
+    ('years', 'height:number')
+    """
+    return "years" if number == AGE_NUMBER else f"{number}:number"
+
+
+def numbers(heads: Sequence[Head]) -> list[str]:
+    """The numbers that heads band, each once.
+
+    >>> numbers(HEADS)
+    ['age']
+    """
+    return list(dict.fromkeys(head.number for head in heads if head.number is not None))
 
 
 def space(heads: Sequence[Head]) -> tuple[Head, ...]:

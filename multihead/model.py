@@ -233,7 +233,7 @@ def head_from_dict(plain: Mapping[str, Any]) -> Head:
     crops = tuple(Crop(**(crop | {"size": tuple(crop["size"])})) for crop in plain["crops"])
     edges = None if plain["edges"] is None else tuple(plain["edges"])
     parts = tuple(head_from_dict(part) for part in plain["parts"])
-    return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts)
+    return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts, plain.get("number"))
 
 
 def _check_pixels(pixels: Tensor, crop: Crop) -> None:

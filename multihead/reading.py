@@ -15,16 +15,16 @@ from multihead.cells import (
     BOX,
     boxes_of,
     face_word,
-    head_columns,
+    head_labels,
+    head_numbers,
     joint_class,
     line_number,
-    one_number,
     parse_cells,
     split_name,
     warn_of_bands,
 )
 from multihead.data import CORE, Photos
-from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, base, decode, size
+from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, base, decode, label_columns, number_column, numbers, size
 from multihead.layouts import read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
 from multihead.sources import unlike_names
@@ -172,6 +172,8 @@ def _photos(
         }
     )
     found[["years"]] = np.nan
+    for number in numbers(heads):
+        found[number_column(number)] = head_numbers(table, number, heads)
     found[BOX] = boxes_of(table)
     face = np.array(parse_cells(table, "face", face_word, blank), object)
     found["whole"], found["searched"] = face == "whole", face == "none"
@@ -180,15 +182,14 @@ def _photos(
     ours = bool(heads) and answered in (0, size(heads))
     label = parse_cells(table, "label", lambda cell: joint_class(cell, heads) if ours else UNKNOWN, blank)
     joint = decode(np.array(label, np.int64), heads)
-    own_columns = [head_columns(table, head) for head in heads]
+    own_columns = [head_labels(table, head) for head in heads]
     if not answered and "label" in table:
-        _warn_of_label(table, joint, heads, [own for own, _ in own_columns])
-    for column, (head, (own, years)) in enumerate(zip(heads, own_columns, strict=True)):
+        _warn_of_label(table, joint, heads, own_columns)
+    for column, (head, own) in enumerate(zip(heads, own_columns, strict=True)):
         found[head.name] = np.where(own == UNKNOWN, joint[:, column], own)
-        if head.edges:
-            found["years"] = one_number(found["years"].to_numpy(), years, head)
-            warn_of_bands(source, own, years, head)
-    others = [column for column in table.columns if column not in [*PLAIN, *found.columns]]
+        if head.number is not None:
+            warn_of_bands(source, own, found[number_column(head.number)].to_numpy(), head)
+    others = [column for column in table.columns if column not in [*PLAIN, *numbers(heads), *found.columns]]
     soft = answered and "label" not in table  # a teacher's answers beside labels (`multihead.soften`), not instead
     rest = [c for c in others if (":" not in c or soft and c.startswith("joint:")) and not c.endswith("_band")]
     for name in rest:
@@ -233,7 +234,7 @@ def _names(table: pd.DataFrame) -> list[str]:
 
 def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:
     """The table with our column names. Raises: KeyError for a mapped column that is missing or no path column."""
-    names = [*PLAIN, *(head.name for head in heads), *(f"{head.name}_band" for head in heads if head.edges)]
+    names = list(dict.fromkeys([*PLAIN, *(column for head in heads for column in label_columns(head))]))
     for ours, theirs in mapped.items():
         if theirs not in table.columns:
             raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")

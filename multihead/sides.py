@@ -15,7 +15,7 @@ from multihead.boxes import locate_faces
 from multihead.cache import Cache
 from multihead.data import Photos
 from multihead.evaluation import answers, scores
-from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, size
+from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, label_columns, size
 from multihead.logs import LISTED, bar
 from multihead.masks import LABELS, DrawnMask
 from multihead.metrics import Scores
@@ -98,10 +98,10 @@ def report(sides: Mapping[str, Ready]) -> None:
 def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
     """Nothing where there is a label to learn. Raises: ValueError, before anything is decoded."""
     if not (train.labels(model.heads) != UNKNOWN).any() and not recipe.distill:
-        columns = [f"{head.name} or {head.name}_band" if head.edges else head.name for head in base(model.heads)]
+        columns = list(dict.fromkeys(column for head in base(model.heads) for column in label_columns(head)))
         raise ValueError(
             f"none of {len(train)} training photos has a label for {[head.name for head in model.space]}; expected one "
-            f"of the columns {', '.join(columns)}: map others with columns= (--columns {columns[0].split()[0]}=...)"
+            f"of the columns {', '.join(columns)}: map others with columns= (--columns {columns[0]}=...)"
         )
 
 
@@ -173,19 +173,20 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
     Raises: ValueError where the recipe distils and no photo carries a teacher's answers, or age settings of the recipe
     meet heads without an age.
     """
-    labels, years, rows = photos.labels(heads), photos.table.years.to_numpy(float), {}
+    labels, rows = photos.labels(heads), {}
     table = base(heads)
     aged = recipe.age_edges or recipe.drop_zones or recipe.soft_bands
     if aged and not any(head.in_years for head in table):
         raise ValueError(
-            f"recipe: age_edges, drop_zones and soft_bands need a head with edges in years; got "
+            f"recipe: age_edges, drop_zones and soft_bands need a head that bands the number age; got "
             f"{[head.name for head in table]}"
         )
     for column, head in enumerate(table):
         found = one_hot(torch.from_numpy(labels[:, column]), head)
         if head.edges:
-            edges, drop, width = recipe.age_edges, recipe.drop_zones, recipe.soft_bands
-            found = band_rows(years, labels[:, column], head, edges=edges, drop=drop, width=width)
+            plain = (None, (), None)  # of what is no age
+            edges, drop, width = (recipe.age_edges, recipe.drop_zones, recipe.soft_bands) if head.in_years else plain
+            found = band_rows(photos.numbers(head), labels[:, column], head, edges=edges, drop=drop, width=width)
         rows[head.name] = found
     made = Targets(tuple(heads), rows)
     if not recipe.distill:

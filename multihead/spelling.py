@@ -56,22 +56,30 @@ def spell(settings: object) -> str:
 
 
 def parse_head(text: str) -> Head:
-    """A head as a command line spells it: name=class,class,..., and @edge,edge,... where these are bands of a number.
+    """A head as a command line spells it: name=class,class,..., and @edge,edge,... where these are bands of the number
+    in the head's own column, or in that which a second @ names.
 
     Raises: ValueError that quotes the text.
 
     >>> parse_head("height=short,middle,tall@160,180").edges
     (160.0, 180.0)
+    >>> parse_head("decade=20s,30s,older@30,40@age").number
+    'age'
     """
     from multihead.labels import Head  # with numpy, which a --help does not wait for
 
     name, _, rest = text.partition("=")
-    classes, at, edges = rest.partition("@")
+    classes, at, bounds = rest.partition("@")
+    edges, named, number = bounds.partition("@")
     try:
-        bounds = tuple(float(edge) for edge in edges.split(",")) if at else None
-        return Head(name.strip(), tuple(part.strip() for part in classes.split(",")), edges=bounds)
+        return Head(
+            name.strip(),
+            tuple(part.strip() for part in classes.split(",")),
+            edges=tuple(float(edge) for edge in edges.split(",")) if at else None,
+            number=number.strip() if named else None,
+        )
     except ValueError as error:
-        expected = "expected name=class,class or name=low,middle,high@160,180"
+        expected = "expected name=class,class or name=low,middle,high@160,180 (@number)"
         raise ValueError(f"head {text!r} cannot be read ({error}); {expected}") from None
 
 

@@ -173,7 +173,7 @@ def test_a_run_in_the_hands_of_another_is_waited_for(tmp_path, monkeypatch):
 
 
 def test_bands_of_one_number_are_hidden_each_by_itself(people):
-    six = Head("six", ("a", "b", "c", "d"), edges=(20, 40, 50))
+    six = Head("six", ("a", "b", "c", "d"), edges=(20, 40, 50), number="age")
     whole = read(people / "train", heads=[AGE, six])
     hidden = hide_labels(whole, 0.5, seed=4).labels()
     gone = hidden == UNKNOWN

@@ -61,18 +61,42 @@ def test_a_head_is_no_column_of_answers(name):
 def test_settings_of_age_leave_other_bands_alone(folder):
     height = mh.Head("height", ("short", "middle", "tall"), edges=(160, 180))
     photos = mh.read(pd.DataFrame({"path": ["a.png", "b.png"], "height": [150, 170]}), heads=[height], root=folder)
-    with pytest.raises(ValueError, match=r"need a head with edges in years; got \['height'\]"):
+    with pytest.raises(ValueError, match=r"need a head that bands the number age; got \['height'\]"):
         target_rows(photos, [height], mh.Recipe(age_edges=(30, 58)))
     assert target_rows(photos, [height], mh.Recipe()).rows["height"].argmax(1).tolist() == [0, 1]
 
 
-def test_a_photo_has_one_number():
-    height = mh.Head("height", ("short", "tall"), edges=(160,))
-    with pytest.raises(ValueError, match="heads 'age' and 'height' are bands of unlike numbers, and a photo has one"):
-        mh.read(pd.DataFrame({"path": ["a.png"], "age": [35], "height": ["tall"]}), heads=[mh.AGE, height])
-    assert mh.read(
-        pd.DataFrame({"path": ["a.png"], "age": [35], "height": ["tall"]}), heads=[mh.AGE, replace(height, edges=None)]
-    ).labels().tolist() == [[1, 1]]
+def test_each_head_has_its_own_number(folder):
+    """A weight is no age, though all of its edges could be ages, and one of 140 is no error."""
+    weight = mh.Head("weight", ("light", "heavy"), edges=(60,))
+    rows = pd.DataFrame({"path": ["a.png", "b.png"], "age": [35, ""], "weight": ["50.5", "140"]})
+    photos = mh.read(rows, heads=[mh.AGE, weight], root=folder)
+    assert photos.labels().tolist() == [[1, 0], [-1, 1]] and photos.extra == []
+    found = target_rows(photos, photos.heads, mh.Recipe(age_edges=(36, 60), drop_zones=((50, 51),), soft_bands=2))
+    assert found.rows["age"].argmax(1).tolist() == [0, 0] and 0.5 < found.rows["age"][0].max() < 0.9
+    assert found.rows["weight"].tolist() == [[1, 0], [0, 1]]
+    apart = [mh.read(rows[["path", name]], heads=[mh.AGE, weight], root="/" + name) for name in ("age", "weight")]
+    assert (apart[0] + apart[1]).labels().tolist() == [[1, -1], [-1, -1], [-1, 0], [-1, 1]]
+    photos.write(folder / "both.csv")
+    back = mh.read(folder / "both.csv", heads=[mh.AGE, weight])
+    assert back.table["weight:number"].tolist() == [50.5, 140] and (back.labels() == photos.labels()).all()
+    other = photos.with_columns(**{"weight:number": [50.5, 61]})
+    assert other.fingerprint() != photos.fingerprint()  # training reads it
+
+
+def test_a_number_needs_edges_and_a_column_of_its_own():
+    with pytest.raises(ValueError, match="head 'decade' has number 'age', but no edges"):
+        mh.Head("decade", ("20s", "30s"), number="age")
+    with pytest.raises(ValueError, match="head number 'path' is a column of the tables"):
+        mh.Head("decade", ("20s", "30s"), edges=(30,), number="path")
+    decade, named = (
+        mh.Head("decade", ("20s", "30s"), edges=(30,), number="age"),
+        replace(mh.AGE, edges=None),
+    )
+    with pytest.raises(ValueError, match="head 'decade' bands the number 'age', and head 'age' reads that column as"):
+        mh.read(pd.DataFrame({"path": ["a.png"], "age": [35]}), heads=[decade, named])
+    with pytest.raises(ValueError, match=r"row 2 \(a.png\), column 'age': '20s' is no age; expected years from 0"):
+        mh.read(pd.DataFrame({"path": ["a.png"], "age": ["20s"]}), heads=[decade])
 
 
 @pytest.mark.parametrize("text", ["x=a,b@", "x=a,b@nan"])

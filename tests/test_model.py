@@ -1,5 +1,6 @@
 import json
 import socket
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -233,7 +234,13 @@ def test_heads_of_a_config_come_back_equal():
             }
         )
     )
-    assert head_from_dict(plain) == head
+    assert head_from_dict(plain) == head  # of a config that names no number
+
+
+def test_a_head_keeps_the_number_of_another():
+    decade = Head("decade", ("20s", "30s"), (SMALL,), (30,), number="age")
+    for head in (decade, *flat([AGE, decade])):
+        assert head_from_dict(json.loads(json.dumps(asdict(head)))) == head
 
 
 def test_a_folder_without_config_is_refused(tmp_path):

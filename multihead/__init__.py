@@ -40,7 +40,7 @@ _NAMES = {
     "train": ["epochs", "fit"],
     "evaluation": ["evaluate"],
     "metrics": ["Scores", "score"],
-    "prediction": ["predict", "submission"],
+    "prediction": ["predict", "stream", "submission"],
     "tta": ["TTA"],
     "teaching": ["pseudo_label", "soften"],
     "calibrate": ["fit_temperatures"],
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from multihead.mixing import CutMix, InvertedCutMix, MixUp
     from multihead.model import Model
     from multihead.optim import MADGRAD, SGD, Adam, AdamW, Timm
-    from multihead.prediction import predict, submission
+    from multihead.prediction import predict, stream, submission
     from multihead.reading import read
     from multihead.recipe import EMA, Recipe
     from multihead.samplers import Shares, Weighted

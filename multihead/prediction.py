@@ -77,6 +77,31 @@ def predict(
     return table(rows, model.space)
 
 
+def stream(
+    model: Classifier,
+    source: object,
+    *,
+    faces: str | None = None,
+    batch_size: int | None = None,
+    missing: str = "full",
+    finder: Detector | str | None = None,
+    workers: int | None = None,
+    draw: str | Path | None = None,
+    pins: Pins = Pins(),
+) -> Iterator[dict[str, Any]]:
+    """The rows of `predict` (same arguments, same columns) one by one as they are found, each {column: value}: NaN and
+    None where there is no answer. Memory does not grow with the source.
+
+    Of a generator, as of a camera's frames, the first 32 are waited for, and then as many as answer well together; with
+    batch_size=1 and workers=1 each row comes after the next photo.
+
+    Raises: as `predict`, also on the way.
+    """
+    options = {"faces": faces, "batch_size": batch_size, "missing": missing, "finder": finder}
+    for row in answers(model, source, **options, workers=workers, draw=draw, pins=pins):  # type: ignore[arg-type]
+        yield {name: cells[0] for name, cells in _columns([row], model.space).items()}
+
+
 def person_voted(rows: Sequence[Answer], space: Sequence[Head]) -> list[Answer]:
     """The answers after the photos of each person, where the source knew them, have voted on gender and age.
 
@@ -96,7 +121,13 @@ def table(rows: Iterator[Answer] | Sequence[Answer], space: Sequence[Head]) -> p
     """The answers as a DataFrame; see `predict` for its columns."""
     import pandas as pd
 
-    rows = list(rows)
+    columns = _columns(list(rows), space)
+    kinds = {name: "float64" for name in columns if ":" in name} | {"label": "Int64"}
+    return pd.DataFrame(columns).astype(kinds)  # also where there are no rows
+
+
+def _columns(rows: Sequence[Answer], space: Sequence[Head]) -> dict[str, list[Any]]:
+    """The cells of the answers' table by column."""
     number = size(space)
     answered = np.array([row.probs is not None for row in rows], bool)
     probs = np.stack(
@@ -108,14 +139,14 @@ def table(rows: Iterator[Answer] | Sequence[Answer], space: Sequence[Head]) -> p
     for head in space:
         best = np.nan_to_num(parts[head.name]).argmax(1)
         columns[head.name] = [head.classes[index] if there else "" for index, there in zip(best, answered)]
-    label = pd.array(np.nan_to_num(probs).argmax(1), dtype="Int64")
-    label[~answered] = pd.NA
-    columns["label"] = label
+    likeliest = np.nan_to_num(probs).argmax(1).tolist()
+    columns["label"] = [label if there else None for label, there in zip(likeliest, answered)]
     for head in space:
-        columns |= {f"{head.name}:{name}": parts[head.name][:, index] for index, name in enumerate(head.classes)}
-    columns |= {f"joint:{index}": probs[:, index] for index in range(number)}
+        wide = parts[head.name].T.tolist()
+        columns |= {f"{head.name}:{name}": cells for name, cells in zip(head.classes, wide, strict=True)}
+    columns |= {f"joint:{index}": cells for index, cells in enumerate(probs.T.tolist())}
     columns["error"] = [row.error for row in rows]
-    return pd.DataFrame(columns)
+    return columns
 
 
 @dataclass

@@ -1,4 +1,5 @@
 import io
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from multihead.joined import combine
 from multihead.labels import AGE, GENDER, HEADS, MASK, flat, marginals
 from multihead.model import Model
 from multihead.pipeline import Answer, answers
-from multihead.prediction import box_text, predict, submission, table, write_table
+from multihead.prediction import box_text, predict, stream, submission, table, write_table
 from multihead.reading import read
 
 SMALL = FULL.resized(32, 24)
@@ -214,6 +215,29 @@ def test_rows_come_as_they_are_found():
 
     rows = answers(model_of(), endless())
     assert [next(rows).item.name for _ in range(40)][-1] == "photo 39"
+
+
+def test_a_stream_gives_the_rows_of_the_table(folder):
+    model = model_of()
+    (folder / "empty.jpg").write_bytes(b"")
+    wanted, found = predict(model, folder), list(stream(model, folder))
+    pd.testing.assert_frame_equal(pd.DataFrame(found).astype({"label": "Int64"}), wanted)
+    bad = next(row for row in found if row["error"])
+    assert bad["label"] is None and bad["mask"] == "" and np.isnan(bad["joint:0"])
+    assert {type(cell) for row in found if row is not bad for cell in row.values()} == {str, int, float}
+
+
+def test_a_stream_of_a_camera_waits_for_one_more_frame():
+    given = []
+
+    def camera():
+        while True:
+            given.append(len(given))
+            yield noise(1)
+
+    rows = stream(model_of(), camera(), batch_size=1, workers=1)
+    delays = [len(given) - number for number, _ in enumerate(itertools.islice(rows, 60), 1)]
+    assert max(delays[40:]) <= 2 and max(delays) <= 34
 
 
 # ---- faces

@@ -15,7 +15,7 @@ import torch
 from record import record
 
 from multihead.crops import BODY, FACE
-from multihead.labels import Head, crops, flat
+from multihead.heads import Head, crops, flat
 from multihead.mixing import CutMix, InvertedCutMix, MixUp, mix
 
 FACES, BODIES = FACE.resized(112, 112), BODY.resized(160, 96)

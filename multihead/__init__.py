@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
-    "labels": ["Head", "MASK", "GENDER", "AGE", "HEADS", "FLAT", "flat", "encode", "decode", "joint", "marginals"],
+    "heads": ["Head", "MASK", "GENDER", "AGE", "HEADS", "FLAT", "flat"],
+    "labels": ["encode", "decode", "joint", "marginals"],
     "crops": ["Crop", "FACE", "BODY", "FULL"],
     "data": ["Photos", "LeakError"],
     "reading": ["read"],
@@ -74,8 +75,9 @@ if TYPE_CHECKING:
     from multihead.crossval import Arm
     from multihead.data import LeakError, Photos
     from multihead.evaluation import evaluate
+    from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
     from multihead.joined import Ensemble, combine, load
-    from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, decode, encode, flat, joint, marginals
+    from multihead.labels import decode, encode, joint, marginals
     from multihead.losses import CrossEntropy, Custom, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
     from multihead.masks import DrawnMask
     from multihead.metrics import Scores, score

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from multihead.crops import Crop
 from multihead.evaluation import Classifier, evaluating
-from multihead.labels import Head, decode, encode, marginals
+from multihead.heads import Head
+from multihead.labels import decode, encode, marginals
 from multihead.model import Model
 
 Maps = dict[str, dict[Crop, Tensor]]
@@ -39,7 +40,7 @@ def activation_maps(
     Raises: ValueError for a backbone without a grid of features, or an unknown head in `classes`.
 
     >>> from multihead.crops import FULL
-    >>> from multihead.labels import MASK
+    >>> from multihead.heads import MASK
     >>> crop = FULL.resized(32)
     >>> pixels = {crop: torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)}
     >>> activation_maps(Model("resnet10t", [MASK.on(crop)]), pixels)["mask"][crop].shape

@@ -13,7 +13,7 @@ from multihead.calibrate import apply_temperatures, check_temperatures
 from multihead.crops import Crop
 from multihead.decoding import reweight
 from multihead.folders import save_members
-from multihead.labels import Head, size
+from multihead.heads import Head, size
 
 if TYPE_CHECKING:
     from multihead.evaluation import Classifier
@@ -33,7 +33,7 @@ class Adjusted(nn.Module):
 
     Raises: ValueError for a temperature that is not positive or of an unknown head, or weights that do not fit.
 
-    >>> from multihead.labels import MASK
+    >>> from multihead.heads import MASK
     >>> from multihead.model import Model
     >>> Adjusted(Model("test_resnet", [MASK]), {"mask": 1.5}, weights=[1, 2, 1]).to_dict()
     {'temperatures': {'mask': 1.5}, 'weights': [1.0, 2.0, 1.0]}

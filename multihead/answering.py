@@ -16,7 +16,7 @@ from multihead.settings import Sources, device, read_sources, scored_part, speak
 
 if TYPE_CHECKING:
     from multihead.data import Photos
-    from multihead.labels import Head
+    from multihead.heads import Head
     from multihead.pipeline import Answer
 
 

@@ -33,8 +33,8 @@ from multihead.cache import Cache, Kept, Wanted
 from multihead.crops import Box, Crop, Region, box_of
 from multihead.cutting import crop_regions, cut_at, reduction_for
 from multihead.data import Photos
+from multihead.heads import MASK, UNKNOWN, Head, base
 from multihead.images import open_image
-from multihead.labels import MASK, UNKNOWN, Head, base
 from multihead.orders import Key
 
 KEPT = 0.9  # share of kept rows from which batches are made by threads

@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from multihead.labels import HEADS, UNKNOWN, Array, Head, base, encode, marginals, size
+from multihead.heads import HEADS, UNKNOWN, Head, base, size
+from multihead.labels import Array, encode, marginals
 from multihead.metrics import check_probabilities
 from multihead.options import between, near
 

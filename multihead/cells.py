@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.labels import AGE_NUMBER, BLANKS, OLDEST, UNKNOWN, Head, bands, class_index, size
+from multihead.heads import AGE_NUMBER, BLANKS, UNKNOWN, Head, size
+from multihead.labels import bands, class_index
 
 if TYPE_CHECKING:
     import pandas as pd
 
+OLDEST = 130  # years: numbers above are no age
 BOX = ["x0", "y0", "x1", "y1"]
 SPLITS = {
     "train": "train",

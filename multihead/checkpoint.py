@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from multihead.files import replace_file
-from multihead.labels import Head
+from multihead.heads import Head
 from multihead.model import Model
 
 # the moving averages first: they are what is scored and kept

@@ -12,7 +12,7 @@ import numpy as np
 
 from multihead.data import Photos
 from multihead.findings import Row, rows_of, text_of
-from multihead.labels import HEADS, Head
+from multihead.heads import HEADS, Head
 from multihead.metrics import Scores, score
 from multihead.reading import read
 

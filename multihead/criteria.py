@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 Leaf = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Custom
 

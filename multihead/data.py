@@ -15,7 +15,8 @@ import numpy as np
 from multihead import splits
 from multihead.cells import BOX
 from multihead.files import write_text
-from multihead.labels import UNKNOWN, Head, bands, base, class_index, number_column, numbers
+from multihead.heads import UNKNOWN, Head, base, number_column, numbers
+from multihead.labels import bands, class_index
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from multihead.calibrate import checked, questions
-from multihead.labels import UNKNOWN, Array, Head, base, encode, joint, size
+from multihead.heads import UNKNOWN, Head, base, size
+from multihead.labels import Array, encode, joint
 from multihead.metrics import score
 from multihead.options import between
 

@@ -14,8 +14,9 @@ from multihead.data import Photos
 from multihead.drawn import sheet
 from multihead.evaluation import evaluate
 from multihead.files import write_text
+from multihead.heads import HEADS, UNKNOWN
 from multihead.images import read_image
-from multihead.labels import HEADS, UNKNOWN, encode
+from multihead.labels import encode
 from multihead.logs import line
 from multihead.modes import Pins
 from multihead.optim import AdamW
@@ -90,7 +91,7 @@ def pixel_baseline(training: Photos, valid: Photos):  # type: ignore[no-untyped-
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    from multihead.labels import size, space
+    from multihead.heads import size, space
     from multihead.metrics import score
 
     labels = encode(training.labels(HEADS), HEADS)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from multihead.crops import Box
+from multihead.heads import Head
 from multihead.images import write_jpeg
-from multihead.labels import Head, marginals
+from multihead.labels import marginals
 
 LONGEST = 65_500  # pixels; a JPEG holds no more
 COLOURS = ((46, 160, 67), (219, 109, 40), (207, 34, 46), (9, 105, 218), (130, 80, 223), (87, 96, 106))

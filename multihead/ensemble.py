@@ -32,8 +32,8 @@ from multihead.crossval import (
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal, deal_by
 from multihead.files import write_text
+from multihead.heads import HEADS, UNKNOWN, Head, size
 from multihead.joined import Member, combine, load
-from multihead.labels import HEADS, UNKNOWN, Head, size
 from multihead.logs import line, write_rows
 from multihead.metrics import score
 from multihead.outputs import check_kind, kinds

@@ -18,7 +18,7 @@ from multihead.boxes import locate_faces
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector
-from multihead.labels import HEADS, Head, base, size
+from multihead.heads import HEADS, Head, base, size
 from multihead.loading import loader
 from multihead.metrics import Scores, score
 from multihead.modes import Pins, autocast

@@ -21,8 +21,8 @@ from multihead import graphs, quantised
 from multihead.adjusted import Adjusted
 from multihead.crops import VISIBLE, Crop, crop_text
 from multihead.evaluation import device_of, evaluating, read_batches
+from multihead.heads import flat
 from multihead.joined import Combined, Ensemble, Member
-from multihead.labels import flat
 from multihead.model import Model
 from multihead.options import choice
 from multihead.runtimes import FORMAT, KIND, PRECISIONS, Exported, import_openvino, openvino_graph
@@ -63,7 +63,7 @@ def onnx(model: Member, folder: str | Path, *, photos: Photos | None = None, ops
     model cannot be exported, or the graph answers otherwise.
 
     >>> from multihead.crops import FULL
-    >>> from multihead.labels import MASK
+    >>> from multihead.heads import MASK
     >>> import tempfile
     >>> model = Model("test_resnet", [MASK.on(FULL.resized(32))])
     >>> onnx(model, tempfile.mkdtemp())[""].agreement

@@ -12,7 +12,7 @@ import numpy as np
 
 from multihead.data import Photos
 from multihead.evaluation import evaluate, scores
-from multihead.labels import Head, base, size
+from multihead.heads import Head, base, size
 from multihead.metrics import Scores
 from multihead.model import read_config
 from multihead.reading import read

@@ -10,7 +10,7 @@ import numpy as np
 
 from multihead.calibrate import apply_temperatures, fit_temperatures
 from multihead.decoding import fit_prior_weights, fit_weights, reweight
-from multihead.labels import Head, size
+from multihead.heads import Head, size
 from multihead.nested import held_out
 from multihead.options import choice
 from multihead.paired import compare

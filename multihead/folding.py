@@ -36,7 +36,7 @@ def folds(args: argparse.Namespace) -> int:
     from multihead import ranks
     from multihead.ensemble import fit_folds
     from multihead.files import write_text
-    from multihead.labels import size as joint_classes
+    from multihead.heads import size as joint_classes
 
     values, out = vars(args), Path(args.output)
     network, rows, recipe = flags.build(Network, values), flags.build(Training, values), build_recipe(values)

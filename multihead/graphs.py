@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multihead import labels as algebra
 from multihead.crops import Crop
-from multihead.labels import Head
+from multihead.heads import Head
 from multihead.model import Model
 
 PRESENT, JOINT = "present", "joint"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from multihead.data import Photos
-from multihead.labels import UNKNOWN, number_column
+from multihead.heads import UNKNOWN, number_column
 
 
 def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:

@@ -15,7 +15,7 @@ from multihead.adjusted import Adjusted
 from multihead.crops import Crop
 from multihead.evaluation import check_classifier
 from multihead.folders import save_members
-from multihead.labels import Head, base
+from multihead.heads import Head, base
 from multihead.model import Model
 from multihead.options import choice
 from multihead.runtimes import Exported, is_exported

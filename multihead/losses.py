@@ -11,7 +11,7 @@ from multihead.named import named
 from multihead.options import between, choice, near, option, plain_number
 
 if TYPE_CHECKING:
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 WORDS = ("inverse", "effective")  # class weights that are worked out from the training rows
 WEIGHTS_HELP = "weight of each class: numbers, inverse (1 / training rows) or effective (effective number of rows)"

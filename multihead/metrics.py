@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.labels import HEADS, UNKNOWN, Head, base, decode, encode, marginals, size
+from multihead.heads import HEADS, UNKNOWN, Head, base, size
+from multihead.labels import decode, encode, marginals
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,9 @@ from multihead import pages
 from multihead.boxes import locate_faces
 from multihead.crops import Crop, Region, box_of, cut
 from multihead.findings import Answered
+from multihead.heads import UNKNOWN, Head, crops
 from multihead.images import read_image
-from multihead.labels import UNKNOWN, Head, crops, marginals
+from multihead.labels import marginals
 from multihead.metrics import Scores
 from multihead.pages import Markup
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from multihead.crops import Crop
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 SHAPES = ("box", "strip", "half")
 _PROB = "probability that a batch is mixed"
@@ -102,7 +102,7 @@ def mix(
     where numbers of photos differ or `present` does not fit.
 
     >>> import torch
-    >>> from multihead.labels import GENDER, crops
+    >>> from multihead.heads import GENDER, crops
     >>> images = {crop: torch.zeros(2, 3, *crop.size, dtype=torch.uint8) for crop in crops([GENDER])}
     >>> rows = {"gender": torch.tensor([[1.0, 0.0], [0.0, 0.0]])}
     >>> mix(CutMix(1, shape="half"), images, None, rows, [GENDER], seed=1, epoch=1)[1]["gender"].tolist()

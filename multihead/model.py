@@ -12,11 +12,12 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from multihead import heads as tables
 from multihead import labels as algebra
 from multihead.backbones import create_backbone, feature_width
 from multihead.crops import Crop
 from multihead.files import replace_file
-from multihead.labels import HEADS, Head
+from multihead.heads import HEADS, Head
 
 FORMAT = 1
 
@@ -64,7 +65,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
             what = "a backbone of your own is registered with timm (timm.models.register_model)"
             raise TypeError(f"backbone is {type(backbone).__name__}; expected the name of a timm model; {what}")
         self.heads = (heads,) if isinstance(heads, Head) else tuple(heads)
-        if not algebra.base(self.heads):
+        if not tables.base(self.heads):
             raise ValueError("a model needs at least one head; multihead.HEADS are mask, gender and age")
         if taken := [head.name for head in self.heads if hasattr(nn.ModuleDict(), head.name)]:
             name = f"my_{taken[0]}"
@@ -72,8 +73,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
                 f"head name {taken[0]!r} is what torch calls something of its own in every group of layers; take "
                 f"another, as {name!r} with columns={{{name!r}: {taken[0]!r}}} (--columns {name}={taken[0]})"
             )
-        self.space = algebra.space(self.heads)
-        self.crops = algebra.crops(self.heads)
+        self.space = tables.space(self.heads)
+        self.crops = tables.crops(self.heads)
         self.backbone_name = backbone
         self.rates = {"drop": drop, "drop_path": drop_path}
         self.backbone = create_backbone(backbone, self.crops, pretrained, drop_path)
@@ -173,7 +174,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
             "mean": list(self.mean),
             "std": list(self.std),
             "prior": self.prior,
-            "classes": list(algebra.flat(self.space)[0].classes),
+            "classes": list(tables.flat(self.space)[0].classes),
         }
         text = json.dumps(config, indent=2)
         state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}

@@ -21,7 +21,7 @@ from multihead.calibrate import (
     questions,
 )
 from multihead.decoding import fit_weights, reweight
-from multihead.labels import UNKNOWN, Head
+from multihead.heads import UNKNOWN, Head
 from multihead.options import between
 from multihead.paired import compare, number_people
 from multihead.splits import deal

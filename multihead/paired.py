@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.labels import UNKNOWN, Head, base, encode, marginals, size
+from multihead.heads import UNKNOWN, Head, base, size
+from multihead.labels import encode, marginals
 
 if TYPE_CHECKING:
     import pandas as pd

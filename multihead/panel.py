@@ -13,7 +13,7 @@ from multihead.settings import Sources, read_sources, scored_part, speaker
 if TYPE_CHECKING:
     from multihead.data import Photos
     from multihead.fitting import Fitted
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 
 def ensemble(args: argparse.Namespace) -> int:

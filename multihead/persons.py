@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multihead.labels import UNKNOWN, Head, base, marginals
+from multihead.heads import UNKNOWN, Head, base
+from multihead.labels import marginals
 from multihead.paired import draws, tally
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def agreement(people: Sequence[str], labels: np.ndarray, probs: np.ndarray, head
 
     people: (N,) person keys, "" = unknown. labels: (N, heads), -1 = unknown. probs: (N, K) joint probabilities.
 
-    >>> from multihead.labels import GENDER
+    >>> from multihead.heads import GENDER
     >>> probs = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     >>> agreement(["ann"] * 3, np.zeros((3, 1), int), probs, [GENDER]).majority.round(3).tolist()
     [0.667]

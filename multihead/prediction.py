@@ -12,8 +12,9 @@ import numpy as np
 from multihead.crops import Box
 from multihead.evaluation import Classifier, check_classifier
 from multihead.faces import Detector
+from multihead.heads import HEADS, Head, base, size
 from multihead.inputs import Item
-from multihead.labels import HEADS, Head, base, marginals, size
+from multihead.labels import marginals
 from multihead.layouts import read_csv
 from multihead.modes import Pins
 from multihead.pipeline import Answer, answers

@@ -13,7 +13,7 @@ from multihead.batches import Batch
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.files import replace_file
-from multihead.labels import Head
+from multihead.heads import Head
 from multihead.loading import loader
 from multihead.mixing import mix
 from multihead.orders import Shuffled

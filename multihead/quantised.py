@@ -16,7 +16,8 @@ import numpy as np
 
 from multihead.evaluation import read_batches
 from multihead.graphs import input_names
-from multihead.labels import UNKNOWN, base, encode
+from multihead.heads import UNKNOWN, base
+from multihead.labels import encode
 from multihead.metrics import confusion
 from multihead.model import Model
 from multihead.runtimes import compile_openvino, without_telemetry

@@ -24,7 +24,8 @@ from multihead.cells import (
     warn_of_bands,
 )
 from multihead.data import CORE, Photos
-from multihead.labels import BLANKS, HEADS, UNKNOWN, Head, base, decode, label_columns, number_column, numbers, size
+from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, label_columns, number_column, numbers, size
+from multihead.labels import decode
 from multihead.layouts import read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
 from multihead.sources import unlike_names

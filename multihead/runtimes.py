@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from multihead import archives
-from multihead import labels as algebra
+from multihead import heads as tables
 from multihead.crops import Crop
 from multihead.files import read_json, replace_file
 from multihead.graphs import input_names
@@ -45,7 +45,7 @@ class Exported(nn.Module):
         super().__init__()
         self.folder, self.config = Path(folder), read_exported(folder)
         self.heads = tuple(head_from_dict(head) for head in self.config["heads"])
-        self.space, self.crops = algebra.space(self.heads), algebra.crops(self.heads)
+        self.space, self.crops = tables.space(self.heads), tables.crops(self.heads)
         prior = self.config.get("prior")
         self.prior = None if prior is None else tuple(prior)
         self.runtime, self.precision = str(self.config["runtime"]), str(self.config["precision"])
@@ -78,7 +78,7 @@ class Exported(nn.Module):
         pixels = [_pixels(images, crop) for crop in self.crops]
         rows, device = len(pixels[0]), pixels[0].device
         if not rows:
-            return torch.zeros((0, algebra.size(self.space)), dtype=torch.float64, device=device)
+            return torch.zeros((0, tables.size(self.space)), dtype=torch.float64, device=device)
         there = torch.ones((rows, len(pixels)), dtype=torch.bool) if present is None else present
         arrays = [np.ascontiguousarray(each.cpu().numpy()) for each in (*pixels, there.bool())]
         joint = torch.from_numpy(np.asarray(self._run(dict(zip(self.inputs, arrays))), np.float64))  # (B, K)

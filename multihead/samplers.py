@@ -11,7 +11,7 @@ from multihead.options import between, option
 if TYPE_CHECKING:
     import numpy as np
 
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def row_weights(sampler: Sampler, labels: np.ndarray, heads: Sequence[Head], sou
 def _by_class(sampler: Weighted, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:
     import numpy as np
 
-    from multihead.labels import UNKNOWN, base, encode
+    from multihead.heads import UNKNOWN, base
+    from multihead.labels import encode
 
     names = [head.name for head in base(heads)]
     if sampler.by not in ("joint", *names):

@@ -13,7 +13,8 @@ from multihead import pages, paired, plots
 from multihead.calibrate import calibration_errors, reliabilities
 from multihead.data import Photos
 from multihead.findings import Answered, Row
-from multihead.labels import decode, encode, marginals, size
+from multihead.heads import size
+from multihead.labels import decode, encode, marginals
 from multihead.metrics import Confusion, Scores
 from multihead.pages import Markup, paragraph
 from multihead.persons import agreement, class_intervals

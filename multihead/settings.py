@@ -14,7 +14,7 @@ from multihead.options import between, choice, option, whole
 if TYPE_CHECKING:
     from multihead.cache import Cache
     from multihead.data import Photos
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def read_sources(
 
 def _asked(args: argparse.Namespace) -> tuple[Head, ...]:
     """The heads that labels are read for: ours, or those of the flags where some are the user's own."""
-    from multihead.labels import HEADS
+    from multihead.heads import HEADS
 
     spelled = tuple(getattr(args, "heads", None) or ())
     return named_heads(spelled) if any("=" in text for text in spelled) else HEADS
@@ -108,7 +108,7 @@ def _asked(args: argparse.Namespace) -> tuple[Head, ...]:
 
 def named_heads(texts: Sequence[str]) -> tuple[Head, ...]:
     """Heads by name, or spelled out. Raises: ValueError for an unknown name, or what spells no head."""
-    from multihead.labels import HEADS, base
+    from multihead.heads import HEADS, base
     from multihead.spelling import parse_head
 
     ours = {head.name: head for head in HEADS}
@@ -180,7 +180,7 @@ def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tup
 
 def chosen_rows(photos: Photos, training: Training) -> Photos:
     """The photos that may train. Raises: ValueError where none is left."""
-    from multihead.labels import UNKNOWN
+    from multihead.heads import UNKNOWN
 
     if training.rows == "all":
         return photos
@@ -240,7 +240,7 @@ def build_model(network: Network, say: Callable[[str], None]) -> Any:
 
 def build_heads(network: Network) -> tuple[Head, ...]:
     """The table of heads that the flags describe. Raises: ValueError for an unknown head or crop."""
-    from multihead.labels import HEADS, flat
+    from multihead.heads import HEADS, flat
 
     chosen = named_heads(network.heads)
     known = [head.name for head in (*HEADS, *chosen)]

@@ -15,7 +15,8 @@ from multihead.boxes import locate_faces
 from multihead.cache import Cache
 from multihead.data import Photos
 from multihead.evaluation import answers, scores
-from multihead.labels import MASK, UNKNOWN, Head, base, crops, encode, joint, label_columns, size
+from multihead.heads import MASK, UNKNOWN, Head, base, crops, label_columns, size
+from multihead.labels import encode, joint
 from multihead.logs import LISTED, bar
 from multihead.masks import LABELS, DrawnMask
 from multihead.metrics import Scores

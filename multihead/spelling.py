@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from multihead.options import dataclasses_in, near, plain_number
 
 if typing.TYPE_CHECKING:
-    from multihead.labels import Head
+    from multihead.heads import Head
 
 QUOTES = "; a text goes in quotes, as in name('a/file.json')"
 
@@ -66,7 +66,7 @@ def parse_head(text: str) -> Head:
     >>> parse_head("decade=20s,30s,older@30,40@age").number
     'age'
     """
-    from multihead.labels import Head  # with numpy, which a --help does not wait for
+    from multihead.heads import Head  # with numpy, which a --help does not wait for
 
     name, _, rest = text.partition("=")
     classes, at, bounds = rest.partition("@")

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from multihead.labels import UNKNOWN, Head, bands, base, marginals
+from multihead.heads import UNKNOWN, Head, base
+from multihead.labels import bands, marginals
 
 Rows = dict[str, Tensor]
 TINY = 1e-30  # what a teacher holds less likely it holds impossible

@@ -18,7 +18,8 @@ from multihead.boxes import locate_faces
 from multihead.cells import warn
 from multihead.data import Photos
 from multihead.evaluation import Classifier, answers
-from multihead.labels import UNKNOWN, Head, base, marginals, size
+from multihead.heads import UNKNOWN, Head, base, size
+from multihead.labels import marginals
 from multihead.options import choice
 from multihead.pseudo import PSEUDO, SPACE, provenance, space_text
 from multihead.speed import keep_memory

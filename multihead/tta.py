@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multihead.crops import Crop
 from multihead.folders import save_members
-from multihead.labels import Head
+from multihead.heads import Head
 from multihead.options import between
 
 if TYPE_CHECKING:

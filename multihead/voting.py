@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from multihead.calibrate import FLOOR, checked, rescale
-from multihead.labels import UNKNOWN, Head, base, decode, joint, marginals, size
+from multihead.heads import UNKNOWN, Head, base, size
+from multihead.labels import decode, joint, marginals
 from multihead.options import near
 from multihead.paired import number_people
 

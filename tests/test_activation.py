@@ -5,8 +5,8 @@ from torch import nn
 
 from multihead.activation import activation_maps
 from multihead.crops import BODY, FACE, FULL
+from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat
 from multihead.joined import Ensemble, combine
-from multihead.labels import AGE, GENDER, HEADS, MASK, Head, flat
 from multihead.model import Model
 
 SMALL = FULL.resized(64)

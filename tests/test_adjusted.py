@@ -11,8 +11,9 @@ from multihead.calibrate import apply_temperatures
 from multihead.crops import FACE, FULL
 from multihead.decoding import reweight
 from multihead.evaluation import evaluate
+from multihead.heads import AGE, GENDER, HEADS, MASK, flat
 from multihead.joined import Ensemble, combine, load
-from multihead.labels import AGE, GENDER, HEADS, MASK, flat, joint
+from multihead.labels import joint
 from multihead.model import Model
 from multihead.prediction import predict
 from multihead.reading import read

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from multihead.crops import FACE, FULL
-from multihead.labels import HEADS
+from multihead.heads import HEADS
 from multihead.model import Model
 
 CONVOLUTIONAL = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihead.balance import DWA, Fixed, Uncertainty, combine, epoch_weights, log_variance
-from multihead.labels import HEADS
+from multihead.heads import HEADS
 
 NAMES = ("mask", "gender", "age")
 KNOWN = dict.fromkeys(NAMES, True)

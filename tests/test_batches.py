@@ -20,8 +20,8 @@ from multihead.batches import (
 )
 from multihead.cache import Cache
 from multihead.crops import BODY, FACE, FULL, cut, locate
+from multihead.heads import AGE, FLAT, GENDER, HEADS, Head
 from multihead.images import read_image
-from multihead.labels import AGE, FLAT, GENDER, HEADS, Head
 from multihead.loading import loader
 from multihead.masks import DrawnMask, choose, draw_mask
 from multihead.orders import Shuffled, in_order

@@ -19,7 +19,8 @@ from multihead.calibrate import (
     reliability,
     rescale,
 )
-from multihead.labels import FLAT, HEADS, Head, decode, encode, joint, marginals
+from multihead.heads import FLAT, HEADS, Head
+from multihead.labels import decode, encode, joint, marginals
 
 SMILE = (Head("smile", ("no", "yes")),)
 SEEDS = st.integers(0, 10**6)

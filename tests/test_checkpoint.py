@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from multihead.checkpoint import changes, load, save, start_from
 from multihead.crops import FACE, FULL
-from multihead.labels import AGE, GENDER, HEADS, MASK, flat
+from multihead.heads import AGE, GENDER, HEADS, MASK, flat
 from multihead.model import Model
 
 SMALL = FULL.resized(48)

@@ -18,8 +18,8 @@ from PIL import Image
 from multihead import flags
 from multihead.cli import main
 from multihead.crops import FULL
+from multihead.heads import HEADS, MASK
 from multihead.joined import Ensemble, load
-from multihead.labels import HEADS, MASK
 from multihead.model import Model
 from multihead.reading import read
 from multihead.settings import Network, build_heads

@@ -24,7 +24,8 @@ from multihead.crops import FULL
 from multihead.crossval import Arm, Cell
 from multihead.data import LeakError
 from multihead.evaluation import answers
-from multihead.labels import GENDER, HEADS, MASK, UNKNOWN, encode, flat
+from multihead.heads import GENDER, HEADS, MASK, UNKNOWN, flat
+from multihead.labels import encode
 from multihead.losses import Focal
 from multihead.mixing import CutMix
 from multihead.model import Model

@@ -13,9 +13,10 @@ from multihead.crops import FULL
 from multihead.crossval import Arm, Cell, carry_out
 from multihead.dealing import deal, fold_of
 from multihead.evaluation import evaluate
+from multihead.heads import AGE, HEADS, UNKNOWN, Head
 from multihead.hiding import hide_labels
 from multihead.joined import combine
-from multihead.labels import AGE, HEADS, UNKNOWN, Head, encode
+from multihead.labels import encode
 from multihead.model import Model
 from multihead.reading import read
 from multihead.recipe import Recipe

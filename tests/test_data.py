@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from multihead.crops import FACE
 from multihead.data import LeakError, Photos, check_disjoint, write_splits
-from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head
 from multihead.reading import read
 
 ROWS = pd.DataFrame(

@@ -18,7 +18,8 @@ from multihead.decoding import (
     prior_weights,
     reweight,
 )
-from multihead.labels import AGE, FLAT, HEADS, Head, decode, encode, joint, marginals
+from multihead.heads import AGE, FLAT, HEADS, Head
+from multihead.labels import decode, encode, joint, marginals
 from multihead.metrics import confusion
 
 SMILE = (Head("smile", ("no", "yes")),)

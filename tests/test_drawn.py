@@ -3,8 +3,8 @@ import pytest
 from PIL import Image
 
 from multihead.drawn import COLOURS, annotate, picture_path, sheet
+from multihead.heads import HEADS
 from multihead.images import read_image
-from multihead.labels import HEADS
 
 PROBS = np.eye(18)[15]
 

@@ -17,8 +17,9 @@ from multihead.crops import FULL
 from multihead.data import LeakError
 from multihead.ensemble import common_rows, fit_folds, open_folds
 from multihead.evaluation import evaluate
+from multihead.heads import HEADS, UNKNOWN
 from multihead.joined import load
-from multihead.labels import HEADS, UNKNOWN, encode
+from multihead.labels import encode
 from multihead.model import Model
 from multihead.outputs import kinds
 from multihead.reading import read

@@ -10,8 +10,9 @@ from multihead import graphs
 from multihead.adjusted import Adjusted
 from multihead.crops import FACE, FULL, Crop
 from multihead.export import Check, config, onnx, openvino, torch_export
+from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat
 from multihead.joined import Combined, Ensemble, combine, load
-from multihead.labels import AGE, GENDER, HEADS, MASK, Head, flat, marginals
+from multihead.labels import marginals
 from multihead.model import Model
 from multihead.reading import read
 from multihead.runtimes import Exported

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from multihead.crops import FULL
 from multihead.files import cache_folder, growing, locked, replace_file, turn, write_text
-from multihead.labels import MASK
+from multihead.heads import MASK
 from multihead.model import Model
 
 

@@ -4,7 +4,8 @@ import pytest
 from multihead.calibrate import apply_temperatures, fit_temperatures
 from multihead.decoding import fit_prior_weights, fit_weights, reweight
 from multihead.fitting import Wanted, decoding_gain, fit
-from multihead.labels import HEADS, decode, encode
+from multihead.heads import HEADS
+from multihead.labels import decode, encode
 from multihead.metrics import score
 from multihead.splits import deal
 from multihead.voting import fit_vote_weights

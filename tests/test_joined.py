@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from multihead.crops import BODY, FACE, FULL
+from multihead.heads import AGE, GENDER, HEADS, MASK, flat, space
 from multihead.joined import Combined, Ensemble, combine, load
-from multihead.labels import AGE, GENDER, HEADS, MASK, decode, flat, marginals, space
+from multihead.labels import decode, marginals
 from multihead.model import Model
 from multihead.prediction import predict
 

@@ -8,25 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihead.crops import BODY, FACE, FULL
-from multihead.labels import (
-    AGE,
-    FLAT,
-    GENDER,
-    HEADS,
-    MASK,
-    Head,
-    bands,
-    base,
-    class_index,
-    crops,
-    decode,
-    encode,
-    flat,
-    joint,
-    marginals,
-    size,
-    space,
-)
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, base, crops, flat, size, space
+from multihead.labels import bands, class_index, decode, encode, joint, marginals
 
 KINDS = {"numpy": np.array, "torch": torch.tensor}
 

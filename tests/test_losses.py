@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from sklearn.utils.class_weight import compute_class_weight
 
 from multihead.criteria import criterion
-from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
 from multihead.losses import (
     CrossEntropy,
     Custom,

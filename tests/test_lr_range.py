@@ -13,7 +13,7 @@ from PIL import Image
 
 from multihead import lr_range as module
 from multihead.crops import FULL
-from multihead.labels import HEADS
+from multihead.heads import HEADS
 from multihead.lr_range import RangeTest, lr_range, smooth
 from multihead.model import Model
 from multihead.optim import SGD

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multihead import labels
+from multihead import heads
 from multihead.crops import FACE, cut, locate
 from multihead.fabrics import bearing
 from multihead.masks import LABELS, STATES, DrawnMask, choose, draw_mask
@@ -76,7 +76,7 @@ def test_shares_of_nothing_and_everything(setting, states):
 
 def test_states_are_classes_of_the_mask_head():
     assert LABELS == {"worn": "worn", "nose": "incorrect", "chin": "incorrect"} and set(LABELS) == set(STATES)
-    assert set(LABELS.values()) <= set(labels.MASK.classes)
+    assert set(LABELS.values()) <= set(heads.MASK.classes)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, precision_recall_fscore_support
 
-from multihead.labels import FLAT, HEADS, MASK, encode, joint
+from multihead.heads import FLAT, HEADS, MASK
+from multihead.labels import encode, joint
 from multihead.metrics import Confusion, confusion, score, selection_of
 
 pairs = st.integers(2, 6).flatmap(

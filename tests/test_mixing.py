@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihead.crops import BODY, FACE
-from multihead.labels import FLAT, HEADS, Head, crops, flat
+from multihead.heads import FLAT, HEADS, Head, crops, flat
 from multihead.mixing import CutMix, InvertedCutMix, MixUp, mix
 from multihead.options import from_dict, to_dict
 
@@ -435,6 +435,6 @@ def test_what_does_not_fit_is_named():
 
 
 def test_the_settings_import_no_heavy_package():
-    code = "import sys, multihead.mixing; print(sorted({'torch', 'numpy', 'multihead.labels'} & set(sys.modules)))"
+    code = "import sys, multihead.mixing; print(sorted({'torch', 'numpy', 'multihead.heads'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from multihead.crops import BODY, FACE, FULL
-from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, flat, joint
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
+from multihead.labels import joint
 from multihead.model import Model, head_from_dict, read_config
 
 SMALL = FULL.resized(48, 32)

@@ -3,7 +3,8 @@ import pytest
 
 from multihead.calibrate import apply_temperatures, fit_temperatures
 from multihead.decoding import fit_joint_weights, fit_prior_weights, fit_weights, reweight
-from multihead.labels import FLAT, HEADS, Head, decode, encode, joint, marginals
+from multihead.heads import FLAT, HEADS, Head
+from multihead.labels import decode, encode, joint, marginals
 from multihead.metrics import score
 from multihead.nested import held_out, nested_calibration, nested_gain
 from multihead.paired import compare, number_people

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay
 
 from multihead.crops import FULL
-from multihead.labels import HEADS
+from multihead.heads import HEADS
 from multihead.model import Model
 from multihead.optim import MADGRAD, SGD, Adam, AdamW, Timm, create_optimizer
 

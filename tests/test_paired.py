@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from multihead import paired
-from multihead.labels import FLAT, HEADS, Head, encode
+from multihead.heads import FLAT, HEADS, Head
+from multihead.labels import encode
 from multihead.metrics import score
 from multihead.paired import compare, draws, macro_f1, table, tally
 

@@ -16,8 +16,9 @@ from multihead.data import Photos, write_splits
 from multihead.decoding import fit_prior_weights, fit_weights
 from multihead.ensemble import open_folds
 from multihead.evaluation import evaluate, person_voted
+from multihead.heads import GENDER, HEADS, MASK, flat
 from multihead.joined import Ensemble, load
-from multihead.labels import GENDER, HEADS, MASK, flat, marginals
+from multihead.labels import marginals
 from multihead.model import Model
 from multihead.pipeline import answers
 from multihead.prediction import predict

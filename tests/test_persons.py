@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from multihead.labels import AGE, GENDER, HEADS, MASK, encode
+from multihead.heads import AGE, GENDER, HEADS, MASK
+from multihead.labels import encode
 from multihead.paired import draws
 from multihead.persons import agreement, class_intervals
 

@@ -9,10 +9,11 @@ from PIL import Image
 
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.faces import Face
+from multihead.heads import AGE, GENDER, HEADS, MASK, flat
 from multihead.images import read_image
 from multihead.inputs import Item, items
 from multihead.joined import combine
-from multihead.labels import AGE, GENDER, HEADS, MASK, flat, marginals
+from multihead.labels import marginals
 from multihead.model import Model
 from multihead.pipeline import Answer, answers
 from multihead.prediction import box_text, predict, stream, submission, table, write_table

@@ -10,7 +10,7 @@ from PIL import Image
 from multihead.augment import Diary, Gentle, photo_seed
 from multihead.batches import PhotoSet
 from multihead.crops import FULL
-from multihead.labels import AGE, GENDER, HEADS, MASK, UNKNOWN, Head, flat
+from multihead.heads import AGE, GENDER, HEADS, MASK, UNKNOWN, Head, flat
 from multihead.masks import DrawnMask
 from multihead.mixing import CutMix, MixUp, mix
 from multihead.model import Model

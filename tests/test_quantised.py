@@ -5,8 +5,9 @@ import torch
 from multihead import quantised
 from multihead.crops import FACE, FULL
 from multihead.export import openvino, save_onnx
+from multihead.heads import HEADS
 from multihead.joined import load
-from multihead.labels import HEADS, decode
+from multihead.labels import decode
 from multihead.model import Model
 from multihead.quantised import Control, controls, measure
 from multihead.reading import read

@@ -11,7 +11,8 @@ from PIL import Image
 
 from multihead.boxes import add_boxes
 from multihead.data import LeakError, check_disjoint
-from multihead.labels import AGE, FLAT, HEADS, MASK, Head, encode, joint, marginals
+from multihead.heads import AGE, FLAT, HEADS, MASK, Head
+from multihead.labels import encode, joint, marginals
 from multihead.layouts import read_csv
 from multihead.pseudo import check_not_pseudo, provenance
 from multihead.reading import read

@@ -16,7 +16,7 @@ from multihead import checkpoint
 from multihead.augment import Cutout, Flip, Gentle
 from multihead.balance import DWA, Uncertainty
 from multihead.crops import FULL
-from multihead.labels import HEADS
+from multihead.heads import HEADS
 from multihead.losses import Focal, SoftF1, Sum
 from multihead.masks import DrawnMask
 from multihead.mixing import CutMix, MixUp

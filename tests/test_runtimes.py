@@ -14,8 +14,8 @@ from multihead import export, runtimes
 from multihead.adjusted import Adjusted
 from multihead.crops import BODY, FACE, FULL
 from multihead.evaluation import device_of, evaluate
+from multihead.heads import AGE, GENDER, HEADS, MASK, flat
 from multihead.joined import Ensemble, combine, load
-from multihead.labels import AGE, GENDER, HEADS, MASK, flat
 from multihead.model import Model
 from multihead.prediction import predict
 from multihead.reading import read

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead.labels import FLAT, HEADS, encode
+from multihead.heads import FLAT, HEADS
+from multihead.labels import encode
 from multihead.samplers import Shares, Weighted, draw, row_weights
 
 # three men, one woman, one unknown; masks and ages all known

@@ -4,8 +4,8 @@ import torch
 
 from multihead.cli import main
 from multihead.crops import FULL
+from multihead.heads import HEADS
 from multihead.joined import Ensemble, load
-from multihead.labels import HEADS
 from multihead.model import Model
 
 

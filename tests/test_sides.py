@@ -6,7 +6,7 @@ import pytest
 
 from multihead import sides
 from multihead.crops import FULL
-from multihead.labels import FLAT, HEADS, flat
+from multihead.heads import FLAT, HEADS, flat
 from multihead.losses import CrossEntropy
 from multihead.masks import DrawnMask
 from multihead.model import Model

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from multihead.crops import FACE, FULL
-from multihead.labels import HEADS, MASK, flat
+from multihead.heads import HEADS, MASK, flat
 from multihead.model import Model
 from multihead.reading import read
 from multihead.soup import average, greedy_soup, refresh

@@ -15,7 +15,7 @@ from multihead.augment import Plain
 from multihead.balance import Uncertainty
 from multihead.criteria import criterion
 from multihead.crops import FULL
-from multihead.labels import AGE, HEADS, MASK
+from multihead.heads import AGE, HEADS, MASK
 from multihead.losses import CrossEntropy, Focal, Ordinal, Sum
 from multihead.modes import Mode
 from multihead.optim import SGD

@@ -11,7 +11,7 @@ from test_arms import arms_of
 
 from multihead import cli
 from multihead.arms import changes
-from multihead.labels import HEADS, base, space
+from multihead.heads import HEADS, base, space
 from multihead.settings import build_heads
 
 STUDIES = sorted((Path(__file__).parents[1] / "examples" / "studies").glob("*.yaml"))

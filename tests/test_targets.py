@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, encode, flat, joint, size
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat, size
+from multihead.labels import encode, joint
 from multihead.targets import Targets, band_rows, one_hot, products, smooth, targets, teach
 
 PAIR = (Head("a", ("p", "q")), Head("b", ("r", "s", "t")))

@@ -10,7 +10,8 @@ from torch import nn
 from multihead.crops import FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
-from multihead.labels import AGE, FLAT, GENDER, HEADS, MASK, Head, marginals, space
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, space
+from multihead.labels import marginals
 from multihead.prediction import predict
 from multihead.pseudo import check_not_pseudo
 from multihead.reading import read

@@ -23,8 +23,8 @@ from multihead.cli import main
 from multihead.crops import BODY, FACE, FULL
 from multihead.data import LeakError
 from multihead.evaluation import evaluate
+from multihead.heads import GENDER, HEADS, MASK, flat
 from multihead.joined import Ensemble
-from multihead.labels import GENDER, HEADS, MASK, flat
 from multihead.loading import loader
 from multihead.losses import CrossEntropy, Focal
 from multihead.mixing import CutMix

@@ -7,8 +7,8 @@ from torch import nn
 
 from multihead.crops import BODY, FACE, FULL
 from multihead.evaluation import evaluate
+from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat, space
 from multihead.joined import Ensemble, combine
-from multihead.labels import AGE, GENDER, HEADS, MASK, Head, flat, space
 from multihead.model import Model
 from multihead.prediction import predict
 from multihead.reading import read

@@ -23,7 +23,7 @@ from multihead import trials, tune
 from multihead.cli import main
 from multihead.crops import FULL
 from multihead.crossval import Arm
-from multihead.labels import HEADS, UNKNOWN
+from multihead.heads import HEADS, UNKNOWN
 from multihead.metrics import selection_of
 from multihead.model import Model
 from multihead.optim import AdamW

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multihead import voting
-from multihead.labels import FLAT, HEADS, Head, decode, encode, joint, marginals, size
+from multihead.heads import FLAT, HEADS, Head, size
+from multihead.labels import decode, encode, joint, marginals
 from multihead.voting import fit_vote_weights, person_vote
 
 SMILE = (Head("smile", ("no", "yes")),)

@@ -12,8 +12,8 @@ from multihead.cli import main
 from multihead.crops import FULL
 from multihead.data import Photos
 from multihead.evaluation import evaluate
+from multihead.heads import HEADS, MASK, UNKNOWN
 from multihead.joined import load
-from multihead.labels import HEADS, MASK, UNKNOWN
 from multihead.mixing import CutMix, MixUp
 from multihead.model import Model
 from multihead.reading import read

@@ -43,7 +43,7 @@ class Adjusted(nn.Module):
     space: tuple[Head, ...]
     crops: tuple[Crop, ...]
     prior: tuple[float, ...] | None
-    heads: tuple[Head, ...]  # only where the model has its own: an ensemble has none
+    heads: tuple[Head, ...]  # only where the model has its own
 
     def __init__(
         self,

@@ -89,8 +89,7 @@ def evaluate(
     if not len(found):
         first = f"; the first: {unreadable[0][1]}" if unreadable else ""
         raise ValueError(f"none of {len(photos)} photos could be scored{first}")
-    heads = getattr(model, "heads", model.space)  # a model's own edges; an ensemble has none, the photos' count
-    return replace(scores(photos, heads, found, probs, unreadable), faceless=located.faceless)
+    return replace(scores(photos, own_heads(model), found, probs, unreadable), faceless=located.faceless)
 
 
 def person_voted(found: Scores) -> Scores:
@@ -109,8 +108,12 @@ def person_voted(found: Scores) -> Scores:
 def label_heads(model: Any) -> tuple[Head, ...]:
     """The heads that labels are read for to score a model: its own, with the edges of ours where it has none."""
     ours = {(head.name, head.classes): head for head in HEADS}
-    own = base(getattr(model, "heads", model.space))
-    return tuple(head if head.edges else ours.get((head.name, head.classes), head) for head in own)
+    return tuple(head if head.edges else ours.get((head.name, head.classes), head) for head in own_heads(model))
+
+
+def own_heads(model: Any) -> tuple[Head, ...]:
+    """The base heads of a model, with its edges; of a classifier that has none the heads of its space."""
+    return base(getattr(model, "heads", model.space))
 
 
 def scores(

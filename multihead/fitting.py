@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,8 @@ DECODERS = {"prior": fit_prior_weights, "weights": fit_weights}
 @dataclass(frozen=True)
 class Wanted:
     """What is fitted for a vote of several recipes: temperatures of each, their shares (given where not None), and
-    class weights for macro-F1 ("prior", "weights", or "" for none).
+    class weights for macro-F1 ("prior", "weights", or "" for none). pooled: temperatures {head: T} of the mean itself,
+    which are given: what is fitted on photos that these answers are not of.
 
     Raises: ValueError for an unknown decoder.
     """
@@ -33,6 +34,7 @@ class Wanted:
     calibrate: bool = False
     shares: tuple[float, ...] | None = None
     decode: str = ""
+    pooled: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         choice("vote", "decode", self.decode, ("", *DECODERS))
@@ -40,17 +42,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The temperatures {head: T} of each recipe, its share, and class weights (K,), None where none were asked for."""
+    """The temperatures {head: T} of each recipe, its share, class weights (K,), None where none were asked for, and the
+    temperatures of the mean."""
 
     temperatures: tuple[dict[str, float], ...]
     shares: tuple[float, ...]
     weights: np.ndarray | None
+    pooled: Mapping[str, float] = field(default_factory=dict)
 
     def mean(self, probs: Sequence[np.ndarray], heads: Sequence[Head]) -> np.ndarray:
         """The tempered, weighted mean (N, K) of the recipes' probabilities, before class weights."""
         pairs = zip(probs, self.temperatures)
         tempered = [apply_temperatures(each, one, heads) if one else each for each, one in pairs]
-        return np.average(np.stack(tempered), 0, self.shares)
+        mean = np.average(np.stack(tempered), 0, self.shares)
+        return apply_temperatures(mean, self.pooled, heads) if self.pooled else mean
 
     def answers(self, probs: Sequence[np.ndarray], heads: Sequence[Head]) -> np.ndarray:
         """The joint probabilities (N, K) that the vote answers with."""
@@ -59,7 +64,8 @@ class Fitted:
 
 
 def fit(probs: Sequence[np.ndarray], labels: np.ndarray, heads: Sequence[Head], wanted: Wanted) -> Fitted:
-    """All that is wanted, fitted in turn: temperatures, then shares of the tempered, then class weights of their mean.
+    """All that is wanted, fitted in turn: temperatures, then shares of the tempered, then class weights of their mean,
+    tempered where that is.
 
     probs: out-of-fold joint probabilities (N, K) of each recipe, on the same rows. labels: (N, heads), -1 = unknown.
 
@@ -71,7 +77,7 @@ def fit(probs: Sequence[np.ndarray], labels: np.ndarray, heads: Sequence[Head], 
         replace(even, temperatures=(one,), shares=(1.0,)).mean([each], heads) for each, one in zip(probs, temperatures)
     ]
     shares = wanted.shares or fit_vote_weights(tempered, labels, heads)
-    found = Fitted(temperatures, tuple(share / sum(shares) for share in shares), None)
+    found = Fitted(temperatures, tuple(share / sum(shares) for share in shares), None, wanted.pooled)
     if not wanted.decode:
         return found
     return replace(found, weights=DECODERS[wanted.decode](found.mean(probs, heads), labels, heads))

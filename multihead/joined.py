@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multihead.adjusted import Adjusted
 from multihead.crops import Crop
-from multihead.evaluation import check_classifier
+from multihead.evaluation import check_classifier, own_heads
 from multihead.folders import save_members
 from multihead.heads import Head, base
 from multihead.model import Model
@@ -35,10 +35,11 @@ class Ensemble(nn.Module):
     distinct crop is read once. weights: one positive number each, by default equal; they are scaled to sum to one.
     voting: "soft" or "hard". A tie of a hard vote goes to the class of the higher weighted mean probability.
 
-    Raises: ValueError for no member, unequal spaces, weights that do not fit, or another voting.
+    Raises: ValueError for no member, unequal spaces or bands, weights that do not fit, or another voting.
     """
 
     space: tuple[Head, ...]
+    heads: tuple[Head, ...]
     crops: tuple[Crop, ...]
     prior: tuple[float, ...] | None
 
@@ -62,6 +63,7 @@ class Ensemble(nn.Module):
                     f"member {number} answers {_describe(member.space)}, member 0 {_describe(self.space)}; "
                     "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
                 )
+        self.heads = _joined_heads(members, self.space)
         given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]
         if len(given) != len(members) or not all(0 < weight < math.inf for weight in given):
             raise ValueError(f"weights {weights} do not fit {len(members)} members; expected a positive number each")
@@ -87,6 +89,7 @@ class Combined(nn.Module):
     """Models of different heads as one model over all their heads; made by `combine`."""
 
     space: tuple[Head, ...]
+    heads: tuple[Head, ...]
     crops: tuple[Crop, ...]
     prior: tuple[float, ...] | None
 
@@ -98,6 +101,7 @@ class Combined(nn.Module):
             check_classifier(member)
         self.members = nn.ModuleList(members)
         self.space = base([head for member in members for head in member.space])
+        self.heads = _joined_heads(members, self.space)
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
         priors = [member.prior for member in members if member.prior is not None]
         self.prior = _product_prior(priors) if len(priors) == len(members) else None
@@ -168,6 +172,28 @@ def _own(folder: Path) -> Path:
             f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"
         )
     return folder
+
+
+def _joined_heads(members: Sequence[Member], space: Sequence[Head]) -> tuple[Head, ...]:
+    """The heads of a space with the bands of the members, and the crops from which any of them reads each.
+
+    Raises: ValueError where members of one name band unlike.
+    """
+    named = [(number, head) for number, member in enumerate(members) for head in own_heads(member)]
+    heads = []
+    for name in (head.name for head in space):
+        mine = [(number, head) for number, head in named if head.name == name]
+        banded = [(number, head) for number, head in mine if head.edges] or mine
+        first, shown = banded[0]
+        for number, head in banded:
+            if (head.edges, head.number) != (shown.edges, shown.number):
+                one, other = (f"at {each.edges} of {each.number}" for each in (head, shown))
+                raise ValueError(
+                    f"member {number} bands {name} {one}, member {first} {other}: these are other classes, however "
+                    "they are named"
+                )
+        heads.append(shown.on(*dict.fromkeys(crop for _, head in mine for crop in head.crops)))
+    return tuple(heads)
 
 
 def _member_probs(

@@ -12,7 +12,7 @@ from multihead.settings import Sources, read_sources, scored_part, speaker
 
 if TYPE_CHECKING:
     from multihead.data import Photos
-    from multihead.fitting import Fitted
+    from multihead.fitting import Fitted, Wanted
     from multihead.heads import Head
 
 
@@ -91,15 +91,17 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
 def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> None:
     from multihead.adjusted import Adjusted
     from multihead.ensemble import Folds
-    from multihead.fitting import Fitted
+    from multihead.fitting import Fitted, Wanted
     from multihead.joined import Ensemble
 
     pooled = bool(args.calibrate and args.data)  # temperatures of the vote itself
-    asked = args.calibrate and not pooled or args.decode or args.weights == ["fitted"]
     shares, voting = _shares(args), args.voting or "soft"
     found = Fitted(tuple({} for _ in opened), tuple(shares or [1.0] * len(opened)), None)
-    if asked:
-        found = _fit(args, opened, shares, say)
+    given = None if args.weights == ["fitted"] else found.shares
+    _check_fits(args, opened)
+    wanted = Wanted(args.calibrate and not pooled, given, "" if pooled else args.decode or "")
+    if wanted.calibrate or wanted.decode or given is None:
+        found = _fit(args, opened, wanted, say)
     members: list[Any] = []
     weights: list[float] = []
     for each, share, temperatures in zip(opened, found.shares, found.temperatures):
@@ -109,24 +111,23 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     whole: Any = Ensemble(members, weights, voting=voting)
     say(f"{len(members)} members, {voting} voting, weights {' '.join(f'{weight:.3g}' for weight in whole.weights)}")
     if pooled:
-        whole = Adjusted(whole, _pooled_temperatures(args, whole, say))
+        temperatures = _pooled_temperatures(args, whole, say)
+        whole = Adjusted(whole, temperatures)
+        if args.decode:  # class weights come after temperatures, and fit what these made of the answers
+            found = _fit(args, opened, Wanted(False, given, args.decode, temperatures), say)
     if found.weights is not None:
         whole = Adjusted(whole, weights=found.weights.tolist())
     whole.save(args.output)
     _keep_trained(args.member, Path(args.output))
 
 
-def _fit(
-    args: argparse.Namespace, opened: Sequence[Any], shares: list[float] | None, say: Callable[[str], None]
-) -> Fitted:
-    """What is fitted on the out-of-fold answers; says what it does for people that it was not fitted on.
+def _check_fits(args: argparse.Namespace, opened: Sequence[Any]) -> None:
+    """Nothing where what is asked for can be fitted. Raises: ValueError where a member has no out-of-fold answers to
+    fit on, or hard votes cannot use what is fitted."""
+    from multihead.ensemble import Folds
 
-    Raises: ValueError where a member has no such answers, or hard votes cannot use what is fitted.
-    """
-    from multihead.ensemble import Folds, common_rows
-    from multihead.fitting import Wanted, decoding_gain, fit
-    from multihead.nested import nested_calibration
-
+    if not (args.decode or args.calibrate and not args.data or args.weights == ["fitted"]):
+        return
     if args.voting == "hard":
         flag = "--decode" if args.decode else "--calibrate" if args.calibrate else "--weights fitted"
         raise ValueError(f"{flag} fits mean probabilities, which --voting hard does not answer with; leave one out")
@@ -138,29 +139,32 @@ def _fit(
     for name, each in zip(args.member, opened):
         if not isinstance(each, Folds):
             raise ValueError(f"{name} has no out-of-fold answers to fit on; expected folders of multihead folds only")
+
+
+def _fit(args: argparse.Namespace, opened: Sequence[Any], wanted: Wanted, say: Callable[[str], None]) -> Fitted:
+    """What is fitted on the out-of-fold answers; says what it does for people that it was not fitted on."""
+    from multihead.ensemble import common_rows
+    from multihead.fitting import decoding_gain, fit
+    from multihead.nested import nested_calibration
+
     rows, heads = common_rows(opened), opened[0].photos.heads
     probs, photos = [each.probs[at] for each, at in zip(opened, rows)], opened[0].photos[rows[0]]
     labels, groups = photos.labels(), photos.groups()
-    wanted = Wanted(
-        args.calibrate and not args.data,
-        None if args.weights == ["fitted"] else tuple(shares or [1.0] * len(probs)),
-        args.decode or "",
-    )
     found = fit(probs, labels, heads, wanted)
     for name, each, temperatures in zip(args.member, probs, found.temperatures):
         if temperatures:
             _tell(name, temperatures, nested_calibration(each, labels, groups, heads), say)
-    if args.calibrate and not args.data:
+    if wanted.calibrate:
         say(
             "a mean is less sure than its members: for probabilities of the vote itself, give labelled photos that "
             "trained no member, as --data"
         )
-    if args.decode:
+    if wanted.decode:
         table = decoding_gain(probs, labels, groups, heads, wanted)
         gained = table[(table.arm == "decoded") & (table.metric == "macro_f1")]
         gain, low, high = gained[["difference", "low", "high"]].to_numpy(float)[0]
         text = f"macro-F1 {gain:+.4f} [{low:+.4f}, {high:+.4f}] for people that nothing was fitted on"
-        say(f"decoding by {args.decode}: {text}")
+        say(f"decoding by {wanted.decode}: {text}")
     return found
 
 

@@ -53,7 +53,7 @@ class TTA(nn.Module):
     space: tuple[Head, ...]
     crops: tuple[Crop, ...]
     prior: tuple[float, ...] | None
-    heads: tuple[Head, ...]  # only where the model has its own: an ensemble has none
+    heads: tuple[Head, ...]  # only where the model has its own
 
     def __init__(
         self, model: Classifier, *, flip: bool = True, shifts: float = 0.0, scales: Sequence[float] = ()

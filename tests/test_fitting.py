@@ -37,6 +37,14 @@ def test_all_that_is_wanted_in_turn(drawn, calibrate, name, decoder):
     np.testing.assert_allclose(found.answers(probs, HEADS), reweight(mean, decoder(mean, labels, HEADS)))
 
 
+def test_class_weights_are_of_the_mean_that_is_tempered(drawn):
+    probs, labels, _ = drawn
+    temperatures = {"mask": 2.0, "gender": 0.5, "age": 3.0}
+    found = fit(probs, labels, HEADS, Wanted(shares=(1.0, 1.0), decode="weights", pooled=temperatures))
+    mean = apply_temperatures((probs[0] + probs[1]) / 2, temperatures, HEADS)
+    np.testing.assert_allclose(found.answers(probs, HEADS), reweight(mean, fit_weights(mean, labels, HEADS)))
+
+
 def test_nothing_wanted_is_the_given_mean(drawn):
     probs, labels, _ = drawn
     found = fit(probs, labels, HEADS, Wanted(shares=(3.0, 1.0)))

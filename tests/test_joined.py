@@ -1,15 +1,20 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from multihead.adjusted import Adjusted
 from multihead.crops import BODY, FACE, FULL
-from multihead.heads import AGE, GENDER, HEADS, MASK, flat, space
+from multihead.evaluation import evaluate, label_heads
+from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat, space
 from multihead.joined import Combined, Ensemble, combine, load
-from multihead.labels import decode, marginals
+from multihead.labels import bands, decode, marginals
 from multihead.model import Model
 from multihead.prediction import predict
+from multihead.reading import read
+from multihead.tta import TTA
 
 SMALL, FACES, BODIES = FULL.resized(32, 24), FACE.resized(32), BODY.resized(48, 32)
 
@@ -222,3 +227,21 @@ def test_a_hard_vote_and_views_are_saved(tmp_path):
     assert opened.members[0].views == whole.members[0].views
     images = {crop: torch.randint(0, 256, (4, 3, 32, 24), dtype=torch.uint8)}
     torch.testing.assert_close(opened.probs(images), whole.probs(images))
+
+
+def test_a_vote_knows_the_bands_of_its_members(people):
+    """Else its labels were those of our own bands, or none at all."""
+    age = Head("age", AGE.classes, edges=(25, 50)).on(SMALL)
+    height = Head("height", ("short", "tall"), edges=(160,)).on(SMALL)
+    pair = [Model("test_resnet", [age, height]).eval() for _ in range(2)]
+    rest = Model("test_resnet", [GENDER.on(SMALL)]).eval()
+    whole = combine([rest, Adjusted(Ensemble([TTA(pair[0]), pair[1]]), {"age": 2.0})])
+    assert [(head.name, head.edges) for head in label_heads(whole)] == [
+        ("gender", None), ("age", (25, 50)), ("height", (160,)),
+    ]  # fmt: skip
+    photos = read(people / "train", heads=label_heads(whole))
+    assert (evaluate(whole, photos).labels[:, 1] == bands(photos.table.years, (25, 50))).all()
+    other = Model("test_resnet", [AGE.on(SMALL), height])
+    with pytest.raises(ValueError, match=r"member 1 bands age at \(30, 60\) of age, member 0 at \(25, 50\) of age"):
+        Ensemble([pair[0], other])
+    assert len(Ensemble([pair[0], Model("test_resnet", [replace(age, edges=None), height])]).members) == 2

@@ -135,6 +135,14 @@ def test_a_vote_is_calibrated_on_photos_that_trained_no_member(people, tmp_path,
     write_splits(tmp_path / "splits.csv", {"train": train, "val": valid})  # as a run leaves it: its val part
     assert main([*command, str(tmp_path / "splits.csv"), "-o", str(tmp_path / "h")]) == 0
     assert load(tmp_path / "h").temperatures == pytest.approx(wanted)
+    folded = ["ensemble", str(tmp_path / "f"), *command[3:], str(tmp_path / "valid.csv"), "--decode", "weights"]
+    assert main([*folded, "-o", str(tmp_path / "d")]) == 0  # class weights are of what the temperatures made
+    made, folds = load(tmp_path / "d"), open_folds(tmp_path / "f")
+    before = evaluate(Ensemble(models).eval(), valid, workers=0)
+    temperatures = fit_temperatures(before.probs, valid.labels(), HEADS)
+    tempered = apply_temperatures(folds.probs, temperatures, HEADS)
+    assert made.weights == pytest.approx(fit_weights(tempered, folds.photos.labels(), HEADS))
+    assert made.model.temperatures == pytest.approx(temperatures)
     assert main([*command, str(tmp_path / "train.csv"), "-o", str(tmp_path / "g")]) == 2
     assert "people are on both sides" in capsys.readouterr().err
 

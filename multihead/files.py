@@ -81,6 +81,36 @@ def locked(path: str | Path) -> Iterator[bool]:
         yield True
 
 
+def take(path: str | Path) -> TextIO | None:
+    """The lock file `path`, open and this holder's alone until it is given to `give_up` or closed, as at the end of the
+    process; None where another has it. Where the file system keeps no locks it is everybody's.
+
+    Raises: OSError where it cannot be written.
+    """
+    import fcntl
+
+    while True:
+        file = open(path, "a")  # noqa: SIM115 (its holder closes it)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        except OSError:
+            return file
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()  # its last holder has just removed it
+
+
+def give_up(file: TextIO) -> None:
+    """Remove and free a lock file that `take` gave."""
+    with contextlib.suppress(OSError):
+        os.unlink(file.name)
+    file.close()
+
+
 @contextlib.contextmanager
 def turn(path: str | Path) -> Iterator[None]:
     """Waits until this process has the lock file `path` to itself, as `locked`; its folders are made. Where it cannot

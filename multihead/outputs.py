@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
+
+from multihead.files import give_up, take
 
 
 def kinds(folder: str | Path) -> list[str]:
@@ -29,3 +34,60 @@ def check_kind(folder: str | Path, kind: str) -> None:
     held = kinds(folder)
     if held and kind not in held:
         raise FileExistsError(f"{folder} holds {held[0]}; name another folder (--output) for {kind}")
+
+
+@dataclass
+class Claim:
+    """A run folder that no other run writes into until it is released. last: its last checkpoint, None where the run
+    starts."""
+
+    folder: Path
+    last: Path | None
+    lock: TextIO | None = None
+
+    def release(self) -> None:
+        """Let others have the folder, which goes where nothing was written into it."""
+        if self.lock is not None:
+            give_up(self.lock)
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()
+        self.lock = None
+
+    def __del__(self) -> None:
+        self.release()  # of a run that nobody went on with
+
+
+def claim(folder: str | Path, *, resume: bool, alone: bool = True) -> Claim:
+    """The folder for one run, new or (resume) going on; alone: keep other processes out, which one of several does.
+
+    Raises: FileExistsError where it holds a run and `resume` is not said, a finished one without checkpoints, or
+    something else, and where another process trains into it; NotADirectoryError where it is a file.
+    """
+    folder = Path(folder)
+    check_kind(folder, "a run")
+    lock = None
+    if alone:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = take(folder / ".lock")
+        if lock is None:
+            raise FileExistsError(f"another run is being trained into {folder}; wait for it, or name another folder")
+    found = Claim(folder, folder / "checkpoints" / "last.pt", lock)
+    try:
+        _check_begun(found, resume)
+    except FileExistsError:
+        found.release()
+        raise
+    return found
+
+
+def _check_begun(found: Claim, resume: bool) -> None:
+    if found.last is not None and not found.last.exists():
+        if (found.folder / "model").exists():
+            raise FileExistsError(
+                f"{found.folder} holds a finished run, whose checkpoints are gone; name another folder (--output)"
+            )
+        found.last = None
+    if found.last is not None and not resume:
+        raise FileExistsError(
+            f"{found.folder} holds a run; pass resume=True (--resume) to go on, or name another folder (--output)"
+        )

@@ -25,6 +25,7 @@ from multihead.model import Model
 from multihead.modes import AMP, Mode, Pins, warn_of_imitation
 from multihead.options import to_dict
 from multihead.orders import Shuffled
+from multihead.outputs import Claim
 from multihead.recipe import Recipe
 from multihead.schedules import rate
 from multihead.sides import Ready, check_sides, class_mass, draw_weights, prior, scored, stand, target_rows
@@ -40,13 +41,14 @@ class Run:
         train: Ready,
         valid: Ready | None,
         recipe: Recipe,
-        folder: Path | None,
+        claim: Claim | None,
         workers: int,
         mode: Mode | None = None,
         book: Path | None = None,
     ) -> None:
         check_sides(model, train, valid, recipe)
-        self.train, self.valid, self.recipe, self.folder, self.workers = train, valid, recipe, folder, workers
+        self.train, self.valid, self.recipe, self.workers = train, valid, recipe, workers
+        self.claim, self.folder = claim, None if claim is None else claim.folder
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
         targets = target_rows(train.photos, model.heads, recipe)
         criteria = _criteria(model, class_mass(train, targets), recipe)
@@ -91,7 +93,15 @@ class Run:
         return self.steps.model
 
     def epochs(self, progress: bool) -> Iterator[dict[str, Any]]:
-        """Train the epochs that are left, a row each, then keep the weights that the recipe selects."""
+        """Train the epochs that are left, a row each, then keep the weights that the recipe selects; the folder is
+        released at the end, however that comes."""
+        try:
+            yield from self._epochs(progress)
+        finally:
+            if self.claim is not None:
+                self.claim.release()
+
+    def _epochs(self, progress: bool) -> Iterator[dict[str, Any]]:
         writes = self.folder is not None and ranks.first()
         events: Events | None = None
         # what is only copied together is not worth a process: one thread reads ahead, from slow disks too

@@ -26,7 +26,7 @@ from multihead.model import Model
 from multihead.modes import Mode
 from multihead.optim import create_optimizer
 from multihead.options import whole
-from multihead.outputs import check_kind
+from multihead.outputs import Claim, claim
 from multihead.pseudo import check_not_pseudo
 from multihead.recipe import Recipe
 from multihead.runs import Run
@@ -63,7 +63,8 @@ def epochs(
     first one writes.
 
     Raises: LeakError where a person or file is on both sides; ValueError where nothing can be trained on, the loss is
-    no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run.
+    no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run, or another
+    run is being trained into it.
     """
     run = prepare(model, train, valid, recipe, out=out, resume=resume, workers=workers, cache=cache)
     yield from run.epochs(progress)
@@ -75,7 +76,7 @@ def prepare(
     valid: Photos | None = None,
     recipe: Recipe = Recipe(),
     *,
-    out: str | Path | None = None,
+    out: str | Path | Claim | None = None,
     resume: bool = False,
     workers: int = 2,
     cache: bool | str | Path | Cache = True,
@@ -83,8 +84,9 @@ def prepare(
 ) -> Run:
     """The run that `epochs` carries out: photos found, decoded and checked, nothing trained yet.
 
-    cache: as `epochs` takes it, or a `Cache` that several runs on the same photos share. book: a file of the modes of
-    runs that are compared, see `choices.training_choice`.
+    out: as `epochs` takes it, or a folder that is claimed already; it is released when the run's epochs end. cache: as
+    `epochs` takes it, or a `Cache` that several runs on the same photos share. book: a file of the modes of runs that
+    are compared, see `choices.training_choice`.
     """
     _check_kinds(model, train, valid, recipe)
     workers = whole("fit", "workers", workers, 0)
@@ -92,20 +94,40 @@ def prepare(
     if valid is not None:
         check_disjoint(train, valid)
         check_not_pseudo(valid, "validation")
-    folder = None if out is None else Path(out)
     check_labelled(train, model, recipe)
-    cache = open_cache(cache)
+    if resume and out is None:
+        raise ValueError("resume=True needs out=, the folder of the run to go on with")
+    if not isinstance(out, Claim | None):
+        out = claim(out, resume=resume, alone=ranks.first())
+    try:
+        return _prepared(model, (train, valid), recipe, out, workers, open_cache(cache), book)
+    except BaseException:
+        if out is not None:
+            out.release()
+        raise
+
+
+def _prepared(
+    model: Model,
+    sides: tuple[Photos, Photos | None],
+    recipe: Recipe,
+    out: Claim | None,
+    workers: int,
+    cache: Cache | None,
+    book: Path | None,
+) -> Run:
+    train, valid = sides
     ready = Ready(model.heads, train, recipe, training=True, workers=workers, cache=cache)
     held_out = {"training": False, "workers": workers, "cache": cache}
     ready_valid = None if valid is None else Ready(model.heads, valid, recipe, **held_out)  # type: ignore[arg-type]
     report({"training": ready} | ({} if ready_valid is None else {"validation": ready_valid}))
-    last = _last(folder, resume)
+    last: Mapping[str, Any] | None = checkpoint.load(out.last) if out is not None and out.last else None
     mode = Mode.parse(last["mode"]) if last and "mode" in last else None
-    run = Run(model, ready, ready_valid, recipe, folder, workers, mode, book)
+    run = Run(model, ready, ready_valid, recipe, out, workers, mode, book)
     if last:
         run.resume(last)
-    if folder is not None and ranks.first():
-        write_splits(folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
+    if out is not None and ranks.first():
+        write_splits(out.folder / "splits.csv", {"train": train} | ({} if valid is None else {"val": valid}))
     return run
 
 
@@ -121,25 +143,6 @@ def _check_kinds(model: object, train: object, valid: object, recipe: object) ->
         raise TypeError(f"recipe is {type(recipe).__name__}; expected a multihead.Recipe, as Recipe(epochs=5)")
     if isinstance(valid, Photos) and not len(valid):
         raise ValueError("there are no validation photos; give some, or valid=None to train without")
-
-
-def _last(folder: Path | None, resume: bool) -> Mapping[str, Any] | None:
-    """The last checkpoint of a folder whose run goes on; None where it starts.
-
-    Raises: ValueError for a resume without a folder; FileExistsError for a folder that holds a run that is not resumed.
-    """
-    if resume and folder is None:
-        raise ValueError("resume=True needs out=, the folder of the run to go on with")
-    if folder is None:
-        return None
-    check_kind(folder, "a run")
-    path = folder / "checkpoints" / "last.pt"
-    if not path.exists():
-        return None
-    if not resume:
-        raise FileExistsError(f"{folder} holds a run; pass resume=True (--resume) to go on, or another folder")
-    state: Mapping[str, Any] = checkpoint.load(path)
-    return state
 
 
 def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:

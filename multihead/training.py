@@ -39,7 +39,9 @@ def train(args: argparse.Namespace) -> int:
 
     from multihead import ranks
     from multihead.files import write_text
-    from multihead.train import epochs
+    from multihead.logs import line
+    from multihead.outputs import claim
+    from multihead.train import prepare
 
     ranks.start()
     say = speaker(args) if ranks.first() else silent
@@ -49,37 +51,22 @@ def train(args: argparse.Namespace) -> int:
     say(f"validating on {valid}" if valid is not None else "no photos validate")
     torch.manual_seed(recipe.seed)
     model = build_model(network, say).to(device(session.device))
-    if ranks.first():
-        settings = effective(Network, network) | effective(Session, session) | effective(Recipe, recipe)
-        settings |= effective(Sources, flags.build(Sources, values)) | effective(Training, rows)
-        settings |= effective(Keeping, keeping)
-        settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
-        settings[STARTED_IN] = str(Path.cwd())  # what the names of photos and other files are relative to
-        if _is_new(Path(session.output), session.resume):
-            write_text(Path(session.output) / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
-    from multihead.logs import line
-
-    options = {
-        "out": session.output,
-        "resume": session.resume,
-        "workers": session.workers,
-        "cache": keeping.opened(args.quiet),
-    }
-    for row in epochs(model, training, valid, recipe, **options, progress=not args.quiet):
-        say(line(row))
-    _train_report(Path(session.output), say)
+    held = claim(session.output, resume=session.resume, alone=ranks.first())
+    try:
+        if ranks.first() and held.last is None:
+            settings = effective(Network, network) | effective(Session, session) | effective(Recipe, recipe)
+            settings |= effective(Sources, flags.build(Sources, values)) | effective(Training, rows)
+            settings |= effective(Keeping, keeping)
+            settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
+            settings[STARTED_IN] = str(Path.cwd())  # what the names of photos and other files are relative to
+            write_text(held.folder / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
+        options = {"workers": session.workers, "cache": keeping.opened(args.quiet), "resume": session.resume}
+        for row in prepare(model, training, valid, recipe, out=held, **options).epochs(not args.quiet):
+            say(line(row))
+    finally:
+        held.release()
+    _train_report(held.folder, say)
     return 0
-
-
-def _is_new(folder: Path, resume: bool) -> bool:
-    """True where a run starts, False where one goes on. Raises: FileExistsError where it would be overwritten."""
-    from multihead.outputs import check_kind
-
-    check_kind(folder, "a run")
-    begun = (folder / "checkpoints" / "last.pt").exists()
-    if begun and not resume:
-        raise FileExistsError(f"{folder} holds a run; pass --resume to go on, or another --output")
-    return not begun
 
 
 def _train_report(folder: Path, say: Callable[[str], None]) -> None:

@@ -225,7 +225,7 @@ def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
     shutil.copytree(trained, tmp_path / "r")
     before = (tmp_path / "r" / "args.yaml").read_bytes()
     assert run("train", data, *QUICK, "--seed", "4", "--output", tmp_path / "r") == 2
-    assert "holds a run; pass --resume to go on, or another --output" in capsys.readouterr().err
+    assert "holds a run; pass resume=True (--resume) to go on, or name another folder" in capsys.readouterr().err
     assert run("train", data, *QUICK, "--seed", "4", "--output", tmp_path / "r", "--resume") == 2
     told = capsys.readouterr().err
     assert "seed: 3, now 4" in told and "cannot be resumed" in told

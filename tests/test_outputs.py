@@ -1,7 +1,10 @@
+import subprocess
+import sys
+
 import pytest
 
 from multihead.files import write_text
-from multihead.outputs import check_kind, kinds
+from multihead.outputs import check_kind, claim, kinds
 
 KINDS = {
     "a run": ["checkpoints/last.pt", "splits.csv", "model/config.json"],
@@ -34,3 +37,45 @@ def test_a_folder_of_another_kind_is_refused(kind, tmp_path):
     for other in set(KINDS) - {kind}:
         with pytest.raises(FileExistsError, match=f"holds {kind}; name another folder .--output. for {other}"):
             check_kind(tmp_path, other)
+
+
+CLAIM = """
+import sys
+from multihead.outputs import claim
+try:
+    claim(sys.argv[1], resume=True)
+except FileExistsError as error:
+    print(error)
+"""
+
+
+def other_process(folder):
+    return subprocess.run([sys.executable, "-c", CLAIM, folder], capture_output=True, text=True, check=True).stdout
+
+
+def test_a_run_folder_is_one_runs_at_a_time(tmp_path):
+    folder = tmp_path / "r"
+    held = claim(folder, resume=False)
+    assert held.last is None and f"another run is being trained into {folder}; wait" in other_process(folder)
+    with pytest.raises(FileExistsError, match="another run is being trained into"):
+        claim(folder, resume=True)
+    assert claim(folder, resume=True, alone=False).lock is None  # one of several processes of the same run
+    held.release()
+    held.release()
+    assert not folder.exists() and other_process(folder) == ""
+    assert claim(folder, resume=False).lock is not None  # the other process ended with it in its hands
+
+
+def test_a_claim_says_where_a_run_goes_on_and_overwrites_none(tmp_path):
+    write_text(tmp_path / "checkpoints" / "last.pt", "")
+    with pytest.raises(FileExistsError, match=r"holds a run; pass resume=True \(--resume\) to go on"):
+        claim(tmp_path, resume=False)
+    held = claim(tmp_path, resume=True)
+    assert held.last == tmp_path / "checkpoints" / "last.pt"
+    held.release()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoints"]
+    held.last.unlink()
+    write_text(tmp_path / "model" / "config.json", "{}")
+    for resume in (False, True):
+        with pytest.raises(FileExistsError, match="holds a finished run, whose checkpoints are gone; name another"):
+            claim(tmp_path, resume=resume)

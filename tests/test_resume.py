@@ -329,6 +329,20 @@ def test_a_run_is_not_overwritten(people, tmp_path):
         next(epochs(small_model(), train, valid, recipe, out=tmp_path, workers=0))
 
 
+def test_a_folder_is_one_runs_until_its_epochs_end(people, tmp_path):
+    train, valid = sides(people)
+    recipe = Recipe(epochs=2, batch_size=16)
+    rows = epochs(small_model(), train, valid, recipe, out=tmp_path / "run", workers=0)
+    next(rows)
+    with pytest.raises(FileExistsError, match="another run is being trained into"):
+        fit(small_model(), train, valid, recipe, out=tmp_path / "run", resume=True, workers=0)
+    rows.close()  # as a caller does who leaves its loop
+    assert [row["epoch"] for row in fit(small_model(), train, valid, recipe, out=tmp_path / "run", resume=True)] == [2]
+    with pytest.raises(ValueError, match="of another run"):
+        fit(small_model(), train, valid, Recipe(epochs=3), out=tmp_path / "run", resume=True, workers=0)
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
 def test_resume_needs_a_folder(people):
     with pytest.raises(ValueError, match="resume=True needs out="):
         fit(small_model(), *sides(people), PLAIN, resume=True, workers=0)

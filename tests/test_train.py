@@ -357,7 +357,7 @@ def test_a_model_that_is_all_frozen_cannot_be_trained(sides):
 def test_nothing_to_train_on_is_an_error(sides, tmp_path):
     train, valid = sides
     unknown = train.with_columns(mask=-1, gender=-1, age=-1, years=np.nan)
-    told = r"none of 70 training photos has a label for \['mask', .* columns mask, gender, age or age_band: map others"
+    told = r"none of 70 training photos has a label for \['mask', .* columns mask, gender, age, age_band: map others"
     with pytest.raises(ValueError, match=told):
         fit(small_model(), unknown, valid, QUICK, workers=0)
     for number in range(3):
@@ -693,7 +693,7 @@ def test_age_settings_touch_training_only(sides):
     model, _ = trained(sides, epochs=1, age_edges=(20, 25), drop_zones=((57, 59),), soft_bands=2.0)
     assert not same(state_of(plain), state_of(model))
     assert np.array_equal(evaluate(model, sides[1], workers=0).labels, sides[1].labels(HEADS))
-    with pytest.raises(ValueError, match="need a head with edges"):
+    with pytest.raises(ValueError, match="need a head that bands the number age"):
         trained(sides, small_model([MASK]), soft_bands=1.0)
 
 

@@ -28,7 +28,7 @@ class Content(NamedTuple):
 class Contents:
     """The contents of photo files, kept in the file `index` where there is one.
 
-    A file counts as the same while its path, size and time of change are. An index that is damaged is not used.
+    A file counts as the same while its path, size and times of change are. An index that is damaged is not used.
     """
 
     def __init__(self, index: Path | None = None) -> None:
@@ -70,7 +70,7 @@ def _stamp(file: str) -> bytes | None:
         found = os.stat(file)
     except (OSError, ValueError):
         return None
-    text = f"{os.path.abspath(file)}\0{found.st_size} {found.st_mtime_ns} {found.st_ino}"
+    text = f"{os.path.abspath(file)}\0{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
     return _digest(text.encode("utf-8", "surrogateescape")).digest()
 
 

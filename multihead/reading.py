@@ -28,7 +28,7 @@ from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, label_columns, n
 from multihead.labels import decode
 from multihead.layouts import read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
-from multihead.sources import unlike_names
+from multihead.sources import plain_path, unlike_names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +89,7 @@ def read(
         columns = None if path.is_dir() else columns  # a folder's columns are ours already
         folder = folder if root else _nearest(folder, table.get((columns or {}).get("path", "path")))
     try:
-        photos = _photos(table, folder.absolute(), label, base(heads), columns or {}, people)
+        photos = _photos(table, Path(plain_path(folder)), label, base(heads), columns or {}, people)
     except (KeyError, ValueError) as error:
         text = str(error.args[0] if error.args else error)
         if isinstance(source, pd.DataFrame) or str(source) in text:
@@ -154,7 +154,7 @@ def _photos(
     import pandas as pd
 
     table = _rename(table, mapped, heads)
-    paths = [str(root / path) for path in table.path]
+    paths = [plain_path(root / path) if ".." in path else str(root / path) for path in table.path]
     rows = len(table)
     blank = pd.Series([""] * rows, dtype=object)
     person = table.get("person", blank).str.strip()

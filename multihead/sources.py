@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,13 @@ def named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
             person=renamed.person.where(~local, unlike + renamed.person.str.slice(len(source))),
         )
     return renamed
+
+
+def plain_path(path: str | Path) -> str:
+    """The absolute path without "..", as long as that is the same file: behind a link it may be another."""
+    text = os.path.abspath(path)
+    given = os.path.join(os.getcwd(), path)
+    return text if ".." not in Path(path).parts or os.path.realpath(text) == os.path.realpath(given) else given
 
 
 def _is_own(source: str, root: str) -> bool:

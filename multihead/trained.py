@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
     from multihead.data import Photos
@@ -14,7 +18,8 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
     """Sentences on how many of the photos, and of other photos' people, the model's own run was trained on; none where
     it was on none, or where nothing tells.
 
-    model: a run folder, or the model folder in one; its splits.csv tells. People count by their ids, within a folder.
+    model: a run folder, or the model folder in one; its splits.csv tells. People count by their ids, which are local to
+    a source unless they are read as global; folders behind links are the folders.
     """
     run = Path(model) if (Path(model) / "splits.csv").is_file() else Path(model).parent
     if not (run / "splits.csv").is_file():
@@ -23,11 +28,13 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
 
     table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     train = table[table.split == "train"]
-    trained = set(train.path)
-    people = set(zip(train.person, train.root))  # ids are of their folder
-    both = sum(path in trained for path in photos.paths)
-    rows = zip(photos.paths, photos.people, photos.table.root)
-    more = sum(path not in trained and person != "" and (person, root) in people for path, person, root in rows)
+    real = functools.cache(os.path.realpath)
+    train = train.assign(root=[real(root) for root in train.root])
+    mine = named_unlike(photos.table.assign(root=[real(root) for root in photos.table.root]), train)
+    trained, people = {_place(path, real) for path in train.path}, set(train.person) - {""}
+    known = [_place(path, real) in trained for path in photos.paths]
+    both = sum(known)
+    more = sum(person in people and not there for person, there in zip(mine.person, known))
     told = []
     if more:
         about = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained this model"
@@ -36,3 +43,8 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
         others = f"; {run / 'splits.csv'} holds the people that did not" if (table.split != "train").any() else ""
         told.append(f"{both} of these {len(photos)} photos trained this model, so the scores flatter it{others}")
     return told
+
+
+def _place(path: str, real: Callable[[str], str]) -> str:
+    """The file without links among its folders."""
+    return os.path.join(real(os.path.dirname(path)), os.path.basename(path))

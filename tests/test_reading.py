@@ -674,3 +674,22 @@ def test_ages_that_look_like_bands_are_told():
         assert set(table(age=["0", "1", "2", "2"]).labels([AGE])[:, 0]) == {0}
     assert table(age=["0", "1", "2", "30"]).labels([AGE])[:, 0].tolist() == [0, 0, 0, 1]
     assert table(age_band=["0", "1", "2", "2"]).labels([AGE])[:, 0].tolist() == [0, 1, 2, 2]
+
+
+def test_a_photo_has_one_path_however_it_is_reached(tmp_path, monkeypatch):
+    """Else a run could not go on from another folder, and one photo was two."""
+    for name in ("job", "else", "far/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "job" / "t.csv").write_text("path,mask\na.jpg,worn\nsub/../b.jpg,worn\n")
+    (tmp_path / "job" / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    photos = read("../job/t.csv")
+    assert photos.paths == [str(tmp_path / "job" / name) for name in ("a.jpg", "b.jpg")]
+    assert set(photos.table.root) == {str(tmp_path / "job")}
+    assert photos.fingerprint() == read(tmp_path / "job" / "t.csv").fingerprint()
+    with pytest.raises(ValueError, match="2 files are in both tables"):
+        read("../job/t.csv") + read(tmp_path / "job" / "t.csv")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deep")
+    (tmp_path / "far" / "c.jpg").write_bytes(b"")
+    through = read(pd.DataFrame({"path": ["../c.jpg"]}), root=tmp_path / "link")
+    assert through.paths == [str(tmp_path / "link" / ".." / "c.jpg")]  # which is in far

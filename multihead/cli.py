@@ -7,7 +7,9 @@ import contextlib
 import functools
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -34,20 +36,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         verb = _configured(parser, verb, tokens)
         verb.reparse = functools.partial(_again, parser, tokens)
-        with notes(verb.quiet):
+        with notes(verb.quiet), stoppable():
             return int(verb.run(verb) or 0)
     except BrokenPipeError:  # the reader of our output has seen enough, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         again = f"the same command {'goes on' if verb.verb in GOES_ON else 'begins anew'}"
         again = f"`multihead train --resume -o {verb.output}` goes on" if verb.verb == "train" else again
-        print(f"interrupted; what was written stays, and {again}", file=sys.stderr)
-        return 130
+        with contextlib.suppress(OSError):  # a terminal that is gone
+            print(f"interrupted; what was written stays, and {again}", file=sys.stderr)
+        return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
     except (ValueError, KeyError, OSError, ImportError) as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"multihead {verb.verb}: error: {text}", file=sys.stderr)
         return 2
+
+
+class Stopped(KeyboardInterrupt):
+    """The process is asked to end by a signal other than that of Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP end the work as Ctrl-C does, which keeps what was written; those that somebody heeds
+    or ignores, as nohup does, are left alone."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+                before[number] = signal.signal(number, _stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)
 
 
 def _parse(parser: argparse.ArgumentParser, tokens: Sequence[str]) -> argparse.Namespace:

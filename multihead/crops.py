@@ -18,6 +18,7 @@ VISIBLE = 0.15
 BODY_WIDTHS, BODY_HEIGHTS, BODY_ABOVE = 3, 4.5, 0.75  # of the face box: a body's sides, and what is above the box
 
 Box = tuple[float, float, float, float]
+BOX_DIGITS = 2  # after the point, in tables of boxes and of answers: one photo gets one box, and one answer, by both
 Region = tuple[int, int, int, int]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from multihead.crops import Box
+from multihead.crops import BOX_DIGITS, Box
 from multihead.cutting import read_crops
 from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
@@ -292,7 +292,7 @@ def _same(one: object, other: object) -> bool:
 
 def _as_written(box: Box) -> Box:
     """The box as tables of answers hold it, so that such a table, answered again, gives the same answers."""
-    x0, y0, x1, y1 = (round(edge, 1) for edge in box)
+    x0, y0, x1, y1 = (round(edge, BOX_DIGITS) for edge in box)
     return (x0, y0, x1, y1)
 
 

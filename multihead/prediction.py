@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.crops import Box
+from multihead.crops import BOX_DIGITS, Box
 from multihead.evaluation import Classifier, check_classifier
 from multihead.faces import Detector
 from multihead.heads import HEADS, Head, base, size
@@ -192,8 +192,8 @@ def write_table(rows: Iterable[Answer], space: Sequence[Head], write: Callable[[
 
 
 def box_text(box: Box | None) -> str:
-    """A box as "x0 y0 x1 y1" with one decimal, "" for none."""
-    return "" if box is None else " ".join(f"{value:.1f}" for value in box)
+    """A box as "x0 y0 x1 y1", "" for none."""
+    return "" if box is None else " ".join(f"{value:.{BOX_DIGITS}f}" for value in box)
 
 
 def submission(

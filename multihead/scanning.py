@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from multihead.crops import BOX_DIGITS
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
 from multihead.images import open_image
@@ -296,7 +297,7 @@ def _line(row: _Row) -> str:
     path = row.path
     if any(sign in path for sign in ',"\r\n'):  # the csv writer leaves a lone \r bare
         path = '"' + path.replace('"', '""') + '"'
-    box = [f"{value:.2f}" for value in row.box] if row.box else [""] * 4
+    box = [f"{value:.{BOX_DIGITS}f}" for value in row.box] if row.box else [""] * 4
     score = "" if row.score is None else f"{row.score:.4f}"
     return ",".join([path, *box, score, row.status]) + "\n"
 

@@ -150,7 +150,7 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
             print(f"note: {told}", file=sys.stderr)
         training, valid = photos.split(session.val_share, seed=seed)
     for source in session.extra:
-        more = read_sources(args, [source])
+        more = _extra(args, [source], session.ignore_split)
         for part in held_out:
             check_disjoint(more, part)
         training = training + more
@@ -165,7 +165,7 @@ def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tup
     from multihead.data import check_disjoint
 
     photos = read_sources(args)
-    extra = read_sources(args, args.extra) if getattr(args, "extra", None) else None
+    extra = _extra(args, args.extra, args.ignore_split) if getattr(args, "extra", None) else None
     if not (photos.table.split != "").any() or args.ignore_split:
         return photos, extra
     named = photos.with_columns(split=photos.table.split.replace("", "train")).parts()
@@ -176,6 +176,19 @@ def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tup
     if "train" not in named:
         raise ValueError(f"the split column holds {sorted(named)} and no train; --ignore-split takes all photos")
     return named["train"], extra
+
+
+def _extra(args: argparse.Namespace, sources: Sequence[str], ignore_split: bool) -> Photos:
+    """More training photos: where their split column names a train part, that; others are held out there."""
+    photos = read_sources(args, sources)
+    free = photos.table.split.isin(["", "train"]).to_numpy()
+    if ignore_split or free.all() or not (photos.table.split == "train").any():
+        return photos
+    kept = photos[free]
+    if not args.quiet:
+        told = f"of --extra {' '.join(sources)} the {len(kept)} rows that its split column does not hold out"
+        print(f"note: {told}; --ignore-split takes all {len(photos)}", file=sys.stderr)
+    return kept
 
 
 def chosen_rows(photos: Photos, training: Training) -> Photos:

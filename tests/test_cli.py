@@ -15,9 +15,10 @@ import torch
 import yaml
 from PIL import Image
 
-from multihead import flags
+from multihead import cli, flags
 from multihead.cli import main
 from multihead.crops import FULL
+from multihead.files import growing
 from multihead.heads import HEADS, MASK
 from multihead.joined import Ensemble, load
 from multihead.model import Model
@@ -206,6 +207,23 @@ def test_a_split_column_is_honoured_unless_told_otherwise(trained, data, tmp_pat
     assert "people are on both sides" in capsys.readouterr().err
 
 
+def test_extra_photos_that_their_table_holds_out_do_not_train(data, photos, tmp_path, capsys):
+    table = pd.DataFrame({"path": ["a.png", "c.png"], "mask": "worn", "split": ["train", "val"]})
+    table.to_csv(photos / "more.csv", index=False)
+    command = ["train", data, "--extra", photos / "more.csv", *QUICK, "--output"]
+    assert run(*command, tmp_path / "r") == 0
+    assert (
+        "more.csv the 1 rows that its split column does not hold out; --ignore-split takes" in capsys.readouterr().err
+    )
+    assert run(*command, tmp_path / "all", "--ignore-split", "-q") == 0
+    table.assign(split="test").to_csv(photos / "more.csv", index=False)
+    assert run(*command, tmp_path / "test", "-q") == 0  # nothing of it is for training: it is named for that
+    for name, wanted in {"r": {"a"}, "all": {"a", "c"}, "test": {"a", "c"}}.items():
+        splits = pd.read_csv(tmp_path / name / "splits.csv")
+        mine = splits[splits.path.str.startswith(str(photos))]
+        assert {Path(path).stem for path in mine.path} == wanted and set(mine.split) == {"train"}
+
+
 def test_extra_photos_only_train(data, photos, tmp_path):
     (photos / "b.png").unlink()
     table = pd.DataFrame({"path": ["a.png", "c.png"], "mask": ["worn", "not_worn"]})
@@ -331,6 +349,28 @@ def test_a_run_goes_on_from_another_folder(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(elsewhere)
     assert run("train", "-c", "../there/r/args.yaml", str(data), "-o", "again", "-q") == 0  # here, as flags say
     assert yaml.safe_load((elsewhere / "again" / "args.yaml").read_text())["started_in"] == str(elsewhere)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_told_to_end_keeps_what_it_wrote(number, tmp_path, monkeypatch, capsys):
+    def work(args):
+        """Answer."""
+        with growing(tmp_path / "answers.csv") as stream:
+            stream.write("a row\n")
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+    monkeypatch.setitem(cli.VERBS, "predict", (work, lambda parser: None))
+    before = signal.getsignal(number)
+    assert run("predict") == 128 + number and signal.getsignal(number) == before == signal.SIG_DFL
+    assert (tmp_path / "answers.csv").read_text() == "a row\n"
+    assert "interrupted; what was written stays" in capsys.readouterr().err
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    try:
+        signal.signal(number, signal.SIG_IGN)  # as nohup does
+        assert run("predict") == 0
+    finally:
+        signal.signal(number, before)
 
 
 # ---- evaluate

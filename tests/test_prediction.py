@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from multihead.crops import BODY, FACE, FULL, cut, locate
+from multihead.evaluation import evaluate
 from multihead.faces import Face
 from multihead.heads import AGE, GENDER, HEADS, MASK, flat
 from multihead.images import read_image
@@ -249,8 +250,8 @@ def test_all_faces_give_a_row_each(folder):
     model = model_of(HEADS, FACE.resized(32))
     found = predict(model, folder, faces="all", finder=finder)
     assert [path[-5] for path in found.path] == list("abcccd") and finder.seen == 4
-    assert found.box.tolist() == ["2.0 3.0 22.0 25.0", "", "2.0 3.0 22.0 25.0", "3.0 3.0 21.0 24.0", "4.0 3.0 20.0 23.0",
-                                  "2.0 3.0 22.0 25.0"]  # fmt: skip
+    assert found.box.tolist() == ["2.00 3.00 22.00 25.00", "", "2.00 3.00 22.00 25.00", "3.00 3.00 21.00 24.00", "4.00 3.00 20.00 23.00",
+                                  "2.00 3.00 22.00 25.00"]  # fmt: skip
     image = read_image(folder / "c.png")
     (crop,) = model.crops
     pixels = torch.from_numpy(cut(image, locate(crop, (4, 3, 20, 23), image.shape), crop.size)).permute(2, 0, 1)
@@ -259,10 +260,22 @@ def test_all_faces_give_a_row_each(folder):
     np.testing.assert_allclose(found[JOINT].to_numpy()[4], wanted, atol=1e-6)
 
 
+def test_predict_and_evaluate_give_a_photo_one_answer(folder):
+    """They round the boxes that are found alike."""
+
+    class Fine:
+        def find(self, images):
+            return [[Face((2.346, 3.333, 31.238, 44.567), 0.9)] for _ in images]
+
+    model = model_of(HEADS, FACE.resized(32))
+    scores = evaluate(model, read(folder), finder=Fine(), workers=0)
+    np.testing.assert_allclose(predict(model, folder, finder=Fine())[JOINT].to_numpy(), scores.probs, atol=1e-7)
+
+
 @pytest.mark.parametrize("faces", [None, "largest", "central"])
 def test_one_face_gives_a_row_a_photo(folder, faces):
     found = predict(model_of(HEADS, FACE.resized(32)), folder, faces=faces, finder=Looker())
-    assert len(found) == 4 and found.box[2] == ("2.0 3.0 22.0 25.0" if faces != "central" else found.box[2])
+    assert len(found) == 4 and found.box[2] == ("2.00 3.00 22.00 25.00" if faces != "central" else found.box[2])
 
 
 def test_a_photo_without_a_face_is_answered_and_known_by_its_blank_box(folder):
@@ -279,7 +292,9 @@ def test_whole_photos_are_not_searched_unless_asked(folder, capsys):
     finder = Looker()
     predict(model_of(), folder, finder=finder, missing="error")
     assert finder.seen == 0
-    assert predict(model_of(), folder / "a.png", faces="largest", finder=finder).box.tolist() == ["2.0 3.0 22.0 25.0"]
+    assert predict(model_of(), folder / "a.png", faces="largest", finder=finder).box.tolist() == [
+        "2.00 3.00 22.00 25.00"
+    ]
     assert capsys.readouterr().err == ""
     found = predict(model_of(), folder / "c.png", faces="all", finder=finder)
     assert len(found) == 3 and "all faces of a photo get one answer" in capsys.readouterr().err
@@ -293,7 +308,7 @@ def test_boxes_and_tight_faces_of_a_table_are_used(folder):
     photos = read(frame.assign(face=["", "whole"]), root=folder)
     model = model_of(HEADS, FACE.resized(32))
     found = predict(model, photos, finder=finder, missing="error")
-    assert finder.seen == 0 and found.box.tolist() == ["5.0 6.0 30.0 40.0", ""]
+    assert finder.seen == 0 and found.box.tolist() == ["5.00 6.00 30.00 40.00", ""]
 
 
 def test_a_box_outside_its_photo_is_a_row_with_its_reason(folder):
@@ -354,12 +369,12 @@ def test_table_of_answers_by_hand():
     rows = [Answer(Item("a", None), (1, 2, 3, 4.25), probs), Answer(Item("b", None), None, None, "why")]
     found = table(rows, HEADS)
     assert found.label.tolist() == [15, pd.NA] and found["mask"].tolist() == ["not_worn", ""]
-    assert found["gender:female"][0] == 0.75 and found.box.tolist() == ["1.0 2.0 3.0 4.2", ""]
+    assert found["gender:female"][0] == 0.75 and found.box.tolist() == ["1.00 2.00 3.00 4.25", ""]
     assert found.error.tolist() == ["", "why"] and len(table([], HEADS)) == 0
 
 
 def test_names():
-    assert box_text(None) == "" and box_text((0, 1, 2.26, 3)) == "0.0 1.0 2.3 3.0"
+    assert box_text(None) == "" and box_text((0, 1, 2.26, 3)) == "0.00 1.00 2.26 3.00"
     assert [item.name for item in items([b"a", [b"b", b"c"]])] == ["photo 0", "photo 1 0", "photo 1 1"]
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from multihead.heads import Head
     from multihead.pipeline import Answer
 
+TABLES = ("", ".csv", ".txt")  # what a table of answers may be called
+SLICED = 20  # slices of one column that are printed
+
 
 # ---- evaluate
 
@@ -36,7 +39,7 @@ def evaluate(args: argparse.Namespace) -> int:
     photos = read_sources(args, heads=evaluation.label_heads(model))
     model = with_tta(model, args.tta)
     part, photos = scored_part(photos, args.part)
-    known = [*(head.name for head in model.space), *(name for name in photos.table.columns if ":" not in name)]
+    known = list(dict.fromkeys([*(head.name for head in model.space), *evaluation.SLICES, *photos.extra]))
     if unknown := sorted(set(args.by) - set(known)):
         raise KeyError(f"cannot slice by {unknown[0]!r}{near(unknown[0], known)}; there are {known}")
     if not args.quiet and not args.part and part != "all":
@@ -63,8 +66,11 @@ def evaluate(args: argparse.Namespace) -> int:
         for name, head in found.heads.items():
             print(f"\n{name}\n{head.table().to_string(float_format='%.3f')}")
         for name in args.by:
-            for level, scores in found.by(name).items():
-                print(f"\n{name} = {level}\n{scores}")
+            parts = found.by(name)
+            for level in sorted(parts, key=lambda level: -parts[level].n)[:SLICED] if len(parts) > SLICED else parts:
+                print(f"\n{name} = {level}\n{parts[level]}")
+            if len(parts) > SLICED:
+                print(f"{name} has {len(parts)} values; the {SLICED} most frequent are shown", file=sys.stderr)
     return 0
 
 
@@ -97,9 +103,12 @@ def predict(args: argparse.Namespace) -> int:
     model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)
     if args.submission:
         return _submission(args, model, say)
+    args.output = None if args.output == "-" else args.output
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
     if args.output:
+        if Path(args.output).suffix.lower() not in TABLES:
+            raise ValueError(f"-o {args.output}: answers are a table in CSV; expected a name in .csv, or - to print it")
         check_writable(args.output)
     source: Any = list(args.source)
     if args.boxes or args.columns or args.person_vote:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OLDEST = 130  # years: numbers above are no age
 BOX = ["x0", "y0", "x1", "y1"]
+_SPAN = re.compile(r"(\d+)(?:\s*[-\u2013]\s*(\d+)|\+)")  # 25-29, or 60+
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -31,17 +32,24 @@ SPLITS = {
 
 
 def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
-    """A column's cells, parsed once per distinct text. Raises: ValueError that adds the row and column."""
+    """A column's cells, parsed once per distinct text. Raises: ValueError that says of the first that cannot be parsed
+    its row and column, and names the others."""
     cells = table.get(column, blank).tolist()
     parsed: dict[str, Any] = {}
+    wrong: dict[str, tuple[int, str]] = {}
     for row, cell in enumerate(cells):
-        if cell not in parsed:
+        if cell not in parsed and cell not in wrong:
             try:
                 parsed[cell] = parse(cell)
             except ValueError as error:
-                coded = any("\udc80" <= letter <= "\udcff" for letter in cell)
-                hint = "; the table is not in UTF-8: save it so (in Excel: CSV UTF-8)" if coded else ""
-                raise ValueError(f"{_row_of(table, row)}, column {column!r}: {error}{hint}") from None
+                wrong[cell] = row, str(error)
+    if wrong:
+        (cell, (row, why)), *others = wrong.items()
+        coded = any("\udc80" <= letter <= "\udcff" for letter in cell)
+        hint = "; the table is not in UTF-8: save it so (in Excel: CSV UTF-8)" if coded else ""
+        if others:
+            hint += f"; nor are {', '.join(repr(other) for other, _ in others[:5])}" + ", ..." * (len(others) > 5)
+        raise ValueError(f"{_row_of(table, row)}, column {column!r}: {why}{hint}")
     return [parsed[cell] for cell in cells]
 
 
@@ -66,6 +74,22 @@ def head_numbers(table: pd.DataFrame, number: str, heads: Sequence[Head]) -> np.
     if own and own.in_years:
         _warn_of_indices(found, own)
     return found
+
+
+def mapped_cells(table: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
+    """The table with other words in its cells: {"gender:V": "female", "gender:?": ""}, whatever the case; columns and
+    words that it does not have are passed over, as of another table that is read with it.
+
+    Raises: ValueError for a key without a column.
+    """
+    for key, wanted in words.items():
+        column, colon, word = key.partition(":")
+        if not colon:
+            raise ValueError(f"labels= maps {key!r}; expected column:word, as {{'gender:V': 'female'}}")
+        if column in table:
+            there = table[column].str.strip().str.lower() == word.strip().lower()
+            table = table.assign(**{column: table[column].where(~there, wanted)})
+    return table
 
 
 def _blank(table: pd.DataFrame) -> pd.Series:
@@ -106,9 +130,15 @@ def number(text: str) -> float:
 
 
 def number_or_band(cell: str, head: Head) -> tuple[float, int]:
-    """(number, unknown) of a number, (NaN, band) of a band's name."""
+    """(number, unknown) of a number, (NaN, band) of a band's name, or of a span, as 25-29 or 60+, within a band."""
     if cell.strip().lower() in [name.lower() for name in head.classes]:
         return float("nan"), class_index(head, cell)
+    if span := _SPAN.fullmatch(cell.strip()):
+        low, high = float(span[1]), float(span[2] or "inf")
+        inside = set(bands(np.array([low, high]), head.edges or ()).tolist())
+        if len(inside) > 1 or high < low:
+            raise ValueError(f"{cell!r} is within none of the bands {head.classes}")
+        return float("nan"), inside.pop()
     return number_or_blank(cell, head.name, f", one of {head.classes}"), UNKNOWN
 
 

@@ -18,6 +18,7 @@ from multihead.model import Model
 
 # the moving averages first: they are what is scored and kept
 WRAPPERS = ("state_dict_ema", "ema", "state_dict", "model_state_dict", "model")
+FREE = ("recovery_interval",)  # settings of a recipe that change nothing of what it leads to
 LONG = 60  # letters of a setting from which only what differs is told
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
@@ -56,10 +57,11 @@ def check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -
 
     Raises: ValueError with what differs.
     """
-    if old == new:
-        return
+    recipe = {key: value for key, value in new["recipe"].items() if key not in FREE}
     others = {key: value for key, value in new.items() if key != "recipe"}
-    found = changes(old["recipe"], new["recipe"]) + changes(old, others)
+    found = changes(old["recipe"], recipe) + changes(old, others)
+    if not found:
+        return
     raise ValueError(
         f"{path} is of another run and cannot be resumed ({'; '.join(found)}); start in a new folder, from this run's "
         "weights by --initial-checkpoint (checkpoint.start_from) with its folder model/"

@@ -107,13 +107,14 @@ def notes(quiet: bool) -> Iterator[None]:
 
 
 def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
-    """The verb's arguments with those of a file: that of -c, or, for a --resume that names no photos, of its run."""
-    if getattr(verb, "resume", False) and not verb.config and not verb.data:
+    """The verb's arguments with those of a file: that of -c, or, for a --resume, of its run."""
+    if getattr(verb, "resume", False) and not verb.config:
         folder = Path(verb.output).absolute()
         if not (folder / "args.yaml").is_file():
             return verb
         verb.config = str(folder / "args.yaml")
-        _return_to(verb.config)
+        if not verb.data:
+            _return_to(verb.config)
         verb = _with_config(parser, verb, tokens)
         verb.output = str(folder)
         return verb

@@ -30,6 +30,8 @@ from multihead.speed import keep_memory
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads
 
+SLICES = ("source", "person", "split")  # columns of ours that scores are sliced by, beside a source's own
+
 
 class Classifier(Protocol):
     """What everything above the model speaks to: a model, an ensemble, a combination. Threads ask it at once."""
@@ -128,9 +130,7 @@ def scores(
     Numbers (years) become bands by the heads' own edges, where they have some.
     """
     chosen = photos[rows]
-    slices = {
-        name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in ("source", "person", "split")
-    }
+    slices = {name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in SLICES}
     slices |= {name: chosen.table[name].to_numpy() for name in chosen.extra}
     found = score(probs, chosen.labels(heads), heads, slices)
     return replace(found, errors=tuple((photos.paths[row], reason) for row, reason in unreadable))

@@ -67,13 +67,13 @@ def kind_of(folder: str | Path) -> str:
         return "comparison"
     if (folder / "oof.csv").is_file() or (folder / "fold0").is_dir():
         return "folds"
-    if any((folder / name).exists() for name in ("metrics.csv", "splits.csv", "model/config.json")):
-        return "run"
-    if (folder / "ensemble.json").is_file() or (folder / "model").is_dir():
+    if (folder / "ensemble.json").is_file() or (folder / "model" / "ensemble.json").is_file():
         raise FileNotFoundError(
             f"{folder} holds an ensemble, which has no training to report on; report the folds or runs that its "
             "members are of, and score it by multihead evaluate"
         )
+    if any((folder / name).exists() for name in ("metrics.csv", "splits.csv", "model/config.json")):
+        return "run"
     raise FileNotFoundError(
         f"{folder} is no folder to report on; expected what multihead train, folds or a finished compare wrote"
     )

@@ -15,6 +15,11 @@ from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, size
 if TYPE_CHECKING:
     import torch
 
+SYNONYMS = {
+    ("male", "female"): {"m": "male", "man": "male", "f": "female", "w": "female", "woman": "female"},
+    ("no", "yes"): {"false": "no", "n": "no", "true": "yes", "y": "yes"},
+    ("false", "true"): {"no": "false", "n": "false", "yes": "true", "y": "true"},
+}  # other words that tables hold for the classes of a head that has both of a pair
 Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 
 
@@ -118,7 +123,8 @@ def bands(years: np.ndarray, edges: Sequence[float]) -> np.ndarray:
 
 
 def class_index(head: Head, value: object) -> int:
-    """The class of one cell of a table: its name (any case), its index, "1.0" or 1.0; unknown for a blank or -1.
+    """The class of one cell of a table: its name (any case, or a word of `SYNONYMS` for it), its index, "1.0" or 1.0;
+    unknown for a blank or -1.
 
     Raises: ValueError that names the head, the value and the classes.
 
@@ -132,6 +138,9 @@ def class_index(head: Head, value: object) -> int:
     names = [name.strip().lower() for name in head.classes]
     if text.lower() in names:
         return names.index(text.lower())
+    for pair, words in SYNONYMS.items():
+        if words.get(text.lower()) in names and set(pair) <= set(names):
+            return names.index(words[text.lower()])
     try:
         number = float(text)
     except ValueError:

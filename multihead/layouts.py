@@ -6,14 +6,17 @@ import contextlib
 import csv
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead.cells import warn
+from multihead.cells import SPLITS, warn
 from multihead.images import image_files
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from multihead.heads import Head
 
 PERSON_FOLDER = re.compile(r"(?P<id>.+)_(?P<gender>male|female)_(?P<race>[^_]+)_(?P<age>\d+)", re.IGNORECASE)
 STEMS = {**{f"mask{number}": "worn" for number in range(1, 6)}, "incorrect_mask": "incorrect", "normal": "not_worn"}
@@ -93,6 +96,29 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, Path]:
             f"no images under {root}; expected {root}/<id>_<gender>_<race>_<age>/*.jpg or a CSV with a 'path' column"
         )
     return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}, dtype=object), root
+
+
+def folder_labels(table: pd.DataFrame, heads: Sequence[Head]) -> pd.DataFrame:
+    """The table of a plain folder's photos with the labels, and splits, that names of folders on the way tell, as in
+    train/worn/a.jpg: columns of those heads, the deepest folder counts; as it is where no folder is named like a class.
+
+    Names that several heads have for a class tell nothing.
+    """
+    named = [(name.strip().lower(), head.name) for head in heads for name in head.classes]
+    once = {name: head for name, head in named if sum(name == other for other, _ in named) == 1}
+    found: dict[str, list[str]] = {head.name: [""] * len(table) for head in heads} | {"split": [""] * len(table)}
+    for row, path in enumerate(table.path):
+        for part in path.lower().split("/")[:-1]:
+            if part in once:
+                found[once[part]][row] = part
+            elif part in SPLITS:
+                found["split"][row] = part
+    told = [head.name for head in heads if any(found[head.name])]
+    if not told:
+        return table
+    counts = ", ".join(f"{name} of {len(table) - found[name].count('')} photos" for name in told)
+    warnings.warn(f"the names of folders are labels: {counts}", stacklevel=2)
+    return table.assign(**{name: found[name] for name in [*told, "split"]})
 
 
 def competition_images(root: Path) -> Path | None:

@@ -116,7 +116,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
         """Features {Crop: (B, D)}: the backbone runs once per distinct crop, on the rows that have it."""
         if not isinstance(images, Mapping):
             raise TypeError(
-                f"images is {type(images).__name__}; expected {{crop: uint8 (B, 3, H, W)}}, crops of model.crops"
+                f"images is {type(images).__name__}; expected {{crop: uint8 (B, 3, H, W)}}, crops of model.crops; "
+                "multihead.predict(model, photos) answers for photos"
             )
         if lacking := [crop for crop in self.crops if crop not in images]:
             raise KeyError(

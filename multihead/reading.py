@@ -19,6 +19,7 @@ from multihead.cells import (
     head_numbers,
     joint_class,
     line_number,
+    mapped_cells,
     parse_cells,
     split_name,
     warn_of_bands,
@@ -26,7 +27,7 @@ from multihead.cells import (
 from multihead.data import CORE, Photos
 from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, label_columns, number_column, numbers, size
 from multihead.labels import decode
-from multihead.layouts import read_competition, read_csv, read_folder
+from multihead.layouts import folder_labels, read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
 from multihead.sources import plain_path, unlike_names
 
@@ -44,6 +45,7 @@ def read(
     heads: Sequence[Head] = HEADS,
     boxes: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
     root: str | Path | None = None,
     name: str | None = None,
     people: str = "local",
@@ -51,13 +53,14 @@ def read(
     """The photos of a folder or table, or of several joined, with all that is known of them.
 
     source: a folder in the competition layout (`<id>_<gender>_<race>_<age>/mask1.jpg ...`, with or without train.csv),
-    any other folder (photos without labels), a CSV or DataFrame with a path column and any of mask, gender, age (years,
-    or a band by name), age_band, label (the number of the joint class), person, split, x0 y0 x1 y1 (pixels), face
-    ("whole": already a tight face); or a list of such. Labels go by name, index or "1.0"; a blank is unknown. Other
-    columns are kept as text. boxes: a CSV of `multihead scan`. columns: our name -> the table's. root: what paths are
-    relative to (default: the table's folder, or the current one where the photos are only there). name: the source's
-    name, which person ids are local to, except those that hold a ':' and so name a source themselves, as `Photos.write`
-    wrote them; people="global": ids mean the same person in every source.
+    any other folder (photos without labels, or with those that its folders are named after, as worn/a.jpg), a CSV or
+    DataFrame with a path column and any of mask, gender, age (years, or a band by name), age_band, label (the number of
+    the joint class), person, split, x0 y0 x1 y1 (pixels), face ("whole": already a tight face); or a list of such.
+    Labels go by name, index or "1.0"; a blank is unknown. Other columns are kept as text. boxes: a CSV of `multihead
+    scan`. columns: our name -> the table's. labels: the table's word -> ours, as {"gender:V": "female", "mask:?": ""}.
+    root: what paths are relative to (default: the table's folder, or the current one where the photos are only there).
+    name: the source's name, which person ids are local to, except those that hold a ':' and so name a source
+    themselves, as `Photos.write` wrote them; people="global": ids mean the same person in every source.
 
     Raises: FileNotFoundError, KeyError or ValueError that names the file, row and column, and what was expected.
 
@@ -72,7 +75,7 @@ def read(
     if isinstance(source, (list, tuple)):
         if not source:
             raise ValueError("read() got an empty list; pass at least one folder or table")
-        options = {"heads": heads, "columns": columns, "root": root, "name": name, "people": people}
+        options = {"heads": heads, "columns": columns, "labels": labels, "root": root, "name": name, "people": people}
         names = unlike_names(source) if name is None else [name] * len(source)
         joined = read(source[0], **options | {"name": names[0]})  # type: ignore[arg-type]
         for more, unlike in zip(source[1:], names[1:]):
@@ -89,7 +92,10 @@ def read(
         columns = None if path.is_dir() else columns  # a folder's columns are ours already
         folder = folder if root else _nearest(folder, table.get((columns or {}).get("path", "path")))
     try:
-        photos = _photos(table, Path(plain_path(folder)), label, base(heads), columns or {}, people)
+        table = mapped_cells(_rename(table, columns or {}, base(heads)), labels or {})
+        if isinstance(source, (str, os.PathLike)) and list(table.columns) == ["path"] and Path(source).is_dir():
+            table = folder_labels(table, base(heads))
+        photos = _photos(table, Path(plain_path(folder)), label, base(heads), people)
     except (KeyError, ValueError) as error:
         text = str(error.args[0] if error.args else error)
         if isinstance(source, pd.DataFrame) or str(source) in text:
@@ -148,12 +154,9 @@ def _text(cell: object) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
-def _photos(
-    table: pd.DataFrame, root: Path, source: str, heads: tuple[Head, ...], mapped: Mapping[str, str], people: str
-) -> Photos:
+def _photos(table: pd.DataFrame, root: Path, source: str, heads: tuple[Head, ...], people: str) -> Photos:
     import pandas as pd
 
-    table = _rename(table, mapped, heads)
     paths = [plain_path(root / path) if ".." in path else str(root / path) for path in table.path]
     rows = len(table)
     blank = pd.Series([""] * rows, dtype=object)
@@ -243,6 +246,7 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
             raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
     chosen = {ours: table[theirs] for ours, theirs in mapped.items()}
     table = table.drop(columns=list(mapped.values())).assign(**chosen)
+    table = table.rename(columns=_by_case(table, names))
     aliases = {theirs: ours for theirs, ours in ALIASES.items() if theirs in table and ours not in table}
     table = table.rename(columns=aliases).reset_index(drop=True)
     if "path" not in table:
@@ -262,6 +266,14 @@ def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, .
         if near:
             warnings.warn(f"column {column!r} is not read; did you mean {near[0]!r}?", stacklevel=2)
     return table
+
+
+def _by_case(table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """{the table's: ours} of columns that are named as ours but for capital letters."""
+    known = {name.lower(): name for name in [*ALIASES, *names]}
+    found = {column: known[column.lower()] for column in table.columns if column.lower() in known}
+    ours = list(found.values())
+    return {column: name for column, name in found.items() if name not in table and ours.count(name) == 1}
 
 
 def _refuse_repeats(found: pd.DataFrame) -> None:

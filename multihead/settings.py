@@ -23,6 +23,7 @@ class Sources:
 
     boxes: str | None = option(None, "CSV of `multihead scan`; without it faces are searched where a crop needs one")
     columns: Mapping[str, str] = option(None, "names of the table's columns, as person=person_id age=years", "", dict)
+    labels: Mapping[str, str] = option(None, "words of the table's cells, as gender:V=female mask:?=", "", dict)
     people: str = option("local", "local: person ids are a source's own; global: the same person in all sources")
 
 
@@ -59,7 +60,7 @@ class Session:
     """How a run is carried out; none of it changes the result, except the choice of validation photos."""
 
     output: str = option("runs/train", "run folder", short="-o")
-    resume: bool = option(False, "go on where the run folder stands; without DATA, with all flags of its args.yaml")
+    resume: bool = option(False, "go on where the run folder stands, with the flags (and DATA) of its args.yaml")
     val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
     ignore_split: bool = option(False, "do not use the table's split column")
     extra: tuple[str, ...] = option((), "more folders or tables, for training only")
@@ -94,7 +95,7 @@ def read_sources(
     from multihead.reading import read
 
     chosen = flags.build(Sources, vars(args))
-    options = {"boxes": chosen.boxes, "columns": chosen.columns, "people": chosen.people}
+    options = {"boxes": chosen.boxes, "columns": chosen.columns, "labels": chosen.labels, "people": chosen.people}
     return read(list(sources or args.data), heads=_asked(args) if heads is None else heads, **options)
 
 
@@ -302,8 +303,10 @@ def device(name: str) -> Any:
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(name)
-    if not name.startswith(("cpu", "cuda", "mps")) or name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto")
+    try:
+        torch.empty(1, device=name)
+    except Exception as error:  # of an unknown name, or a kind, or a number, that this machine does not have
+        raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto") from error
     return torch.device(name)
 
 

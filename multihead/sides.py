@@ -27,6 +27,8 @@ from multihead.samplers import row_weights
 from multihead.schedules import Plateau
 from multihead.targets import Targets, band_rows, one_hot, teach
 
+FEW = 3  # unreadable photos that are named where there are very many, and no others
+
 
 class Ready:
     """Photos that can be read, with their crops kept where there is room: what one side of a run reads.
@@ -78,9 +80,11 @@ class Ready:
             lines.append(f"{what}: searched {self.searched} photos for faces")
         if self.faceless:
             lines.append(f"{what}: {len(self.faceless)} photos have no face, for example {self.faceless[0]}")
-        lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable[:LISTED]]
-        if len(self.unreadable) > LISTED:
-            lines.append(f"{what}: left out: {len(self.unreadable) - LISTED} more, {len(self.unreadable)} in all")
+        alike = not len(self.rows) and len(self.unreadable) > LISTED  # as wrong paths are, all in the same way
+        listed = FEW if alike else LISTED
+        lines += [f"{what}: left out: {reason}" for _, reason in self.unreadable[:listed]]
+        if len(self.unreadable) > listed:
+            lines.append(f"{what}: left out: {len(self.unreadable) - listed} more, {len(self.unreadable)} in all")
         if what == "validation" and len(self.rows) and not (self.held.labels[self.rows] != UNKNOWN).any():
             lines.append(
                 f"{what}: no photo has a label; without scores the last epoch is kept, and patience never ends"

@@ -253,6 +253,8 @@ def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):
     assert "holds no args.yaml of a run to go on with; name its folder" in capsys.readouterr().err
     assert (tmp_path / "r" / "args.yaml").read_bytes() == before  # a refused run changes nothing
     assert run("train", data, *QUICK, "--seed", "3", "--output", tmp_path / "r", "--resume") == 0
+    again = ["train", data, "--output", tmp_path / "r", "--resume", "-q"]  # with the flags of its args.yaml
+    assert run(*again) == run(*again, "--recovery-interval", "2") == 0  # which changes nothing of the result
 
 
 def test_a_folder_of_another_kind_is_not_trained_into(data, trained, capsys, tmp_path):
@@ -395,10 +397,23 @@ def test_evaluate_takes_the_val_part_unless_told(trained, capsys):
     assert json.loads(capsys.readouterr().out)["macro_f1"] == pytest.approx(wanted["macro_f1"], abs=1e-9)
 
 
+def test_slices_of_very_many_values_are_cut_short(trained, data, capsys, monkeypatch):
+    monkeypatch.setattr("multihead.answering.SLICED", 5)
+    assert run("evaluate", trained, data, "-j", "0", "--by", "person") == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("person = ") == 5 and "person has 12 values; the 5 most frequent are shown" in printed.err
+
+
 def test_evaluate_as_text_with_slices(trained, data, capsys):
     assert run("evaluate", trained, data, "-j", "0", "--by", "gender", "person") == 0
     out = capsys.readouterr().out
     assert "macro-F1" in out and "gender = female" in out and out.count("person = ") == 12
+    assert run("evaluate", trained, data, "-j", "0", "--by", "years") == 2
+    told = capsys.readouterr().err
+    assert (
+        "cannot slice by 'years'; did you mean 'person'?; there are ['mask', 'gender', 'age', 'source', 'person', 'split', 'race']"
+        in told
+    )
     assert run("evaluate", trained, data, "-j", "0", "--by", "hat") == 2
     assert "cannot slice by 'hat'" in capsys.readouterr().err
 
@@ -434,6 +449,22 @@ def test_exit_status_of_predict(model_folder, photos, tmp_path, names, flags, st
     sources = [photos / f"{name}.png" for name in names] or [tmp_path / "gone.jpg"]
     assert run("predict", model_folder, *sources, "-o", tmp_path / "t.csv", *flags) == status
     assert len(pd.read_csv(tmp_path / "t.csv")) == len(sources)
+
+
+def test_predict_prints_into_a_pipe(model_folder, photos, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("predict", model_folder, photos, "-o", "-", "-q") == 0
+    assert capsys.readouterr().out.startswith("path,box,mask") and not (tmp_path / "-").exists()
+    assert run("predict", model_folder, photos, "-o", "a.xlsx") == 2
+    assert "-o a.xlsx: answers are a table in CSV; expected a name in .csv" in capsys.readouterr().err
+
+
+def test_wrong_paths_are_not_all_listed(tmp_path, capsys):
+    table = pd.DataFrame({"path": [f"C:/photos/{number}.jpg" for number in range(30)], "mask": "worn"})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    assert run("train", tmp_path / "t.csv", *QUICK, "--val-share", "0", "--output", tmp_path / "r") == 2
+    told = capsys.readouterr().err
+    assert told.count("no such file") == 3 and "training: left out: 27 more, 30 in all" in told
 
 
 def test_predict_prints_without_output_and_is_quiet_with_it(model_folder, photos, tmp_path, capsys):
@@ -540,6 +571,7 @@ WRONG = {
         "cannot be opened safely",
     ),
     "device": (["train", "{data}", "--model", "test_resnet", "--device", "tpu"], "--device tpu is not to be had here"),
+    "device of another machine": (["train", "{data}", "--device", "mps"], "--device mps is not to be had here"),
     "share": (["train", "{data}", "--val-share", "1.5"], "val_share is 1.5; expected a number >= 0 and <= 0.99"),
     "output is a file": (["train", "{data}", *QUICK, "--output", "{tmp}/text"], "{tmp}/text"),
     "no settings": (["train", "-c", "{tmp}/gone.yaml"], "no settings file {tmp}/gone.yaml"),

@@ -264,7 +264,7 @@ def test_other_photos_of_people_that_trained_are_told(model, folder, capsys):
     write_splits(folder / "run" / "splits.csv", {"train": photos[:1]})
     photos[1:].write(folder / "other.csv")
     photos[1:].with_columns(person="table:2").write(folder / "stranger.csv")
-    photos[1:].with_columns(root="/elsewhere").write(folder / "namesake.csv")  # person 1 of another folder
+    photos[1:].with_columns(root="/elsewhere/table").write(folder / "namesake.csv")  # person 1 of another folder
     assert main(["evaluate", str(folder / "run"), str(folder / "other.csv")]) == 0
     assert "1 of these 1 photos are others of people that, by their ids, trained" in capsys.readouterr().err
     for name in ("stranger.csv", "namesake.csv"):

@@ -1,5 +1,6 @@
 import csv
 import os
+import re
 import shutil
 
 import numpy as np
@@ -11,8 +12,8 @@ from PIL import Image
 
 from multihead.boxes import add_boxes
 from multihead.data import LeakError, check_disjoint
-from multihead.heads import AGE, FLAT, HEADS, MASK, Head
-from multihead.labels import encode, joint, marginals
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head
+from multihead.labels import class_index, encode, joint, marginals
 from multihead.layouts import read_csv
 from multihead.pseudo import check_not_pseudo, provenance
 from multihead.reading import read
@@ -693,3 +694,72 @@ def test_a_photo_has_one_path_however_it_is_reached(tmp_path, monkeypatch):
     (tmp_path / "far" / "c.jpg").write_bytes(b"")
     through = read(pd.DataFrame({"path": ["../c.jpg"]}), root=tmp_path / "link")
     assert through.paths == [str(tmp_path / "link" / ".." / "c.jpg")]  # which is in far
+
+
+def test_usual_words_for_classes_and_spans_of_years():
+    photos = table(
+        gender=["F", "man", "Woman", "m", "", "female"], age=["60+", "25-29", "30 \u2013 59", "75-80", "<30", "31"]
+    )
+    assert photos.labels([GENDER]).ravel().tolist() == [1, 0, 1, 0, -1, 1]
+    assert photos.labels([AGE]).ravel().tolist() == [2, 0, 1, 2, 0, 1]
+    glasses = Head("glasses", ("no", "yes"))
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "glasses": [True, False, None]})
+    assert read(rows, heads=[glasses]).labels().ravel().tolist() == [1, 0, -1]
+    assert class_index(Head("letter", ("f", "m", "x")), "F") == 0  # a class's own name comes first
+    with pytest.raises(ValueError, match="'m' is no class of head 'kind'"):
+        class_index(Head("kind", ("male", "mixed")), "m")
+    for wrong in ("25-34", "20+", "40-35"):
+        with pytest.raises(ValueError, match=f"'{re.escape(wrong)}' is within none of the bands"):
+            table(age=[wrong])
+
+
+def test_words_of_a_table_are_mapped_to_ours(tmp_path):
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "mask": ["With Mask", "?", "bare"], "gender": ["V", "male", "v"]})
+    words = {"mask:with mask": "worn", "mask:?": "", "mask:bare": "not_worn", "gender:V": "female", "other:x": "y"}
+    assert read(rows, labels=words).labels([MASK, GENDER]).tolist() == [[0, 1], [-1, 0], [2, 1]]
+    rows.rename(columns={"mask": "state"}).to_csv(tmp_path / "t.csv", index=False)
+    named = read(tmp_path / "t.csv", labels=words, columns={"mask": "state"})  # by our names of the columns
+    assert named.labels([MASK, GENDER]).tolist() == [[0, 1], [-1, 0], [2, 1]]
+    with pytest.raises(ValueError, match="labels= maps 'F'; expected column:word"):
+        read(rows, labels={"F": "female"})
+    told = "row 2 .a., column 'mask': 'With Mask' is no class .*; nor are '[?]', 'bare'$"
+    with pytest.raises(ValueError, match=told):  # all of a column at once
+        read(rows)
+
+
+def test_columns_may_be_capitalised():
+    rows = pd.DataFrame({"Path": ["a", "b"], "Mask": ["worn", ""], "AGE": ["31", "20"], "Person_ID": ["x", "y"]})
+    photos = read(rows)
+    assert photos.labels([MASK, AGE]).tolist() == [[0, 1], [-1, 0]] and photos.people == ["table:x", "table:y"]
+    both = read(pd.DataFrame({"path": ["a"], "Path": ["b"], "MASK": ["worn"], "Mask": ["incorrect"]}))
+    assert both.paths[0].endswith("/a") and both.known()["mask"] == 0  # which of two is not guessed
+    named = read(pd.DataFrame({"Path": ["a"], "other": ["b"]}), columns={"path": "other"})
+    assert named.paths[0].endswith("/b")
+
+
+def test_folders_that_are_named_like_classes_label_their_photos(tmp_path):
+    for name in ("train/worn/a.jpg", "train/not_worn/b.jpg", "val/Worn/female/c.jpg", "train/d.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match="the names of folders are labels: mask of 3 photos, gender of 1 photos"):
+        photos = read(tmp_path)
+    found = dict(zip(photos.table.name, zip(photos.table.split, photos.labels([MASK, GENDER]).tolist())))
+    assert found == {
+        "train/d.jpg": ("train", [-1, -1]),
+        "train/not_worn/b.jpg": ("train", [2, -1]),
+        "train/worn/a.jpg": ("train", [0, -1]),
+        "val/Worn/female/c.jpg": ("val", [0, 1]),
+    }
+    hat, glasses = Head("hat", ("no", "worn")), Head("glasses", ("no", "yes"))
+    with pytest.warns(UserWarning, match="labels: hat of 2 photos"):
+        assert read(tmp_path, heads=[hat, glasses]).known() == {"hat": 2, "glasses": 0}
+    (tmp_path / "plain" / "train").mkdir(parents=True)
+    (tmp_path / "plain" / "train" / "a.jpg").write_bytes(b"x")
+    assert read(tmp_path / "plain").table.split.tolist() == [""]  # without labels it is a folder of photos
+
+
+def test_a_folder_name_of_two_heads_tells_nothing(tmp_path):
+    (tmp_path / "yes").mkdir()
+    (tmp_path / "yes" / "a.jpg").write_bytes(b"x")
+    heads = [Head("hat", ("no", "yes")), Head("glasses", ("no", "yes"))]
+    assert read(tmp_path, heads=heads).known() == {"hat": 0, "glasses": 0}

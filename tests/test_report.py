@@ -502,8 +502,11 @@ def test_the_folder_of_all_photos():
     assert shared_folder(["/a/b/1.jpg"]) == "/a/b" and shared_folder(["a/1.jpg", "/b/2.jpg"]) == ""
 
 
-def test_an_ensemble_is_no_training(tmp_path):
+@pytest.mark.parametrize("more", [[], ["splits.csv"]])
+def test_an_ensemble_is_no_training(more, tmp_path):
     mh.Ensemble([model(), model()]).save(tmp_path / "vote")
+    for name in more:  # as `multihead ensemble` leaves it
+        (tmp_path / "vote" / name).write_text("path,split\n")
     with pytest.raises(
         FileNotFoundError, match="vote holds an ensemble, which has no training to report on; report the"
     ):

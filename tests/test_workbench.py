@@ -363,7 +363,7 @@ def test_timms_flags_of_mixing(flags, wanted, table, monkeypatch, tmp_path):
         seen.append(recipe.mix)
         raise Reached
 
-    monkeypatch.setattr("multihead.train.epochs", stop)
+    monkeypatch.setattr("multihead.train.prepare", stop)
     with pytest.raises(Reached):
         run("train", table, *MODEL, *flags, "--output", tmp_path / "run")
     assert seen == [wanted]

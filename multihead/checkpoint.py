@@ -24,8 +24,17 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
 
 def save(path: str | Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint in one step: the old one stays until the new one is whole."""
-    replace_file(path, lambda fresh: torch.save(dict(state), fresh))
+    """Write a checkpoint in one step: the old one stays until the new one is whole.
+
+    Raises: OSError where it cannot be written, as on a full disk.
+    """
+    try:
+        replace_file(path, lambda fresh: torch.save(dict(state), fresh))
+    except RuntimeError as error:  # torch's own, which names neither file nor reason
+        first = str(error).strip().splitlines()[0]
+        raise OSError(
+            f"{path} cannot be written ({first}); is the disk full? a resume goes on from what is there"
+        ) from error
 
 
 def load(path: str | Path) -> Any:

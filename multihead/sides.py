@@ -198,7 +198,9 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
         return made
     taught = teaching.soft_rows(photos, heads)
     if np.isnan(taught).all():
-        raise ValueError("recipe: distill needs photos with a teacher's answers (joint:0, ...); see teaching.soften")
+        raise ValueError(
+            "recipe: distill needs photos with a teacher's answers (joint:0, ...), as of multihead label --soft"
+        )
     return teach(made, taught, recipe.distill)
 
 

@@ -1,5 +1,7 @@
 import argparse
 import os
+import subprocess
+import sys
 from collections import OrderedDict
 
 import numpy as np
@@ -47,6 +49,26 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises(Exception, match="pickle|local"):
         save(tmp_path / "c.pt", {"epoch": lambda: 2})
     assert load(tmp_path / "c.pt") == {"epoch": 1} and len(list(tmp_path.iterdir())) == 1
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from multihead.checkpoint import save
+save(sys.argv[1], {"old": torch.zeros(3)})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    save(sys.argv[1], {"new": torch.zeros(30_000)})
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_the_old_checkpoint(tmp_path):
+    command = [sys.executable, "-c", FULL_DISK, tmp_path / "a.pt"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"{tmp_path / 'a.pt'} cannot be written" in told and "is the disk full?" in told
+    assert list(load(tmp_path / "a.pt")) == ["old"] and len(list(tmp_path.iterdir())) == 1
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
@@ -201,11 +200,7 @@ class Photos:
 
     def digests(self) -> list[str]:
         """Digest of each file that may equal another (same size), "" for the rest and for unreadable files."""
-        sizes = [_file_size(path) for path in self.paths]
-        by_size: dict[int, set[str]] = {}
-        for path, size in zip(self.paths, sizes):
-            by_size.setdefault(size, set()).add(path)
-        return [_digest(path) if size > 0 and len(by_size[size]) > 1 else "" for path, size in zip(self.paths, sizes)]
+        return splits.digests(self.paths)
 
     def with_columns(self, **columns: Any) -> Photos:
         """The same photos with columns replaced or added, each of length N or one value."""
@@ -287,21 +282,6 @@ def write_splits(path: str | Path, parts: Mapping[str, Photos]) -> None:
     tables = [photos.with_columns(split=name).table for name, photos in parts.items()]
     heads = next(iter(parts.values())).heads
     Photos(pd.concat(tables, ignore_index=True), heads).write(path)
-
-
-def _file_size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
-
-
-def _digest(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    except OSError:
-        return ""
 
 
 def _names(heads: Sequence[Head]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,9 @@ from multihead.cells import (
     split_name,
     warn_of_bands,
 )
-from multihead.data import CORE, Photos
-from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, label_columns, number_column, numbers, size
+from multihead.columns import PLAIN, our_columns
+from multihead.data import Photos
+from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, number_column, numbers, size
 from multihead.labels import decode
 from multihead.layouts import folder_labels, read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Source = "str | Path | pd.DataFrame"
-ALIASES = {"person_id": "person", "ImageID": "path", "ans": "label"}
-PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
 
 
 def read(
@@ -92,7 +90,7 @@ def read(
         columns = None if path.is_dir() else columns  # a folder's columns are ours already
         folder = folder if root else _nearest(folder, table.get((columns or {}).get("path", "path")))
     try:
-        table = mapped_cells(_rename(table, columns or {}, base(heads)), labels or {})
+        table = mapped_cells(our_columns(table, columns or {}, base(heads)), labels or {})
         if isinstance(source, (str, os.PathLike)) and list(table.columns) == ["path"] and Path(source).is_dir():
             table = folder_labels(table, base(heads))
         photos = _photos(table, Path(plain_path(folder)), label, base(heads), people)
@@ -234,46 +232,6 @@ def _names(table: pd.DataFrame) -> list[str]:
     inside = [bool(folder) and path.startswith(folder + os.sep) for folder, path in zip(own, table.path)]
     rows = zip(table.path, own, inside)
     return [Path(path).relative_to(folder).as_posix() if there else path for path, folder, there in rows]
-
-
-def _rename(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:
-    """The table with our column names. Raises: KeyError for a mapped column that is missing or no path column."""
-    names = list(dict.fromkeys([*PLAIN, *(column for head in heads for column in label_columns(head))]))
-    for ours, theirs in mapped.items():
-        if theirs not in table.columns:
-            raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")
-        if ours not in names:
-            raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
-    chosen = {ours: table[theirs] for ours, theirs in mapped.items()}
-    table = table.drop(columns=list(mapped.values())).assign(**chosen)
-    table = table.rename(columns=_by_case(table, names))
-    aliases = {theirs: ours for theirs, ours in ALIASES.items() if theirs in table and ours not in table}
-    table = table.rename(columns=aliases).reset_index(drop=True)
-    if "path" not in table:
-        raise KeyError(
-            f"no 'path' column; the table has {list(table.columns)}; map one with columns={{'path': ...}} "
-            "(--columns path=...)"
-        )
-    empty = table.path.str.strip() == ""
-    if empty.any():
-        raise ValueError(f"row {line_number(int(empty.to_numpy().argmax()))}: the path is blank")
-    if 0 < len(set(BOX) & set(table.columns)) < len(BOX):
-        raise KeyError(f"a box needs the columns {BOX}; the table has {sorted(set(BOX) & set(table.columns))}")
-    for column in sorted(set(table.columns) - set(names)):
-        if column in CORE:
-            warnings.warn(f"column {column!r} is not read: the name is taken; map it with columns=", stacklevel=2)
-        near = difflib.get_close_matches(column, [name for name in names if name not in table], 1, 0.8)
-        if near:
-            warnings.warn(f"column {column!r} is not read; did you mean {near[0]!r}?", stacklevel=2)
-    return table
-
-
-def _by_case(table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """{the table's: ours} of columns that are named as ours but for capital letters."""
-    known = {name.lower(): name for name in [*ALIASES, *names]}
-    found = {column: known[column.lower()] for column in table.columns if column.lower() in known}
-    ours = list(found.values())
-    return {column: name for column, name in found.items() if name not in table and ours.count(name) == 1}
 
 
 def _refuse_repeats(found: pd.DataFrame) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -105,3 +107,27 @@ def _fill_empty(parts: np.ndarray, sizes: np.ndarray, number: int) -> None:
             richest = np.bincount(parts, minlength=number).argmax()
             members = np.flatnonzero(parts == richest)
             parts[members[sizes[members].argmin()]] = part
+
+
+def digests(paths: Sequence[str]) -> list[str]:
+    """Digest of each file that may equal another (same size), "" for the rest and for unreadable files."""
+    sizes = [_file_size(path) for path in paths]
+    by_size: dict[int, set[str]] = {}
+    for path, size in zip(paths, sizes):
+        by_size.setdefault(size, set()).add(path)
+    return [_digest(path) if size > 0 and len(by_size[size]) > 1 else "" for path, size in zip(paths, sizes)]
+
+
+def _file_size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    except OSError:
+        return ""

@@ -1,0 +1,58 @@
+"""The columns that tables of photos have in common: ours, by whatever names a table has them."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from multihead.cells import BOX, line_number
+from multihead.data import CORE
+from multihead.heads import Head, label_columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALIASES = {"person_id": "person", "ImageID": "path", "ans": "label"}
+PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
+
+
+def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:
+    """The table with our column names. Raises: KeyError for a mapped column that is missing or no path column."""
+    names = list(dict.fromkeys([*PLAIN, *(column for head in heads for column in label_columns(head))]))
+    for ours, theirs in mapped.items():
+        if theirs not in table.columns:
+            raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")
+        if ours not in names:
+            raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
+    chosen = {ours: table[theirs] for ours, theirs in mapped.items()}
+    table = table.drop(columns=list(mapped.values())).assign(**chosen)
+    table = table.rename(columns=_by_case(table, names))
+    aliases = {theirs: ours for theirs, ours in ALIASES.items() if theirs in table and ours not in table}
+    table = table.rename(columns=aliases).reset_index(drop=True)
+    if "path" not in table:
+        raise KeyError(
+            f"no 'path' column; the table has {list(table.columns)}; map one with columns={{'path': ...}} "
+            "(--columns path=...)"
+        )
+    empty = table.path.str.strip() == ""
+    if empty.any():
+        raise ValueError(f"row {line_number(int(empty.to_numpy().argmax()))}: the path is blank")
+    if 0 < len(set(BOX) & set(table.columns)) < len(BOX):
+        raise KeyError(f"a box needs the columns {BOX}; the table has {sorted(set(BOX) & set(table.columns))}")
+    for column in sorted(set(table.columns) - set(names)):
+        if column in CORE:
+            warnings.warn(f"column {column!r} is not read: the name is taken; map it with columns=", stacklevel=2)
+        near = difflib.get_close_matches(column, [name for name in names if name not in table], 1, 0.8)
+        if near:
+            warnings.warn(f"column {column!r} is not read; did you mean {near[0]!r}?", stacklevel=2)
+    return table
+
+
+def _by_case(table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """{the table's: ours} of columns that are named as ours but for capital letters."""
+    known = {name.lower(): name for name in [*ALIASES, *names]}
+    found = {column: known[column.lower()] for column in table.columns if column.lower() in known}
+    ours = list(found.values())
+    return {column: name for column, name in found.items() if name not in table and ours.count(name) == 1}

@@ -33,7 +33,7 @@ from multihead.cache import Cache, Kept, Wanted
 from multihead.crops import Box, Crop, Region, box_of
 from multihead.cutting import crop_regions, cut_at, reduction_for
 from multihead.data import Photos
-from multihead.heads import MASK, UNKNOWN, Head, base
+from multihead.heads import UNKNOWN, Head
 from multihead.images import open_image
 from multihead.orders import Key
 
@@ -128,7 +128,7 @@ class PhotoSet(Dataset[Any]):
         self.points, self.crop_drop = points, crop_drop
         self.jitter = next((part for part in members(augment) if isinstance(part, BoxJitter)), None)
         self.mask = next((part for part in members(augment) if isinstance(part, masks.DrawnMask)), None)
-        self.drawn = mask_classes(heads) if self.mask else {}
+        self.drawn = masks.mask_classes(heads) if self.mask else {}
         self.kept = Kept(self.crops, len(photos))
         rest = (part for place, part in enumerate(members(augment)) if place != self.flip_at)
         self.bare = not crop_drop and all(isinstance(part, Plain) for part in rest)
@@ -186,10 +186,10 @@ class PhotoSet(Dataset[Any]):
         if state is None:
             return cuts, UNKNOWN
         places = [
-            None if region is None else points_in(self.points[row], region, pixels.shape)
+            None if region is None else masks.points_in(self.points[row], region, pixels.shape)
             for pixels, region in zip(cuts, regions)
         ]
-        if any(place is not None and _height(place) < SMALLEST for place in places):
+        if any(place is not None and masks.face_height(place) < SMALLEST for place in places):
             return cuts, UNKNOWN
         drawn = [
             pixels if place is None else masks.draw_mask(pixels, place, state, seed)
@@ -277,32 +277,6 @@ def drop_crop(
     gone = there[int(rng.integers(len(there)))]
     pixels = [np.zeros_like(cut) if place == gone else cut for place, cut in enumerate(cuts)]
     return pixels, [seen and place != gone for place, seen in enumerate(present)]
-
-
-def mask_classes(heads: Sequence[Head]) -> dict[str, int]:
-    """The class numbers {name: index} of the mask head, which drawn masks change.
-
-    Raises: ValueError where the heads have none with our classes.
-    """
-    head = next((head for head in base(heads) if head.name == MASK.name), None)
-    if head is None or not set(MASK.classes) <= set(head.classes):
-        raise ValueError(
-            f"a drawn mask changes the label of head {MASK.name!r} ({', '.join(MASK.classes)}); the model's heads are "
-            f"{[head.name for head in base(heads)]}; leave DrawnMask out of augment (--aug)"
-        )
-    return {name: head.classes.index(name) for name in head.classes}
-
-
-def points_in(points: np.ndarray, region: Region, shape: Sequence[int]) -> np.ndarray:
-    """Points (5, 2) of a photo as pixels of a crop of shape (H, W, ...) that shows this region."""
-    x0, y0, x1, y1 = region
-    scale = (shape[1] / (x1 - x0), shape[0] / (y1 - y0))
-    return (points - (x0, y0)) * scale
-
-
-def _height(points: np.ndarray) -> float:
-    """Pixels from between the eyes to the mouth of points (5, 2)."""
-    return float(np.hypot(*(points[3:].mean(0) - points[:2].mean(0))))
 
 
 def _jittered(setting: BoxJitter, box: Box | None, size: tuple[int, int], seed: int) -> Box:

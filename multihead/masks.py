@@ -17,6 +17,9 @@ from multihead.options import between, choice, option
 if TYPE_CHECKING:
     import numpy as np
 
+    from multihead.crops import Region
+    from multihead.heads import Head
+
 STATES = ("worn", "nose", "chin")
 LABELS = {"worn": "worn", "nose": "incorrect", "chin": "incorrect"}  # the mask head's class of each state
 
@@ -215,3 +218,33 @@ def _blend(
     cloth = cloth + (light.grain * grain)[:, :, None] * (0.6 + cloth / 255)
     photo += cover[:, :, None] * (cloth - photo)
     return photo.round().clip(0, 255).astype(np.uint8)
+
+
+def mask_classes(heads: Sequence[Head]) -> dict[str, int]:
+    """The class numbers {name: index} of the mask head, which drawn masks change.
+
+    Raises: ValueError where the heads have none with our classes.
+    """
+    from multihead.heads import MASK, base
+
+    head = next((head for head in base(heads) if head.name == MASK.name), None)
+    if head is None or not set(MASK.classes) <= set(head.classes):
+        raise ValueError(
+            f"a drawn mask changes the label of head {MASK.name!r} ({', '.join(MASK.classes)}); the model's heads are "
+            f"{[head.name for head in base(heads)]}; leave DrawnMask out of augment (--aug)"
+        )
+    return {name: head.classes.index(name) for name in head.classes}
+
+
+def points_in(points: np.ndarray, region: Region, shape: Sequence[int]) -> np.ndarray:
+    """Points (5, 2) of a photo as pixels of a crop of shape (H, W, ...) that shows this region."""
+    x0, y0, x1, y1 = region
+    scale = (shape[1] / (x1 - x0), shape[0] / (y1 - y0))
+    return (points - (x0, y0)) * scale
+
+
+def face_height(points: np.ndarray) -> float:
+    """Pixels from between the eyes to the mouth of points (5, 2)."""
+    import numpy as np
+
+    return float(np.hypot(*(points[3:].mean(0) - points[:2].mean(0))))

@@ -15,11 +15,10 @@ import torch
 from multihead import checkpoint, ranks
 from multihead.balance import epoch_weights
 from multihead.choices import training_choice
-from multihead.criteria import Criterion, criterion
+from multihead.criteria import Criterion
 from multihead.files import write_text
 from multihead.loading import loader
 from multihead.logs import Events, bar, write_rows
-from multihead.losses import per_head
 from multihead.metrics import Scores, selection_of
 from multihead.model import Model
 from multihead.modes import AMP, Mode, Pins, warn_of_imitation
@@ -28,7 +27,17 @@ from multihead.orders import Shuffled
 from multihead.outputs import Claim
 from multihead.recipe import Recipe
 from multihead.schedules import rate
-from multihead.sides import Ready, check_sides, class_mass, draw_weights, prior, scored, stand, target_rows
+from multihead.sides import (
+    Ready,
+    check_sides,
+    class_mass,
+    draw_weights,
+    head_criteria,
+    prior,
+    scored,
+    stand,
+    target_rows,
+)
 from multihead.steps import Stepper
 
 
@@ -51,7 +60,7 @@ class Run:
         self.claim, self.folder = claim, None if claim is None else claim.folder
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
         targets = target_rows(train.photos, model.heads, recipe)
-        criteria = _criteria(model, class_mass(train, targets), recipe)
+        criteria = head_criteria(model, class_mass(train, targets), recipe)
         self.order = Shuffled(
             train.rows,
             recipe.batch_size,
@@ -276,18 +285,6 @@ class Run:
         self.rows, self.best = state["rows"], state["best"]
         if self.best["epoch"]:
             self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
-
-
-def _criteria(model: Model, mass: Mapping[str, torch.Tensor], recipe: Recipe) -> dict[str, Criterion]:
-    """{head: its criterion}, by the training mass (C,) of its classes; tells of heads without any."""
-    if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
-        print(
-            f"no training photo has a label for {', '.join(blank)}: the model will answer by chance there; leave "
-            "the head out, or name the column of its labels (columns=, --columns)",
-            file=sys.stderr,
-        )
-    losses = per_head(recipe.losses, model.heads)
-    return {head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads}
 
 
 def pins(recipe: Recipe) -> Pins:

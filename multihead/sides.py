@@ -10,15 +10,17 @@ import torch
 
 from multihead import ranks, teaching
 from multihead.augment import Plain, members
-from multihead.batches import PhotoSet, mask_classes
+from multihead.batches import PhotoSet
 from multihead.boxes import locate_faces
 from multihead.cache import Cache
+from multihead.criteria import Criterion, criterion
 from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.heads import MASK, UNKNOWN, Head, base, crops, label_columns, size
 from multihead.labels import encode, joint
 from multihead.logs import LISTED, bar
-from multihead.masks import LABELS, DrawnMask
+from multihead.losses import per_head
+from multihead.masks import LABELS, DrawnMask, mask_classes
 from multihead.metrics import Scores
 from multihead.model import Model
 from multihead.points import locate_points
@@ -170,6 +172,18 @@ def class_mass(train: Ready, targets: Targets) -> dict[str, torch.Tensor]:
         masked = targets.mass(able, train.held.drawn[LABELS[state]])
         mass = {name: mass[name] + mask.prob * share * (masked[name] - bare[name]) for name in mass}
     return mass
+
+
+def head_criteria(model: Model, mass: Mapping[str, torch.Tensor], recipe: Recipe) -> dict[str, Criterion]:
+    """{head: its criterion}, by the training mass (C,) of its classes; tells of heads without any."""
+    if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
+        print(
+            f"no training photo has a label for {', '.join(blank)}: the model will answer by chance there; leave "
+            "the head out, or name the column of its labels (columns=, --columns)",
+            file=sys.stderr,
+        )
+    losses = per_head(recipe.losses, model.heads)
+    return {head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads}
 
 
 def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Targets:

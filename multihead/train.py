@@ -16,12 +16,11 @@ import torch
 from multihead import checkpoint, ranks
 from multihead.augment import members, try_out
 from multihead.balance import combine
-from multihead.batches import mask_classes
 from multihead.cache import Cache, open_cache
 from multihead.criteria import criterion
 from multihead.data import Photos, check_disjoint, write_splits
 from multihead.losses import per_head
-from multihead.masks import DrawnMask
+from multihead.masks import DrawnMask, mask_classes
 from multihead.model import Model
 from multihead.modes import Mode
 from multihead.optim import create_optimizer

@@ -15,15 +15,13 @@ from multihead.batches import (
     Item,
     PhotoSet,
     drop_crop,
-    mask_classes,
-    points_in,
 )
 from multihead.cache import Cache
 from multihead.crops import BODY, FACE, FULL, cut, locate
 from multihead.heads import AGE, FLAT, GENDER, HEADS, Head
 from multihead.images import read_image
 from multihead.loading import loader
-from multihead.masks import DrawnMask, choose, draw_mask
+from multihead.masks import DrawnMask, choose, draw_mask, mask_classes, points_in
 from multihead.orders import Shuffled, in_order
 from multihead.reading import read
 

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from multihead import sides
 from multihead.crops import FULL
@@ -47,5 +48,9 @@ def test_many_unreadable_photos_are_counted(tmp_path):
         (tmp_path / f"{number}.jpg").write_bytes(b"")
     photos = read(pd.DataFrame({"path": [f"{n}.jpg" for n in range(30)], "mask": "worn"}), root=tmp_path)
     notes = Ready([head.on(SMALL) for head in HEADS], photos, Recipe(), training=True).notes("training")
+    assert sum("empty file" in note for note in notes) == 3  # where all are, it is hardly the files
+    assert notes[-1] == "training: left out: 27 more, 30 in all" and len(notes) == 4
+    Image.new("RGB", (30, 40)).save(tmp_path / "29.jpg")
+    notes = Ready([head.on(SMALL) for head in HEADS], photos, Recipe(), training=True).notes("training")
     assert sum("empty file" in note for note in notes) == 20
-    assert notes[-1] == "training: left out: 10 more, 30 in all" and len(notes) == 21
+    assert notes[-1] == "training: left out: 9 more, 29 in all" and len(notes) == 21

@@ -575,16 +575,16 @@ def test_smoothing_is_that_of_every_heads_loss(sides):
 
 
 def test_class_weights_read_the_training_labels(sides, monkeypatch):
-    import multihead.runs
+    import multihead.sides
 
     seen = {}
-    plain = multihead.runs.criterion
+    plain = multihead.sides.criterion
 
     def watched(loss, head, counts, smoothing):
         seen[head.name] = counts
         return plain(loss, head, counts, smoothing)
 
-    monkeypatch.setattr(multihead.runs, "criterion", watched)
+    monkeypatch.setattr(multihead.sides, "criterion", watched)
     trained(sides, epochs=1, losses=CrossEntropy(class_weights="inverse"))
     for column, head in enumerate(HEADS):
         assert (

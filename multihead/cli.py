@@ -109,7 +109,7 @@ def notes(quiet: bool) -> Iterator[None]:
 def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
     """The verb's arguments with those of a file: that of -c, or, for a --resume, of its run."""
     if getattr(verb, "resume", False) and not verb.config:
-        folder = Path(verb.output).absolute()
+        folder = Path(os.path.abspath(verb.output))
         if not (folder / "args.yaml").is_file():
             return verb
         verb.config = str(folder / "args.yaml")

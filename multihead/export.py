@@ -137,14 +137,15 @@ def openvino(
 
 
 def save_onnx(model: Model, path: Path, opset: int) -> None:
-    """Write the graph of a model as ONNX, with its config among the file's own metadata."""
-    program = graphs.trace(model)
-    names = {
-        "input_names": graphs.input_names(model.crops),
+    """Write the graph of a model as ONNX, its rows' axis named `batch`, its config among the file's own metadata."""
+    program, inputs = graphs.trace(model), graphs.input_names(model.crops)
+    told: dict[str, Any] = {
+        "input_names": inputs,
         "output_names": graphs.output_names(model.crops, model.space),
+        "dynamic_shapes": [{0: graphs.BATCH}] * len(inputs),  # a traced graph's own names are s21 and the like
     }
     with graphs.quiet():
-        made: Any = torch.onnx.export(program, (), **names, opset_version=opset, dynamo=True, verbose=False)  # type: ignore[arg-type]
+        made: Any = torch.onnx.export(program, (), **told, opset_version=opset, dynamo=True, verbose=False)
         made.model.metadata_props["multihead"] = json.dumps(config(model, "onnx", "f32"))
         made.save(str(path))
 

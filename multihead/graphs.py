@@ -16,7 +16,7 @@ from multihead.crops import Crop
 from multihead.heads import Head
 from multihead.model import Model
 
-PRESENT, JOINT = "present", "joint"
+PRESENT, JOINT, BATCH = "present", "joint", "batch"  # an input, an output, and the axis of rows
 BATCHES = (1, 2, 5, 64)  # rows of the batches that an export is checked with
 
 
@@ -86,7 +86,7 @@ def trace(model: Model) -> Any:
         raise ValueError(f"a graph is made of a Model, got {type(model).__name__}; export its members one by one")
     own = copy.deepcopy(model).cpu().eval().to(memory_format=torch.contiguous_format)
     inputs = examples(own.crops, 2)
-    rows = torch.export.Dim("batch", min=1, max=65536)
+    rows = torch.export.Dim(BATCH, min=1, max=65536)
     shapes = (tuple({0: rows} for _ in inputs),)
     try:
         with quiet(), torch.no_grad():

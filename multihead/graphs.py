@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from multihead import labels as algebra
 from multihead.crops import Crop
+from multihead.feeds import PRESENT
 from multihead.heads import Head
 from multihead.model import Model
 
-PRESENT, JOINT, BATCH = "present", "joint", "batch"  # an input, an output, and the axis of rows
+JOINT, BATCH = "joint", "batch"  # an output, and the axis of rows
 BATCHES = (1, 2, 5, 64)  # rows of the batches that an export is checked with
 
 

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeGuard
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard
 
 import cv2
 import numpy as np
@@ -18,6 +18,8 @@ from multihead.files import replace_file
 if TYPE_CHECKING:
     import torch
 
+Source: TypeAlias = "str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO | torch.Tensor"
+
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses: twice its warning limit
 
 _DECODED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".avif"}
@@ -25,9 +27,7 @@ _DECODED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", "
 SUFFIXES = frozenset(_DECODED | {".heic", ".heif"})
 
 
-def read_image(
-    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO | torch.Tensor, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def read_image(source: Source, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Pixels (H, W, 3), uint8, RGB, contiguous, upright by the photo's own EXIF orientation.
 
     Transparent parts become white, as a viewer or a page shows them; dropping alpha would bring up hidden colours,
@@ -48,9 +48,7 @@ def read_image(
     return open_image(source, max_pixels).pixels()
 
 
-def open_image(
-    source: str | os.PathLike | bytes | np.ndarray | Image.Image | BinaryIO | torch.Tensor, max_pixels: int = MAX_PIXELS
-) -> Encoded:
+def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Encoded:
     """The photo of any source that `read_image` takes, to be decoded at the size that is needed; a JPEG is read, and
     checked as far as its header goes, other formats are decoded at once.
 

@@ -12,7 +12,7 @@ LAYERS = (
     "files options named sources heads labels crops decoders images looks sums lanes metrics fabrics figures splits logs speed sigstack canvas cells plots event_files event_logs "
     "gentle pipelines outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes fusing nets",
     "backbones recipe spelling cascade faces mtcnn yunet features model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
-    "cutting graphs archives runtimes",
+    "cutting feeds carry graphs archives runtimes",
     "data columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint drawn persons dealing choices prepared timing trained",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import torch
 
-from multihead import graphs, quantised
+from multihead import cards, graphs, quantised
 from multihead.adjusted import Adjusted
-from multihead.crops import VISIBLE, Crop, crop_text
+from multihead.carry import carry
+from multihead.crops import Crop
 from multihead.evaluation import device_of, evaluating, read_batches
 from multihead.heads import flat
 from multihead.joined import Combined, Ensemble, Member
@@ -186,6 +188,7 @@ def _both(
 def config(model: Model, runtime: str, precision: str) -> dict[str, Any]:
     """What an exported folder says of itself: heads with their crops, inputs and outputs in order, where it is from."""
     names = ["multihead", "torch", "timm", *{"torch": [], "onnx": ["onnx"], "openvino": ["openvino"]}[runtime]]
+    names += ["numpy", "pillow"]
     return {
         "kind": KIND,
         "format": FORMAT,
@@ -199,7 +202,8 @@ def config(model: Model, runtime: str, precision: str) -> dict[str, Any]:
         "source": model.backbone_name,
         "mean": list(model.mean),
         "std": list(model.std),
-        "versions": {name: _version(name) for name in names} | {"python": platform.python_version()},
+        "versions": {name: _version(name) for name in names}
+        | {"opencv": cv2.__version__, "python": platform.python_version()},  # its package has several names
     }
 
 
@@ -222,28 +226,10 @@ def _random(model: Model) -> list[tuple[torch.Tensor, ...]]:
 
 
 def _describe(model: Model, place: Path, runtime: str, precision: str) -> None:
-    content = config(model, runtime, precision)
-    (place / "config.json").write_text(json.dumps(content, indent=2))
-    card = str(model.generate_model_card())
-    names = f"inputs {', '.join(content['inputs'])}; outputs {', '.join(content['outputs'])}"
-    note = (
-        f"Exported for {runtime} in {precision}: {names}. Pixels are uint8 RGB (B, 3, H, W); the graph normalises.\n\n"
-        f"{_geometry(model)}"
-    )
-    (place / "README.md").write_text(card.replace("## Limits", f"{note}## Limits"))
-
-
-def _geometry(model: Model) -> str:
-    """How the graph's inputs are cut from a photo, for those who do it without this library."""
-    lines = [f"- `{name}`: {crop_text(crop)}" for name, crop in zip(graphs.input_names(model.crops), model.crops)]
-    return (
-        "Without multihead, each input is cut from the upright photo (turned by its EXIF), like this:\n\n"
-        + "\n".join(lines)
-        + "\n\nWhat lies outside the photo is cut off, and the rest is resized to the input's size without keeping its "
-        "aspect: by area average where it shrinks (cv2.INTER_AREA), linearly where it grows. `present` (B, inputs) is "
-        "false where a photo lacks an input, whose pixels are then not read: a body of which less than "
-        f"{VISIBLE:.0%} is in the photo. Of a photo without a face every input is the whole photo.\n\n"
-    )
+    """Write what is beside the graph: what it is, how it is asked, and what makes its inputs of photos."""
+    (place / "config.json").write_text(json.dumps(config(model, runtime, precision), indent=2))
+    (place / "README.md").write_text(cards.readme(model, runtime, precision), encoding="utf-8")
+    carry(dict(zip(graphs.input_names(model.crops), model.crops)), place)
 
 
 def _members(model: Member, folder: Path, write: Callable[[Model, Path], Check]) -> dict[str, Check]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from multihead import archives
 from multihead import heads as tables
+from multihead.carry import PACKAGE
 from multihead.crops import Crop
 from multihead.files import read_json, replace_file
 from multihead.graphs import input_names
@@ -85,11 +86,12 @@ class Exported(nn.Module):
         return (joint / joint.sum(1, keepdim=True)).to(device)
 
     def save(self, folder: str | Path) -> None:
-        """Copy the exported folder; `multihead.load` opens the copy."""
+        """Copy the exported folder; `multihead.load` opens the copy. Of what else is in it nothing is copied."""
         folder = Path(folder)
         if folder.resolve() == self.folder.resolve():
             return
-        for name in (*FILES[self.runtime], "README.md", "config.json"):
+        carried = [f"{PACKAGE}/{path.name}" for path in sorted((self.folder / PACKAGE).glob("*.py"))]
+        for name in (*FILES[self.runtime], "README.md", "config.json", *carried):
             if (self.folder / name).is_file():
                 replace_file(folder / name, functools.partial(shutil.copyfile, self.folder / name))
 

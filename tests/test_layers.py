@@ -16,7 +16,7 @@ LAYERS = (
     "data columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint drawn persons dealing choices prepared timing trained",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",
-    "joined export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
+    "joined cards export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "flags flag_files settings arms workbench records answering folding panel spaces searching shipping training cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

@@ -163,6 +163,9 @@ def test_broken_folders(folders, tmp_path, runtime):
     with pytest.raises(ValueError, match="is not of an exported model of format 1"):
         changed(format=2)
     assert changed().runtime == runtime
+    carried = [{path.name: path.read_bytes() for path in (each / "preprocess").iterdir()} for each in
+               (folders[runtime], tmp_path / "copy")]  # fmt: skip
+    assert carried[0] == carried[1] and "__init__.py" in carried[1]
     name = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}[runtime]
     (tmp_path / "copy" / name).write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=f"{name} is no "):

@@ -1,14 +1,12 @@
 """Two ways to train, compared on the same folds: the difference, and how sure it is.
 
-python examples/compare_arms.py [path/to/photos]
+python examples/compare_arms.py [PHOTOS [OUTPUT]]    # by default drawn people, and runs/compare_arms-<name of PHOTOS>
 """
-
-import sys
 
 import multihead as mh
 
 
-def main(root, out="runs/compare_arms", epochs=4, backbone="resnet10t", size=64):
+def main(root, out, epochs=4, backbone="resnet10t", size=64):
     photos = mh.read(root)
     heads = [head.on(mh.FULL.resized(size)) for head in mh.HEADS]
 
@@ -26,6 +24,6 @@ def main(root, out="runs/compare_arms", epochs=4, backbone="resnet10t", size=64)
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=60) / "train")
+    start(main, people=60)

@@ -1,9 +1,7 @@
 """A small model taught by an ensemble, also on photos that nobody labelled.
 
-python examples/distil.py [path/to/photos]
+python examples/distil.py [PHOTOS]    # by default drawn people
 """
-
-import sys
 
 import torch
 
@@ -31,6 +29,6 @@ def main(root, epochs=6, backbone="resnet10t", size=64):
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=120) / "train")
+    start(main)

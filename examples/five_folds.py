@@ -1,16 +1,14 @@
 """Five folds: every photo answered by the model that did not see its person, and the five models as one.
 
-python examples/five_folds.py [path/to/photos]
+python examples/five_folds.py [PHOTOS [OUTPUT]]    # by default drawn people, and runs/five_folds-<name of PHOTOS>
 """
-
-import sys
 
 import multihead as mh
 from multihead.ensemble import fit_folds, open_folds
 from multihead.soup import average, refresh
 
 
-def main(root, out="runs/five_folds_example", folds=5, epochs=6, backbone="resnet10t", size=64):
+def main(root, out, folds=5, epochs=6, backbone="resnet10t", size=64):
     photos, held_out = mh.read(root).split(0.2, seed=0)
     recipe = mh.Recipe(epochs=epochs, optim=mh.AdamW(4e-3))
 
@@ -31,6 +29,6 @@ def main(root, out="runs/five_folds_example", folds=5, epochs=6, backbone="resne
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=120) / "train")
+    start(main)

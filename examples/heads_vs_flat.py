@@ -1,9 +1,7 @@
 """The multi-head model beside the flat 18-way model: same people, backbone, recipe and seed.
 
-python examples/heads_vs_flat.py [path/to/photos]
+python examples/heads_vs_flat.py [PHOTOS]    # by default drawn people
 """
-
-import sys
 
 import torch
 
@@ -26,6 +24,6 @@ def main(root, epochs=8, backbone="resnet10t", size=96):
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=120) / "train")
+    start(main)

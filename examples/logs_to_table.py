@@ -1,16 +1,15 @@
 """Two runs with unlike learning rates, their TensorBoard logs as one table, and from it the best epoch of each run.
 
-python examples/logs_to_table.py [path/to/photos]
+python examples/logs_to_table.py [PHOTOS [OUTPUT]]    # by default drawn people, and runs/logs_to_table-<name of PHOTOS>
 """
 
-import sys
 from pathlib import Path
 
 import multihead as mh
 from multihead.event_logs import draw, read_logs
 
 
-def main(root, out="runs/logs_to_table", epochs=4, backbone="resnet10t", size=64):
+def main(root, out, epochs=4, backbone="resnet10t", size=64):
     train, valid = mh.read(root).split(0.25, seed=0)
     heads = [head.on(mh.FULL.resized(size)) for head in mh.HEADS]
     for lr in (4e-3, 4e-4):
@@ -28,6 +27,6 @@ def main(root, out="runs/logs_to_table", epochs=4, backbone="resnet10t", size=64
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=60) / "train")
+    start(main, people=60)

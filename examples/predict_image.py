@@ -1,9 +1,8 @@
 """Answers of a saved model for one photo, an array and bytes, as a table and as a picture.
 
-python examples/predict_image.py runs/train/model photo.jpg
+python examples/predict_image.py MODEL PHOTO [OUTPUT]    # by default runs/predict_image-<name of PHOTO>
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,4 +22,8 @@ def main(model, photo, draw=None):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], draw="runs/drawn")
+    from start import told, words
+
+    model, photo, *output = words(2, 3)
+    with told():
+        main(model, photo, draw=output[0] if output else f"runs/predict_image-{Path(photo).name}")

@@ -1,10 +1,9 @@
 """A run that stops half-way and goes on ends with the same weights, bit by bit, as one that never stopped.
 
-python examples/resume.py [path/to/photos]
+python examples/resume.py [PHOTOS]    # by default drawn people
 """
 
 import hashlib
-import sys
 import tempfile
 from pathlib import Path
 
@@ -34,6 +33,6 @@ def main(root, epochs=4, backbone="resnet10t", size=64):
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=120) / "train")
+    start(main)

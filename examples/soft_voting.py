@@ -1,16 +1,14 @@
 """Soft voting of unlike models, with temperatures and weights fitted on out-of-fold answers, saved as one folder.
 
-python examples/soft_voting.py [path/to/photos]
+python examples/soft_voting.py [PHOTOS [OUTPUT]]    # by default drawn people, and runs/soft_voting-<name of PHOTOS>
 """
-
-import sys
 
 import multihead as mh
 from multihead.ensemble import fit_folds, open_folds
 from multihead.voting import fit_vote_weights
 
 
-def main(root, out="runs/soft_voting", folds=3, epochs=6, backbone="resnet10t", size=64):
+def main(root, out, folds=3, epochs=6, backbone="resnet10t", size=64):
     photos, held_out = mh.read(root).split(0.2, seed=0)
     recipe, heads = (
         mh.Recipe(epochs=epochs, optim=mh.AdamW(4e-3)),
@@ -38,6 +36,6 @@ def main(root, out="runs/soft_voting", folds=3, epochs=6, backbone="resnet10t", 
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=120) / "train")
+    start(main)

@@ -1,9 +1,7 @@
 """Three models of one head each, combined into one joint distribution, which votes together with a flat model.
 
-python examples/three_models.py [path/to/photos]
+python examples/three_models.py [PHOTOS]    # by default drawn people
 """
-
-import sys
 
 import multihead as mh
 
@@ -25,6 +23,6 @@ def main(root, epochs=8, backbone="resnet10t", size=96):
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=120) / "train")
+    start(main)

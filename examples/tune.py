@@ -1,9 +1,7 @@
 """A search for the learning rate, the loss and the heads' crops, scored on people that a trial did not train on.
 
-python examples/tune.py [path/to/photos]
+python examples/tune.py [PHOTOS [OUTPUT]]    # by default drawn people, and runs/tune-<name of PHOTOS>
 """
-
-import sys
 
 import multihead as mh
 from multihead.losses import CrossEntropy, Focal
@@ -14,7 +12,7 @@ LOSSES = {"crossentropy": CrossEntropy(), "focal": Focal(gamma=2)}
 FIRST = {"lr": 1e-3, "loss": "crossentropy", "crops": "full"}  # the settings to beat
 
 
-def main(root, out="runs/tune_example", epochs=3, trials=8, backbone="resnet10t", size=48):
+def main(root, out, epochs=3, trials=8, backbone="resnet10t", size=48):
     photos, held_out = mh.read(root).split(0.25, seed=0)  # the search never sees these people
     full, half = mh.FULL.resized(size), mh.FULL.resized(size // 2)
     crops = {"full": [full], "two sizes": [full, half]}
@@ -43,6 +41,6 @@ def main(root, out="runs/tune_example", epochs=3, trials=8, backbone="resnet10t"
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    main(sys.argv[1] if len(sys.argv) > 1 else make("runs/people", count=60) / "train")
+    start(main, people=60)

@@ -1,9 +1,9 @@
 """Each head reads its own crop: the mask the face, gender the body, age both; each distinct crop is read once.
 
-python examples/two_crops.py [path/to/photos]     # faces are searched once and remembered
+python examples/two_crops.py [PHOTOS]    # by default drawn people; faces are searched once and remembered
 """
 
-import sys
+from pathlib import Path
 
 import multihead as mh
 
@@ -23,10 +23,10 @@ def main(root, epochs=8, backbone="resnet10t", size=96, boxes=None):
 
 
 if __name__ == "__main__":
-    from multihead.synthetic import make
+    from start import start
 
-    if len(sys.argv) > 1:
-        main(sys.argv[1])
-    else:
-        people = make("runs/people", count=120) / "train"
-        main(people, boxes=people / "boxes.csv")
+    def with_boxes(root):
+        boxes = Path(root) / "boxes.csv"  # of faces that are known already, as drawn people's are
+        main(root, boxes=boxes if boxes.is_file() else None)
+
+    start(with_boxes)

@@ -1,6 +1,10 @@
 """Every example runs on drawn people and prints a number that holds."""
 
 import importlib.util
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +27,90 @@ def load(name):
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
     tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune", "five_folds", "soft_voting"}
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"start"}
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """What main is called with by `start` for an example `drawn` with these words, in an empty folder."""
+    start = load("start")
+    monkeypatch.chdir(tmp_path)
+    made = []
+    monkeypatch.setattr(start, "make", lambda root, count: made.append((str(root), count)) or Path(root))
+
+    def call(*words, main=None, people=120):
+        monkeypatch.setattr(sys, "argv", ["examples/drawn.py", *words])
+        found = []
+        start.start(main or (lambda root, out, epochs=1: found.append((str(root), str(out)))), people)
+        return found[0] if found else None
+
+    call.made = made
+    return call
+
+
+def test_start_names_a_folder_for_each_source(started):
+    assert started() == ("runs/people120/train", "runs/drawn-people120")
+    assert started(people=60) == ("runs/people60/train", "runs/drawn-people60")
+    assert started.made == [("runs/people120", 120), ("runs/people60", 60)]  # of one folder, one would be refused
+    assert started("some/mine") == ("some/mine", "runs/drawn-mine")
+    assert started("some/v1.2/") == ("some/v1.2/", "runs/drawn-v1.2")
+    assert started("mine.csv") == ("mine.csv", "runs/drawn-mine")
+    assert started(".") == (".", f"runs/drawn-{Path.cwd().name}")
+    assert started("mine", "elsewhere") == ("mine", "elsewhere")
+    assert len(started.made) == 2
+
+
+def test_start_gives_no_folder_to_what_writes_none(started):
+    found = []
+    started("mine", main=lambda root, epochs=1: found.append((root, epochs)))
+    assert found == [("mine", 1)]
+
+
+@pytest.mark.parametrize("words", [("a", "b", "c"), ("--help",)])
+def test_start_shows_the_docstring_for_words_that_it_does_not_know(started, monkeypatch, words):
+    monkeypatch.setattr(sys.modules["__main__"], "__doc__", "usage")
+    with pytest.raises(SystemExit, match="^usage$"):
+        started(*words)
+    with pytest.raises(SystemExit, match="^usage$"):
+        started("a", "b", main=lambda root: None)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ValueError("no such"), "no such"), (KeyError("no 'path'"), "no 'path'"), (OSError(2, "gone"), "gone")],
+)
+def test_start_ends_with_the_message_of_an_error(started, error, told):
+    def main(root):
+        raise error
+
+    with pytest.raises(SystemExit, match=f"^drawn: error: .*{told}$"):
+        started(main=main)
+    with pytest.raises(ZeroDivisionError):  # nothing that a user could mend
+        started(main=lambda root: 1 / 0)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_says_how_it_is_called(path):
+    text, name = path.read_text(), path.stem
+    if name in ("start", "schedules", "predict_image"):
+        return
+    folder = f"[PHOTOS [OUTPUT]]    # by default drawn people, and runs/{name}-<name of PHOTOS>\n"
+    words = folder if re.search(r"^def main\(root, out", text, re.M) else "[PHOTOS]    # by default drawn people"
+    assert f"\npython examples/{name}.py {words}" in text and "from start import start" in text
+
+
+@pytest.mark.slow
+def test_other_photos_of_the_same_name_are_refused_in_a_line(people, tmp_path):
+    others = shutil.copytree(people / "train", tmp_path / "other" / "train")
+    shutil.rmtree(sorted((others / "images").iterdir())[0])
+    table = pd.read_csv(others / "train.csv")
+    table[[(others / "images" / name).is_dir() for name in table.path]].to_csv(others / "train.csv", index=False)
+    load("five_folds").main(people / "train", out=tmp_path / "runs" / "five_folds-train", epochs=1, folds=2, **TINY)
+    command = [sys.executable, str(EXAMPLES / "five_folds.py"), str(others)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    message = "runs/five_folds-train holds runs on other photos or folds; name the output folder anew"
+    assert done.stderr.splitlines()[-1] == f"five_folds: error: {message}"
 
 
 def test_train_folder(people, capsys, tmp_path):
@@ -31,6 +118,8 @@ def test_train_folder(people, capsys, tmp_path):
     assert 0 <= f1 <= 1
     assert "joint" in capsys.readouterr().out
     assert (tmp_path / "run" / "model" / "config.json").is_file()
+    again = load("train_folder").main(people / "train", epochs=1, out=tmp_path / "run", **TINY)
+    assert again == f1 and "epoch" not in capsys.readouterr().out
 
 
 def test_two_crops(people, capsys):

@@ -27,6 +27,7 @@ def load(name):
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
     tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune", "five_folds", "soft_voting"}
+    tested |= {"serve"}  # in test_serve.py
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"start"}
 
 
@@ -92,7 +93,7 @@ def test_start_ends_with_the_message_of_an_error(started, error, told):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_says_how_it_is_called(path):
     text, name = path.read_text(), path.stem
-    if name in ("start", "schedules", "predict_image"):
+    if name in ("start", "schedules", "predict_image", "serve"):
         return
     folder = f"[PHOTOS [OUTPUT]]    # by default drawn people, and runs/{name}-<name of PHOTOS>\n"
     words = folder if re.search(r"^def main\(root, out", text, re.M) else "[PHOTOS]    # by default drawn people"

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 import torch
@@ -27,7 +28,7 @@ def load(name):
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
     tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune", "five_folds", "soft_voting"}
-    tested |= {"serve"}  # in test_serve.py
+    tested |= {"film", "serve"}  # serve in test_serve.py
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"start"}
 
 
@@ -93,7 +94,7 @@ def test_start_ends_with_the_message_of_an_error(started, error, told):
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_an_example_says_how_it_is_called(path):
     text, name = path.read_text(), path.stem
-    if name in ("start", "schedules", "predict_image", "serve"):
+    if name in ("start", "schedules", "predict_image", "film", "serve"):
         return
     folder = f"[PHOTOS [OUTPUT]]    # by default drawn people, and runs/{name}-<name of PHOTOS>\n"
     words = folder if re.search(r"^def main\(root, out", text, re.M) else "[PHOTOS]    # by default drawn people"
@@ -139,6 +140,78 @@ def test_predict_image(people, capsys, tmp_path):
     assert len(table) == 3 and table.label.nunique() == 1
     assert "the three agree: True" in capsys.readouterr().out
     assert list((tmp_path / "drawn").glob("*.jpg"))
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    model = mh.Model("test_resnet", heads=[head.on(mh.FULL.resized(32)) for head in mh.HEADS])
+    for head in model.head.values():
+        torch.nn.init.normal_(head.weight, std=2)  # answers that differ
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def photos_of(people, count):
+    return sorted((people / "train" / "images").rglob("*.jpg"))[:count]
+
+
+def lines_of(model, source):
+    """What film prints for these photos, by `predict`."""
+    table = mh.predict(mh.load(model), source)
+    return [f"frame {number}: {row.mask}, {row.gender}, {row.age}" for number, row in enumerate(table.itertuples())]
+
+
+def test_film_of_a_video(people, model, capsys, tmp_path):
+    images = [cv2.resize(cv2.imread(str(path)), (96, 128)) for path in photos_of(people, 40)]
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (96, 128))
+    for image in images:
+        writer.write(image)
+    writer.release()
+    film = load("film")
+    shown = list(film.frames(tmp_path / "film.avi"))
+    assert len(shown) == 40
+    for image, frame in zip(images, shown):  # in order, and RGB
+        assert abs(image[:, :, ::-1].astype(int) - frame).mean() < 6 < abs(image.astype(int) - frame).mean()
+    found = film.main(model, tmp_path / "film.avi")
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == lines_of(model, shown) and len({line.partition(": ")[2] for line in lines}) > 1
+    assert found.total() == 40 and last.startswith("40 frames: ") and f"{found['worn']} worn" in last
+
+
+def test_film_of_a_folder_tells_of_a_frame_that_cannot_be_read(people, model, capsys, tmp_path):
+    (tmp_path / "frames").mkdir()
+    paths = [
+        Path(shutil.copy(path, tmp_path / "frames" / f"{n:03}.jpg")) for n, path in enumerate(photos_of(people, 5))
+    ]
+    paths[2].write_bytes(b"no photo")
+    found = load("film").main(model, tmp_path / "frames")
+    lines = capsys.readouterr().out.splitlines()
+    expected = lines_of(model, paths)
+    assert [lines[n] for n in (0, 1, 3, 4)] == [expected[n] for n in (0, 1, 3, 4)]
+    assert lines[2].startswith("frame 2: ") and "not an image" in lines[2]
+    assert found["unreadable"] == 1 and lines[5].startswith("5 frames: ")
+
+
+def test_film_answers_while_it_runs_and_ends_on_ctrl_c(people, model, capsys, monkeypatch):
+    film, printed = load("film"), []
+
+    def frames(source):
+        for path in photos_of(people, 40):
+            printed.append(capsys.readouterr().out.count("frame "))
+            yield path
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(film, "frames", frames)
+    film.main(model, "0")
+    assert printed[31] == 0 < sum(printed[:38]), printed  # not at the end
+    assert " frames: " in capsys.readouterr().out
+
+
+def test_film_of_what_is_no_video(model, tmp_path):
+    (tmp_path / "text.avi").write_text("no video")
+    with pytest.raises(ValueError, match="text.avi is no video that OpenCV opens; expected"):
+        load("film").main(model, tmp_path / "text.avi")
 
 
 def test_heads_vs_flat(people, capsys):

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from multihead.drawn import COLOURS, annotate, picture_path, sheet
-from multihead.heads import HEADS
+from multihead.heads import HEADS, Head
 from multihead.images import read_image
 
 PROBS = np.eye(18)[15]
@@ -76,3 +76,70 @@ def test_a_sheet_holds_six_in_a_row(tmp_path, count, size):
         assert page.size == size and page.format == "JPEG"
         drawn = np.asarray(page) < 200
     assert drawn.any() == bool(count)
+
+
+# ---- several faces
+
+
+def drawn(tmp_path, boxes, probs=PROBS, size=(400, 600)):
+    """What is drawn of faces in a white photo."""
+    annotate(np.full((*size, 3), 255, np.uint8), [(box, probs) for box in boxes], HEADS, tmp_path / "a.jpg")
+    return read_image(tmp_path / "a.jpg")
+
+
+def inside(found, box, scale=1.0):
+    x0, y0, x1, y1 = (round(value * scale) for value in box)
+    return found[y0 + 4 : y1 - 4, x0 + 4 : x1 - 4]
+
+
+def test_no_label_lies_on_a_face(tmp_path):
+    boxes = [(100.0, 80.0, 200.0, 200.0), (130.0, 205.0, 230.0, 325.0), (210.0, 60.0, 300.0, 170.0)]
+    found = drawn(tmp_path, boxes)
+    assert found.shape == (400, 600, 3)  # no legend is needed
+    red = close_to(found, COLOURS[2])
+    assert all((inside(found, box) > 230).all() for box in boxes)
+    assert red[20:76, 100:190].mean() > 0.3  # above the first, as the second is below
+    assert red[329:378, 130:220].mean() > 0.3 and red[10:56, 210:290].mean() > 0.3
+
+
+def test_letters_are_as_high_as_the_face_asks_for_within_limits(tmp_path):
+    def high(side):
+        red = close_to(drawn(tmp_path, [(200.0, 10.0, 200.0 + side, 10.0 + side)], size=(900, 900)), COLOURS[2])
+        rows = np.flatnonzero(red[:, 195:320].sum(1) > 30)  # of the patch, and the box's edges
+        return rows.max() - (10 + side)
+
+    assert high(30) == high(60) < high(140) < high(300) == high(500)
+
+
+def test_a_crowd_gets_numbers_and_a_legend(tmp_path):
+    boxes = [(x, y, x + 36.0, y + 40.0) for y in range(20, 380, 60) for x in range(10, 560, 50)]
+    found = drawn(tmp_path, boxes, np.eye(18)[0])
+    green = close_to(found, COLOURS[0])
+    assert found.shape[1] == 600 and found.shape[0] > 400
+    for x0, y0, x1, y1 in (map(int, box) for box in boxes):
+        assert green[y0 + 5 : y1 - 5, x0 - 1 : x0 + 3].any(1).all()  # its box
+        around = green[y0 - 20 : y1 + 20, x0 - 2 : x1 + 2].copy()
+        around[17:-17] = False
+        assert around.sum() > 80  # its number
+    assert np.mean([(inside(found, box) > 230).mean() for box in boxes]) > 0.999
+    legend = green[400:, :3].all(1)  # the first column: a patch a line, a gap between two
+    assert (np.diff(legend.astype(int)) == 1).sum() == -(-len(boxes) // (600 // 260))
+
+
+def test_small_faces_are_enlarged_for_their_numbers_up_to_a_limit(tmp_path):
+    boxes = [(x, y, x + 10.0, y + 10.0) for y in range(20, 380, 20) for x in range(10, 580, 20)]
+    assert drawn(tmp_path, boxes).shape[1] == 2340  # 39 pixels a face
+    assert drawn(tmp_path, boxes, size=(400, 3000)).shape[1] == 4000
+
+
+def test_a_row_without_a_box_among_faces_has_its_number_in_the_corner(tmp_path):
+    boxes = [None, (0.0, 0.0, 200.0, 200.0), (200.0, 0.0, 400.0, 200.0)]
+    found = drawn(tmp_path, boxes)
+    assert found.shape[0] > 400 and close_to(found, COLOURS[2])[4:18, 4:14].mean() > 0.4
+
+
+def test_a_legend_wider_than_the_photo_widens_the_page(tmp_path):
+    wordy = (Head("mood", tuple(f"{'very ' * 20}{name}" for name in "abc")),)
+    rows = [((10.0, y, 300.0, y + 100.0), np.eye(3)[0]) for y in (0.0, 101.0, 202.0)]
+    annotate(np.full((330, 330, 3), 255, np.uint8), rows, wordy, tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").shape[1] > 600

@@ -80,9 +80,18 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
-        "--part", type=flags.one_of(["train", "val", "test", "all"]), help="which rows of a split column (default val)"
+        "--part",
+        type=flags.one_of(["train", "val", "test", "all"]),
+        metavar="{train,val,test,all}",
+        help="which rows of a split column (default val; without it test, without a split all)",
     )
-    parser.add_argument("--by", nargs="+", default=[], help="also score slices, by a head or a column: mask source")
+    parser.add_argument(
+        "--by",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="also score slices, by a head or a column: mask source (default: none)",
+    )
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
     _answer_arguments(parser)
@@ -202,9 +211,19 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="photos, folders, glob patterns, tables")
     parser.add_argument("-o", "--output", help="table to write (default: printed)")
-    parser.add_argument("--faces", type=flags.one_of(["largest", "central", "all"]), help="all: a row a face")
-    parser.add_argument("--draw", metavar="DIR", help="folder for pictures with boxes and answers")
-    parser.add_argument("--submission", metavar="FILE", help="write a submission for SOURCE, an info.csv, instead")
+    parser.add_argument(
+        "--faces",
+        type=flags.one_of(["largest", "central", "all"]),
+        metavar="{largest,central,all}",
+        help="answer for the largest or most central face of a photo, or for all, a row a face (default: largest, "
+        "searched only where the model reads faces)",
+    )
+    parser.add_argument(
+        "--draw", metavar="DIR", help="folder for pictures with boxes and answers (default: no pictures)"
+    )
+    parser.add_argument(
+        "--submission", metavar="FILE", help="write a submission for SOURCE, an info.csv, instead (default: a table)"
+    )
     parser.add_argument("--images", metavar="DIR", help="photos of --submission (default images/ beside it)")
     parser.add_argument("--strict", action="store_true", help="exit status 1 if any photo has no answer")
     parser.add_argument("-b", "--batch-size", type=int, help="photos answered together (default 16, on a GPU 64)")
@@ -223,10 +242,15 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
         "--missing",
         default="full",
         type=flags.one_of(["full", "skip", "error"]),
-        help="a photo without a face: full, skip or error",
+        metavar="{full,skip,error}",
+        help="a photo without a face where a crop needs one: full (all of it is read), skip or error (default full)",
     )
     parser.add_argument(
-        "--tta", nargs="+", default=[], metavar="VIEW", help="mean over views: flip shift=0.05 scale=0.9,1.1"
+        "--tta",
+        nargs="+",
+        default=[],
+        metavar="VIEW",
+        help="mean over views: flip shift=0.05 scale=0.9,1.1 (default: none)",
     )
     parser.add_argument(
         "--person-vote", action="store_true", help="photos of one person share their gender and age: their mean answers"
@@ -235,6 +259,8 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     parser.add_argument("--amp", action=switch, help="answer in 16 bits, or in 32 (default: what is faster here)")
     parser.add_argument("--amp-dtype", default="bfloat16", choices=AMP, help="of --amp (default bfloat16)")
-    parser.add_argument("--torchcompile", action=switch, help="compile the backbone first, for many photos")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument(
+        "--torchcompile", action=switch, help="compile the backbone first, for many photos (default off)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")
     flags.add_flags(parser, Sources, "photos")

@@ -188,7 +188,7 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", default="runs/demo", help="folder for everything it makes (default runs/demo)"
     )
     parser.add_argument("--people", type=int, default=240, help="people to draw (default 240)")
-    parser.add_argument("--epochs", type=int, default=None, help="passes over the training photos")
+    parser.add_argument("--epochs", type=int, default=None, help="passes over the training photos (default 16)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything random (default 0)")
 
 
@@ -243,10 +243,14 @@ def _scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="SOURCE", help="folders or tables")
     parser.add_argument("-o", "--output", default="boxes.csv", help="table to write (default boxes.csv)")
     parser.add_argument(
-        "--faces", default="largest", type=flags.one_of(["largest", "central", "all"]), help="largest, central or all"
+        "--faces",
+        default="largest",
+        type=flags.one_of(["largest", "central", "all"]),
+        metavar="{largest,central,all}",
+        help="which faces of a photo get a row: the largest, the most central, or all (default largest)",
     )
     parser.add_argument(
-        "--detector", metavar="NAME", help="mtcnn (default), or the path of a YuNet .onnx file, which is faster"
+        "--detector", metavar="FILE", help="mtcnn (default), or the path of a YuNet .onnx file, which is faster"
     )
     parser.add_argument("-j", "--workers", type=int, help="lanes that share the cores (default: one a core, at most 8)")
     flags.add_flags(parser, Sources, "photos")

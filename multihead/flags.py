@@ -13,11 +13,18 @@ from multihead.options import near, takes_many, variants
 from multihead.spelling import parse
 
 
+class _Help(argparse.HelpFormatter):
+    """Help in which numbers are INT and FLOAT, and other values are called as their flag is."""
+
+    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
+        return action.type.__name__.upper() if action.type in (int, float) else action.dest.upper()  # type: ignore[union-attr]
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints suggest the nearest flag and end with exit status 2."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"allow_abbrev": False})
+        super().__init__(*args, **options | {"allow_abbrev": False, "formatter_class": _Help})
 
     def refuse_unknown(self, rest: Sequence[str]) -> None:
         """Complain about arguments that nothing took. Raises: SystemExit."""
@@ -45,7 +52,11 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
         classes = objects[item.name]
         if is_switch(item, hints[item.name], classes):
             group.add_argument(
-                flag(item), dest=dest(item), action=argparse.BooleanOptionalAction, default=None, help=_help(item)
+                flag(item),
+                dest=dest(item),
+                action=argparse.BooleanOptionalAction,
+                default=None,
+                help=f"{_help(item)} (default {'off' if _standard(item) == 'none' else 'on'})",
             )
         else:
             text = (
@@ -126,13 +137,13 @@ def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -
     elif typing.get_origin(plain) is tuple:
         of = typing.get_args(plain)[0]
         spans = typing.get_origin(of) is tuple
-        take, shown = (_span, "FROM-TO") if spans else (of, of.__name__.upper())
-        group.add_argument(*names, dest=dest(item), type=take, nargs="+", help=text, metavar=shown)
+        take, metavar = (_span, "FROM-TO") if spans else (of, item.metadata.get("metavar"))
+        group.add_argument(*names, dest=dest(item), type=take, nargs="+", help=text, metavar=metavar)
     elif plain is Mapping or typing.get_origin(plain) in (Mapping, typing.get_origin(Mapping[str, float])):
         of = typing.get_args(plain)[1]
         group.add_argument(*names, dest=dest(item), type=_pair(of), nargs="+", help=text, metavar="NAME=VALUE")
     else:
-        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=plain.__name__.upper())
+        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=item.metadata.get("metavar"))
 
 
 def build(kind: type, values: Mapping[str, Any]) -> Any:

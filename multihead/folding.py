@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multihead import flag_files, flags
 from multihead.recipe import Recipe
 from multihead.settings import (
+    EXTRA_HELP,
     Keeping,
     Network,
     Sources,
@@ -97,13 +98,17 @@ def folds_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="runs/folds", help="folder (default runs/folds)")
     parser.add_argument("--folds", type=int, default=5, help="parts by person (default 5)")
     parser.add_argument(
-        "--fold-column", metavar="COLUMN", help="column of the table that names each row's fold instead"
+        "--fold-column",
+        metavar="COLUMN",
+        help="column of the table that names each row's fold (default: they are dealt)",
     )
-    parser.add_argument("--fold", type=int, nargs="+", help="only these folds now, from 0; others elsewhere or later")
+    parser.add_argument(
+        "--fold", type=int, nargs="+", help="only these folds now, from 0; others elsewhere or later (default: all)"
+    )
     parser.add_argument("--processes", type=int, default=1, help="folds trained at a time (default 1)")
-    parser.add_argument("--extra", nargs="+", default=[], help="more folders or tables, for training only")
+    parser.add_argument("--extra", nargs="+", default=[], metavar="DATA", help=EXTRA_HELP)
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("-j", "--workers", type=int, default=0, help="loader processes of a fold (default 0)")
     flags.add_flags(parser, Keeping, "kept crops")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")
     add_training_flags(parser)

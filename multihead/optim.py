@@ -69,7 +69,9 @@ class Timm:
     The default is LAMB (You et al. 2020, arXiv 1904.00962).
     """
 
-    timm_opt: str = option("lamb", "name of one of timm's optimisers, as lamb or lookahead_adamw (timm)")
+    timm_opt: str = option(
+        "lamb", "name of one of timm's optimisers, as lamb or lookahead_adamw (timm)", metavar="NAME"
+    )
     lr: float = option(1e-3, "learning rate")
     weight_decay: float = option(0.02, _DECAY)
     momentum: float = option(0.9, "momentum (sgd, madgrad, and timm's that have one)")

@@ -19,12 +19,16 @@ def option(
     factory: object = None,
     short: str = "",
     flagged: Sequence[type] | None = None,
+    metavar: str = "",
 ) -> typing.Any:
     """A dataclass field with its help and, where it differs from the field's name, its command-line flag.
 
     flagged: for a field that holds an object, the classes whose own fields become flags too (default: all of them).
+    metavar: what the flag's help calls its value (default: INT or FLOAT for a number, else the flag's name).
     """
     metadata = {"help": help, "flag": flag, "short": short, "flagged": flagged}
+    if metavar:
+        metadata["metavar"] = metavar
     if factory is not None:
         return field(default_factory=factory, metadata=metadata)  # type: ignore[call-overload]
     return field(default=default, metadata=metadata)

@@ -56,7 +56,7 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
         "--voting",
         type=flags.one_of(["soft", "hard"]),
         metavar="{soft,hard}",
-        help="mean probabilities or counted answers",
+        help="mean probabilities or counted answers (default soft)",
     )
     parser.add_argument(
         "--weights", nargs="+", metavar="W", help="a number a MEMBER (its folds share it), or fitted (default equal)"
@@ -70,19 +70,22 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
         "--decode",
         type=flags.one_of(["prior", "weights"]),
         metavar="{prior,weights}",
-        help="answer for macro-F1: class weights from the prior, or fitted one by one, on out-of-fold answers",
+        help="answer for macro-F1: class weights from the prior, or fitted one by one, on out-of-fold answers "
+        "(default: the likeliest class)",
     )
     parser.add_argument(
         "--soup",
         type=flags.one_of(["uniform", "greedy"]),
         metavar="{uniform,greedy}",
-        help="average the weights: one model",
+        help="average the weights: one model (default: the members vote)",
     )
     parser.add_argument(
         "--data",
         nargs="+",
         default=[],
-        help="labelled photos that trained no member: for a greedy soup, or to calibrate the vote itself",
+        metavar="DATA",
+        help="labelled photos that trained no member: for a greedy soup, or to calibrate the vote itself "
+        "(default: none)",
     )
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
     flags.add_flags(parser, Sources, "photos")

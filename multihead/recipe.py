@@ -59,7 +59,9 @@ class Recipe:
     epoch_photos: int | None = option(None, "photos an epoch (default: all of them, once)")
     optim: Optim = option(None, "optimiser", "opt", AdamW)
     head_lr: float = option(1.0, "the heads' learning rate as a multiple of the backbone's")
-    layer_decay: float | None = option(None, "factor of the learning rate from a layer to the one before")
+    layer_decay: float | None = option(
+        None, "factor of the learning rate from a layer to the one before (default: none)"
+    )
     schedule: Schedule = option(None, "course of the learning rate", "sched", OneCycle)
     augment: Augment | tuple[Augment, ...] = option(
         None, "changes of the training photos, in order", "aug", Flip, flagged=(Flip, Diary, Gentle)
@@ -69,26 +71,38 @@ class Recipe:
         None, "loss of all heads, or of each as age=ordinal", "loss", CrossEntropy, flagged=()
     )
     balance: Balance = option(None, "weights of the heads' losses", "", Fixed, flagged=())
-    head_weights: Mapping[str, float] = option(None, "weight of a head's loss, as age=2 mask=1", "", dict)
+    head_weights: Mapping[str, float] = option(
+        None, "weight of a head's loss, as age=2 mask=1 (default: 1 each)", "", dict
+    )
     smoothing: float = option(0.0, "label smoothing, from 0 to below 1")
     sampler: Sampler | None = option(None, "how often each photo is drawn", flagged=())
     freeze_epochs: int = option(0, "first epochs in which only the heads learn")
     crop_drop: float = option(0.0, "how often a photo with several crops loses one")
-    age_edges: tuple[float, ...] | None = option(None, "age bands of training, as 30 58")
-    drop_zones: tuple[tuple[float, float], ...] = option((), "ages that training leaves out, as 57-59 28-29")
-    soft_bands: float | None = option(None, "years by which an age is spread over the bands")
+    age_edges: tuple[float, ...] | None = option(None, "age bands of training, as 30 58 (default: the head's own)")
+    drop_zones: tuple[tuple[float, float], ...] = option(
+        (), "ages that training leaves out, as 57-59 28-29 (default: none)"
+    )
+    soft_bands: float | None = option(None, "years by which an age is spread over the bands (default: not spread)")
     distill: float = option(0.0, "share of a teacher's answers in the targets")
     grad_accum_steps: int = option(1, "batches a step of the optimiser")
-    clip_grad: float | None = option(None, "largest norm of the gradient")
+    clip_grad: float | None = option(None, "largest norm of the gradient (default: no limit)")
     ema: EMA | None = option(None, "keep a moving average of the weights", "model-ema")
     amp: bool | None = option(None, "16 bits by autocast (default: what a few timed steps show to be faster)")
-    amp_dtype: str = option("bfloat16", "of --amp: bfloat16, or float16 (on a GPU, with scaled losses)")
+    amp_dtype: str = option(
+        "bfloat16", "of --amp: bfloat16, or float16 (on a GPU, with scaled losses)", metavar="{bfloat16,float16}"
+    )
     channels_last: bool | None = option(None, "memory format channels_last (default: timed)")
     torchcompile: bool | None = option(None, "compile the backbone (default: where a long run repays it)")
-    select: str = option("best", "which epoch is kept: best (on the validation rows) or last")
-    val_interval: int | None = option(None, "epochs between two validations")
-    patience: int | None = option(None, "stop after so many epochs without a better score")
-    missing: str = option("full", "a photo without a face where a crop needs one: full, skip or error")
+    select: str = option("best", "which epoch is kept: best (on the validation rows) or last", metavar="{best,last}")
+    val_interval: int | None = option(
+        None, "epochs between two validations (default 1; with --select last only after the last)"
+    )
+    patience: int | None = option(None, "stop after so many epochs without a better score (default: never)")
+    missing: str = option(
+        "full",
+        "a photo without a face where a crop needs one: full (all of it is read), skip or error",
+        metavar="{full,skip,error}",
+    )
     recovery_interval: int = option(100, "steps between two checkpoints inside an epoch")
     seed: int = option(0, "seed of everything random")
 

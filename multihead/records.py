@@ -48,14 +48,17 @@ def logs_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `multihead logs`."""
     parser.add_argument("paths", nargs="+", metavar="PATH", help="runs, folders of runs, event files, metrics.csv")
     parser.add_argument("-o", "--output", metavar="FILE", help="table to write, .csv or .parquet (default: printed)")
-    parser.add_argument("--tags", nargs="+", default=[], metavar="TAG", help="only these, as macro_f1 loss '*_f1'")
-    parser.add_argument("--plot", metavar="DIR", help="folder for learning curves, a picture a tag")
+    parser.add_argument(
+        "--tags", nargs="+", default=[], metavar="TAG", help="only these, as macro_f1 loss '*_f1' (default: all)"
+    )
+    parser.add_argument("--plot", metavar="DIR", help="folder for learning curves, a picture a tag (default: none)")
     parser.add_argument("--wide", action="store_true", help="a row a run and step, a column a tag; no times")
     parser.add_argument(
         "--source",
         default="auto",
         type=flags.one_of(["auto", "events", "metrics"]),
-        help="events, metrics (metrics.csv), or auto: metrics only where there are no events",
+        metavar="{auto,events,metrics}",
+        help="events, metrics (metrics.csv), or auto: metrics only where there are no events (default auto)",
     )
 
 
@@ -109,4 +112,4 @@ def report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--maps", action=argparse.BooleanOptionalAction, default=True, help=text)
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")

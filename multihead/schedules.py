@@ -29,7 +29,7 @@ class OneCycle:
     """
 
     pct_start: float = option(0.2, "share of the steps that the rate rises (onecycle)")
-    interval: str = option("batch", _INTERVAL, "sched-interval")
+    interval: str = option("batch", _INTERVAL, "sched-interval", metavar="{batch,epoch}")
 
     def __post_init__(self) -> None:
         if not 0 <= self.pct_start <= 1:
@@ -43,7 +43,7 @@ class Cosine:
 
     warmup_epochs: float = option(0.0, _WARMUP)
     min_lr: float = option(0.0, _LOWEST)
-    interval: str = option("batch", _INTERVAL, "sched-interval")
+    interval: str = option("batch", _INTERVAL, "sched-interval", metavar="{batch,epoch}")
 
     def __post_init__(self) -> None:
         _check_bounds(self)
@@ -63,7 +63,7 @@ class CosineRestarts:
     cycle_decay: float = option(1.0, "highest rate of a cycle as a share of the one before (cosinerestarts)")
     min_lr: float = option(0.0, _LOWEST)
     warmup_epochs: float = option(0.0, _WARMUP)
-    interval: str = option("batch", _INTERVAL, "sched-interval")
+    interval: str = option("batch", _INTERVAL, "sched-interval", metavar="{batch,epoch}")
 
     def __post_init__(self) -> None:
         _check_bounds(self)
@@ -122,9 +122,13 @@ class Cyclic:
     min_lr: float = option(1e-5, _LOWEST)
     up_epochs: float = option(1.0, "epochs of a rise (cyclic)")
     down_epochs: float = option(2.0, "epochs of a fall (cyclic)")
-    cycle_mode: str = option("triangular2", "triangular, triangular2 or exp_range (cyclic)")
+    cycle_mode: str = option(
+        "triangular2",
+        "how the height changes: not, halved each cycle, or by --cycle-gamma (cyclic)",
+        metavar="{triangular,triangular2,exp_range}",
+    )
     cycle_gamma: float = option(0.99994, "factor of the height at every step with exp_range (cyclic)")
-    interval: str = option("batch", _INTERVAL, "sched-interval")
+    interval: str = option("batch", _INTERVAL, "sched-interval", metavar="{batch,epoch}")
 
     def __post_init__(self) -> None:
         _check_bounds(self)

@@ -163,11 +163,15 @@ def _conclude(output: str, best: Any, trials: Sequence[Any], enough: int, say: C
 def tune_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `multihead tune`."""
     parser.add_argument(
-        "--space", nargs="+", default=[], metavar="FLAG=VALUES", help="as lr=1e-4..1e-2:log opt=adamw,madgrad"
+        "--space",
+        nargs="+",
+        default=[],
+        metavar="FLAG=VALUES",
+        help="as lr=1e-4..1e-2:log opt=adamw,madgrad (default: rates, smoothing, --aug and --loss)",
     )
     parser.add_argument("-o", "--output", default="runs/tune", help="folder (default runs/tune)")
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")
     flags.add_flags(parser, Plan, "search")
     flags.add_flags(parser, Keeping, "kept crops")
     add_training_flags(parser)

@@ -17,24 +17,39 @@ if TYPE_CHECKING:
     from multihead.heads import Head
 
 
+EXTRA_HELP = "more folders or tables, for training only (default: none)"
+
+
 @dataclass(frozen=True)
 class Sources:
     """What the photos are read from, beside the positional folders and tables."""
 
-    boxes: str | None = option(None, "CSV of `multihead scan`; without it faces are searched where a crop needs one")
-    columns: Mapping[str, str] = option(None, "names of the table's columns, as person=person_id age=years", "", dict)
-    labels: Mapping[str, str] = option(None, "words of the table's cells, as gender:V=female mask:?=", "", dict)
-    people: str = option("local", "local: person ids are a source's own; global: the same person in all sources")
+    boxes: str | None = option(
+        None, "CSV of `multihead scan` (default: faces are searched where a crop needs one)", metavar="FILE"
+    )
+    columns: Mapping[str, str] = option(
+        None, "names of the table's columns, as person=person_id age=years (default: by name)", "", dict
+    )
+    labels: Mapping[str, str] = option(
+        None, "words of the table's cells, as gender:V=female mask:?= (default: classes by name or index)", "", dict
+    )
+    people: str = option(
+        "local",
+        "person ids are a source's own (local), or name the same person in all sources",
+        metavar="{local,global}",
+    )
 
 
 @dataclass(frozen=True)
 class Network:
     """The model: backbone, weights, heads and crops."""
 
-    model: str = option("resnet18", "backbone, any of timm's names")
+    model: str = option("resnet18", "backbone, any of timm's names", metavar="NAME")
     pretrained: bool = option(False, "download timm's weights of the backbone")
-    pretrained_path: str | None = option(None, "file of timm weights for the backbone")
-    initial_checkpoint: str | None = option(None, "start from a timm or 18-way checkpoint, or a model folder")
+    pretrained_path: str | None = option(None, "file of timm weights for the backbone (default: none)", metavar="FILE")
+    initial_checkpoint: str | None = option(
+        None, "start from a timm or 18-way checkpoint, or a model folder (default: from the backbone)", metavar="PATH"
+    )
     resize: tuple[int, ...] = option((224,), "height and width of the crops in pixels; one value is a square")
     heads: tuple[str, ...] = option((), "some of mask, gender, age (default all), and your own: tone=dark,light")
     flat: bool = option(False, "one head over all combinations (the 18-way baseline)")
@@ -49,7 +64,7 @@ class Network:
 class Training:
     """Which photos train."""
 
-    rows: str = option("all", "training rows: all, or full (those whose heads are all known)")
+    rows: str = option("all", "training rows: all, or full (those whose heads are all known)", metavar="{all,full}")
 
     def __post_init__(self) -> None:
         choice("training", "rows", self.rows, ("all", "full"))
@@ -63,7 +78,7 @@ class Session:
     resume: bool = option(False, "go on where the run folder stands, with the flags (and DATA) of its args.yaml")
     val_share: float = option(0.2, "share of the people that validates where there is no split column; 0 for none")
     ignore_split: bool = option(False, "do not use the table's split column")
-    extra: tuple[str, ...] = option((), "more folders or tables, for training only")
+    extra: tuple[str, ...] = option((), EXTRA_HELP, metavar="DATA")
     workers: int = option(2, "loader processes", short="-j")
     device: str = option("auto", "cpu, cuda, or auto")
 
@@ -77,7 +92,9 @@ class Keeping:
     """Where decoded crops are kept between epochs and runs; it changes no pixel."""
 
     cache: bool = option(True, "keep decoded crops in files that runs share; without it, in memory")
-    cache_folder: str | None = option(None, "folder of those files, in place of the user's cache folder")
+    cache_folder: str | None = option(
+        None, "folder of those files (default: in the user's cache folder)", metavar="DIR"
+    )
 
     def opened(self, quiet: bool) -> Cache:
         """The cache, which announces what it will write unless `quiet`."""
@@ -212,8 +229,8 @@ def add_mix_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("mixing, as timm names it")
     for name in MIXES:
         group.add_argument(f"--{name}", type=float, metavar="ALPHA", help=f"short for --mix '{name}(alpha=ALPHA)'")
-    group.add_argument("--mixup-prob", type=float, help="how often a batch is mixed")
-    group.add_argument("--mixup-off-epoch", type=int, help="first epoch without mixing")
+    group.add_argument("--mixup-prob", type=float, help="how often a batch is mixed (default: that of the mix, as 0.5)")
+    group.add_argument("--mixup-off-epoch", type=int, help="first epoch without mixing (default: all mix)")
 
 
 def build_recipe(values: Mapping[str, Any]) -> Any:

@@ -42,7 +42,11 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder of a model, a run or an ensemble")
     parser.add_argument("-o", "--output", default="runs/export", help="new folder to write (default runs/export)")
     parser.add_argument(
-        "--format", type=flags.one_of(list(FORMATS)), default="onnx", metavar="{onnx,openvino,torch}", help="runtime"
+        "--format",
+        type=flags.one_of(list(FORMATS)),
+        default="onnx",
+        metavar="{onnx,openvino,torch}",
+        help="runtime (default onnx)",
     )
     parser.add_argument(
         "--precision",
@@ -51,7 +55,11 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
         help="default f32, with openvino bf16; bf16 and int8 with openvino only, int8 needs --data",
     )
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="DATA", help="photos to check on; int8 is calibrated on half of them"
+        "--data",
+        nargs="+",
+        default=[],
+        metavar="DATA",
+        help="photos to check on, beside random pixels; int8 is calibrated on half of them (default: none)",
     )
     parser.add_argument(
         "--max-drop", type=float, default=0.01, help="macro-F1 (or agreement) that int8 may lose (default 0.01)"

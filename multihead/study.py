@@ -39,15 +39,23 @@ class Plan:
     """
 
     folds: int = option(3, "parts by person; the score of a trial is the mean over them")
-    trials: int | None = option(None, "trials of the study, of all its processes together (20 without --minutes)")
+    trials: int | None = option(
+        None, "trials of the study, of all its processes together (default 20; with --minutes no limit)"
+    )
     minutes: float | None = option(
-        None, "start no trial after so many minutes; the one that runs is stopped and queued"
+        None, "start no trial after so many minutes; the one that runs is stopped and queued (default: no limit)"
     )
     storage: str | None = option(
-        None, "database that processes share, as sqlite:///study.db (default: study.journal in the output folder)"
+        None,
+        "database that processes share, as sqlite:///study.db (default: study.journal in the output folder)",
+        metavar="URL",
     )
-    study: str = option("multihead", "name of the study in the storage")
-    pruner: str = option("median", "which trials stop early: median (below the others' median), hyperband, none")
+    study: str = option("multihead", "name of the study in the storage", metavar="NAME")
+    pruner: str = option(
+        "median",
+        "which trials stop early: median (below the others' median), hyperband, none",
+        metavar="{median,hyperband,none}",
+    )
     workers: int = option(0, "loader processes", short="-j")
 
     def __post_init__(self) -> None:

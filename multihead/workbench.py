@@ -11,6 +11,7 @@ from multihead import flag_files, flags
 from multihead.arms import build_arms, changes
 from multihead.recipe import Recipe
 from multihead.settings import (
+    EXTRA_HELP,
     Keeping,
     Network,
     Session,
@@ -33,7 +34,9 @@ from multihead.settings import (
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of a model, its recipe and its photos; -c for a file of them."""
     parser.add_argument("data", nargs="*", metavar="DATA", help="folders or tables")
-    parser.add_argument("-c", "--config", help="YAML file of flags; flags on the command line win")
+    parser.add_argument(
+        "-c", "--config", metavar="FILE", help="YAML file of flags; flags on the command line win (default: none)"
+    )
     for kind, title in ((Network, "model"), (Training, "training photos"), (Recipe, "recipe"), (Sources, "photos")):
         flags.add_flags(parser, kind, title)
     add_mix_flags(parser)
@@ -85,16 +88,24 @@ def compare(args: argparse.Namespace) -> int:
 
 def compare_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `multihead compare`."""
-    parser.add_argument("--vary", nargs="+", default=[], metavar="FLAG=A,B", help="arms: as opt=adamw,adam,madgrad")
+    parser.add_argument(
+        "--vary", nargs="+", default=[], metavar="FLAG=A,B", help="arms: as opt=adamw,adam,madgrad (default: of -c)"
+    )
     parser.add_argument("-o", "--output", default="runs/compare", help="folder (default runs/compare)")
     parser.add_argument("--folds", type=int, default=3, help="parts by person, each scored once a seed (default 3)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the runs (default 0)")
-    parser.add_argument("--extra", nargs="+", default=[], help="more folders or tables, for training only")
-    parser.add_argument("--score-source", nargs="+", default=[], help="score photos of these sources only")
+    parser.add_argument("--extra", nargs="+", default=[], metavar="DATA", help=EXTRA_HELP)
+    parser.add_argument(
+        "--score-source",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="score photos of these sources only (default: all)",
+    )
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("-j", "--workers", type=int, default=0, help="loader processes (default 0)")
     flags.add_flags(parser, Keeping, "kept crops")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")
     add_training_flags(parser)
     parser.set_defaults(arms=None)
 
@@ -167,7 +178,7 @@ def lr_range_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ignore-split", action="store_true", help="do not use the table's split column")
     parser.add_argument("-j", "--workers", type=int, default=2, help="loader processes (default 2)")
     flags.add_flags(parser, Keeping, "kept crops")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")
     add_training_flags(parser)
 
 
@@ -211,12 +222,17 @@ def label_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
     parser.add_argument("-o", "--output", default="labelled.csv", help="table to write (default labelled.csv)")
     parser.add_argument(
-        "--threshold", nargs="+", type=_threshold, default=[], help="least probability, as gender=.9 mask=.5,.95,.95"
+        "--threshold",
+        nargs="+",
+        type=_threshold,
+        default=[],
+        metavar="NAME=VALUE",
+        help="least probability, as gender=.9 mask=.5,.95,.95 (default: no labels)",
     )
     parser.add_argument("--soft", action="store_true", help="add all answers, for --distill")
     parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
     parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto (default auto)")
     flags.add_flags(parser, Sources, "photos")
 
 

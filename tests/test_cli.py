@@ -1,6 +1,8 @@
+import argparse
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -638,6 +640,41 @@ assert not heavy, heavy
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "multihead" in done.stdout and done.stderr == ""
+
+
+def flags_of(verb):
+    """The verb's optional flags, without those that are off unless given."""
+    parser = cli._parser([verb])._subparsers._group_actions[0].choices[verb]
+    off = (argparse._HelpAction, argparse._StoreTrueAction)
+    return [action for action in parser._actions if action.option_strings and not isinstance(action, off)]
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_flag_tells_what_holds_without_it(verb):
+    untold = [action.option_strings[0] for action in flags_of(verb) if "default" not in (action.help or "")]
+    assert set(untold) <= {"--cutmix", "--mixup"}  # each is short for a part of --mix, which tells
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_a_default_that_is_told_is_the_one_that_holds(verb):
+    for action in flags_of(verb):
+        told = re.search(r"\(default (\S+)\)$", action.help)
+        if told and action.default not in (None, [], True):
+            first = action.default[0] if isinstance(action.default, list) else action.default
+            assert type(first)(told[1]) == first, action.option_strings
+
+
+def test_flags_of_one_kind_are_called_alike(capsys):
+    assert run("train", "--help") == 0
+    text = capsys.readouterr().out
+    assert "STR" not in text and "-o OUTPUT" in text and "-j INT" in text and "--lr FLOAT" in text
+    for verb in ("predict", "evaluate", "train"):
+        assert run(verb, "--help") == 0
+        text = capsys.readouterr().out
+        assert "--missing {full,skip,error}" in text and "--device DEVICE" in text and "--boxes FILE" in text
+    for verb in ("predict", "scan"):
+        assert run(verb, "--help") == 0
+        assert "--faces {largest,central,all}" in capsys.readouterr().out
 
 
 def test_help_names_every_verb_and_flag(capsys):

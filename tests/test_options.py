@@ -51,6 +51,7 @@ def test_option_keeps_its_help():
     wanted = {"help": "how many", "flag": "count", "short": "-n", "flagged": None}
     assert item.default == 3 and dict(item.metadata) == wanted
     assert option(None, "part", flagged=(Nut,)).metadata["flagged"] == (Nut,)
+    assert option("a", "which", metavar="{a,b}").metadata["metavar"] == "{a,b}"
     assert all(field.metadata["help"] for field in fields(Recipe))
 
 

@@ -43,8 +43,6 @@ def lines(
     Raises: ValueError where there is no series, where places and values differ in number, and for a place <= 0 on a
     logarithmic axis.
     """
-    from matplotlib.ticker import MaxNLocator
-
     figure, axes = _figure(series, title, xlabel, ylabel)
     for number, (name, (places, values)) in enumerate(series.items()):
         if len(places) != len(values):
@@ -56,7 +54,7 @@ def lines(
     if log_x:
         axes.set_xscale("log")
     elif all(isinstance(place, int) for places, _ in series.values() for place in places):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _whole_places(axes)
     if mark is not None:
         axes.axvline(mark, color="#666666", linewidth=1)
     _legend(figure, axes, [*series] if mark is None else [*series, f"{xlabel} {mark:.4g}"])
@@ -71,14 +69,12 @@ def curves(path: str | Path, runs: Mapping[str, Sequence[Sequence[float]]], *, t
 
     Raises: ValueError where there is no arm.
     """
-    from matplotlib.ticker import MaxNLocator
-
     figure, axes = _figure(runs, title, "epoch", ylabel)
     for number, values in enumerate(runs.values()):
         epochs, means, lows, highs = _band(values)
         _line(axes, number, epochs, means)
         axes.fill_between(epochs, lows, highs, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_places(axes)
     _legend(figure, axes, list(runs))
     _save(figure, path)
 
@@ -179,8 +175,6 @@ def scatter(
 
     Raises: ValueError where there is no kind of point.
     """
-    from matplotlib.ticker import MaxNLocator
-
     names = [*points] if line is None else [*points, line[0]]
     figure, axes = _figure(dict.fromkeys(names) if points else {}, title, xlabel, ylabel)
     for number, (places, values) in enumerate(points.values()):
@@ -188,7 +182,7 @@ def scatter(
         axes.plot(places, values, linestyle="", marker=marker, color=COLOURS[number % len(COLOURS)], alpha=0.8)
     if line is not None:
         axes.step(line[1], line[2], where="post", color=COLOURS[-1], linewidth=1.2)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_places(axes)
     _legend(figure, axes, names)
     _save(figure, path)
 
@@ -266,6 +260,13 @@ def _line(axes: Axes, number: int, places: Sequence[float], values: Sequence[flo
         markevery=max(1, len(places) // 30),
         linewidth=1.6,
     )
+
+
+def _whole_places(axes: Axes) -> None:
+    """Whole numbers on the x axis, also where it has room for one only."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:

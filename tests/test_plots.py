@@ -56,6 +56,21 @@ def test_places_of_type_int_get_whole_numbers(tmp_path, drawn, places, whole):
     assert all(float(tick).is_integer() for tick in ticks) == whole
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 4, 7, 30])
+def test_epochs_are_whole_numbers_however_few(tmp_path, drawn, epochs):
+    values = [0.5] * epochs
+    numbers = list(range(1, epochs + 1))
+    plots.curves(tmp_path / "a.png", {"a": [values], "b": [values[:1]]}, title="Scores", ylabel="f1")
+    plots.lines(tmp_path / "a.png", {"a": (numbers, values)}, title="Loss", xlabel="step", ylabel="loss")
+    plots.scatter(tmp_path / "a.png", {"a": (numbers, values)}, title="Trials", xlabel="trial", ylabel="f1")
+    for figure in drawn:
+        low, high = figure.axes[0].get_xlim()
+        seen = [float(tick) for tick in figure.axes[0].get_xticks() if low <= tick <= high]
+        assert seen and all(tick.is_integer() for tick in seen)
+        texts = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        assert not any("." in text for text in texts)
+
+
 def test_a_name_that_is_not_utf8_is_drawn(tmp_path, drawn):
     series = {b"r\xff$".decode(errors="surrogateescape"): ([1, 2], [1.0, 2.0])}
     plots.lines(tmp_path / "a.png", series, title="Loss", xlabel="step", ylabel="loss")

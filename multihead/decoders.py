@@ -130,7 +130,15 @@ def guarded(decode: Callable[[], np.ndarray], name: str) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:
-        raise ImageError(f"{name}: damaged image ({error or type(error).__name__})") from error
+        raise ImageError(f"{name}: damaged image ({_told(error)})") from error
+
+
+def _told(error: Exception) -> str:
+    """What a decoder says is wrong; plain words where it says nothing, or stumbled over bytes that it had not checked:
+    Pillow makes a SyntaxError of its own errors of lengths, keys and types."""
+    found = error.__cause__ if isinstance(error, SyntaxError) and error.__cause__ else error
+    meant = isinstance(found, (OSError, SyntaxError, ValueError, RuntimeError))
+    return str(error) if meant and str(error) else "it was cut short, or overwritten in part"
 
 
 def _decode(data: bytes, max_pixels: int) -> np.ndarray:

@@ -1,13 +1,14 @@
 """A JPEG decoded at a fraction of its size, beside a full decode shrunk by area."""
 
 import io
+import re
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from multihead.decoders import REDUCTIONS, ImageError, encoded
+from multihead.decoders import REDUCTIONS, ImageError, encoded, guarded
 from multihead.images import open_image, read_image
 
 
@@ -79,3 +80,48 @@ def test_errors_name_the_photo(tmp_path):
     data[start + 2 + 3 : start + 2 + 7] = b"\x00\x40\x00\x00"  # no width
     with pytest.raises(ImageError, match="damaged image: 0x64"):
         open_image(bytes(data))
+
+
+# ---- damaged files
+
+
+def written(format):
+    stream = io.BytesIO()
+    Image.fromarray(smooth(32, 48)).save(stream, format)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (written("GIF")[:12], "it was cut short, or overwritten in part"),
+        (written("PNG")[:20], "Truncated File Read"),
+        (written("TIFF")[:6], "it was cut short, or overwritten in part"),
+        (written("PNG")[:200], "image file is truncated"),
+        (written("BMP")[:40], "Truncated File Read"),
+    ],
+    ids=["gif", "png", "tiff", "png-pixels", "bmp"],
+)
+def test_a_damaged_file_is_told_in_plain_words(data, told):
+    with pytest.raises(ImageError, match="damaged image") as caught:
+        read_image(data)
+    assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["GIF", "PNG", "TIFF", "BMP", "WEBP"])
+def test_no_cut_shows_the_decoders_code(format):
+    data = written(format)
+    for end in range(12, 300, 3):
+        try:
+            read_image(data[:end])
+        except ImageError as error:
+            assert not re.search(r"unpack|buffer|index|interpreted|NoneType|\(\d*\)", str(error)), error
+
+
+@pytest.mark.parametrize("error", [KeyError(10241), IndexError("index out of range"), TypeError("no int"), OSError()])
+def test_what_a_decoder_did_not_mean_to_say_is_not_told(error):
+    def fail():
+        raise error
+
+    with pytest.raises(ImageError, match=r"^a.gif: damaged image \(it was cut short, or overwritten in part\)$"):
+        guarded(fail, "a.gif")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from multihead.calibrate import apply_temperatures, check_temperatures
 from multihead.crops import Crop
 from multihead.decoding import reweight
-from multihead.folders import save_members
+from multihead.folders import described, save_members
 from multihead.heads import Head, size
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class Adjusted(nn.Module):
         if len(self.weights) != size(self.space) or not all(0 < weight < math.inf for weight in self.weights):
             raise ValueError(f"weights {self.weights} do not fit; expected {size(self.space)} positive numbers")
         self.training = model.training
+
+    def __repr__(self) -> str:
+        """A line for itself, and one or more for its model."""
+        each = ", ".join(f"{name} {value:.3g}" for name, value in self.temperatures.items())
+        weighed = f"{min(self.weights):.3g} to {max(self.weights):.3g}" if set(self.weights) != {1.0} else "none"
+        return described("Adjusted", f"temperatures: {each or 'none'}; class weights: {weighed}", [repr(self.model)])
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K) in float64; images and present as the model takes them."""

@@ -1,9 +1,11 @@
-"""Models made of other models as folders: the members side by side, and one file that says what joins them."""
+"""Models made of other models, as folders (the members side by side, and one file that says what joins them) and as
+text."""
 
 from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,3 +36,14 @@ def save_members(folder: str | Path, kind: str, members: Iterable[Any], more: Ma
         save(Path(folder) / names[-1])
     content = {"kind": kind, "members": names, **more}
     write_text(Path(folder) / "ensemble.json", json.dumps(content, indent=2))
+
+
+def described(kind: str, about: str, members: Iterable[str]) -> str:
+    """A model made of others as text: a line about itself, then a line or more for each member.
+
+    >>> print(described("Ensemble", "soft voting", ["0.5 Model('a')", "0.5 Model('b')"]))
+    Ensemble(soft voting
+        0.5 Model('a')
+        0.5 Model('b'))
+    """
+    return "\n".join([f"{kind}({about}", *(textwrap.indent(member, "    ") for member in members)]) + ")"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from multihead.adjusted import Adjusted
 from multihead.crops import Crop
 from multihead.evaluation import check_classifier, own_heads
-from multihead.folders import save_members
+from multihead.folders import described, save_members
 from multihead.heads import Head, base
 from multihead.model import Model
 from multihead.options import choice
@@ -71,6 +71,12 @@ class Ensemble(nn.Module):
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
         self.prior = _mean_prior(members, self.weights)
 
+    def __repr__(self) -> str:
+        """A line for itself, and one or more a member, with its weight."""
+        names = ", ".join(head.name for head in self.space)
+        members = [f"{weight:.3g} {member!r}" for weight, member in zip(self.weights, self.members)]
+        return described("Ensemble", f"{self.voting} voting on {names}; weights and members:", members)
+
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K), of a hard vote the shares of votes; each member reads its own crops."""
         mean = votes = torch.zeros(())
@@ -105,6 +111,11 @@ class Combined(nn.Module):
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
         priors = [member.prior for member in members if member.prior is not None]
         self.prior = _product_prior(priors) if len(priors) == len(members) else None
+
+    def __repr__(self) -> str:
+        """A line for itself, and one or more a member."""
+        names = ", ".join(head.name for head in self.space)
+        return described("Combined", f"{names} of:", map(repr, self.members))
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K): the product of the members' own, first member slowest."""

@@ -30,6 +30,19 @@ class Confusion:
     classes: tuple[str, ...]
     counts: np.ndarray
 
+    def __repr__(self) -> str:
+        """One line; print() shows the classes."""
+        return (
+            f"Confusion({len(self.classes)} classes, n {self.n}, macro-F1 {self.f1:.4f}, accuracy {self.accuracy:.4f})"
+        )
+
+    def __str__(self) -> str:
+        wide = max(12, *map(len, self.classes))
+        rows = [_line(["", "n", "precision", "recall", "F1"], wide)]
+        for name, count, ratios in zip(self.classes, self.counts.sum(1), self.per_class().T):
+            rows.append(_line([name, count, *ratios], wide))
+        return "\n".join([*rows, f"macro-F1 {self.f1:.4f}, accuracy {self.accuracy:.4f}"])
+
     @property
     def n(self) -> int:
         """How many rows were counted."""
@@ -129,7 +142,7 @@ class Scores:
         scored = [head.f1 for head in self.heads.values() if head.n]
         return (float(np.mean(scored)) if scored else math.nan), "mean_head_f1"
 
-    def by(self, name: str) -> dict[str, Scores]:
+    def by(self, name: str) -> Slices:
         """Scores of each slice: by a head's true class ("mask") or by a column of the photos ("source").
 
         Raises: KeyError that lists what there is to slice by.
@@ -145,7 +158,7 @@ class Scores:
             levels = {level: str(level) for level in sorted(set(column.tolist())) if str(level)}
         else:
             raise KeyError(f"cannot slice by {name!r}; there are {names + list(self.slices)}")
-        return {text: self.rows(column == level) for level, text in levels.items()}
+        return Slices({text: self.rows(column == level) for level, text in levels.items()})
 
     def rows(self, chosen: np.ndarray) -> Scores:
         """Scores of some rows only: a mask (N,) or row numbers."""
@@ -166,9 +179,27 @@ class Scores:
 
     def __str__(self) -> str:
         rows = [("joint", self.joint), *self.heads.items()]
-        lines = [f"{'':12}{'n':>7}{'macro-F1':>10}{'accuracy':>10}"]
-        lines += [f"{name:12}{part.n:7d}{part.f1:10.4f}{part.accuracy:10.4f}" for name, part in rows]
-        return "\n".join(lines)
+        lines = [_line(["", "n", "macro-F1", "accuracy"])]
+        return "\n".join(lines + [_line([name, part.n, part.f1, part.accuracy]) for name, part in rows])
+
+
+class Slices(dict[str, Scores]):
+    """{slice: its Scores}; as text a line a slice, with its rows and the macro-F1 jointly and of each head."""
+
+    def __repr__(self) -> str:
+        wide = max([12, *map(len, self)])
+        names = list(dict.fromkeys(name for part in self.values() for name in part.heads))
+        lines = [_line(["", "rows", "joint", *names], wide)]
+        for level, part in self.items():
+            lines.append(_line([level, len(part.labels), part.f1, *(part.heads[name].f1 for name in names)], wide))
+        return "\n".join(["macro-F1 by slice", *lines])
+
+
+def _line(cells: Sequence[object], wide: int = 12) -> str:
+    """A line of a table: a name, `wide` characters wide, a count of rows, then numbers or their names."""
+    name, count, *others = cells
+    shown = [f"{each:10.4f}" if isinstance(each, float) else f"{each:>10}" for each in others]
+    return f"{name:{wide}}{count:>7}{''.join(shown)}"
 
 
 def score(

@@ -94,8 +94,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
     def __repr__(self) -> str:
         """One line; print(model.backbone) shows the layers."""
         numbers = sum(parameter.numel() for parameter in self.parameters())
-        heads = "; ".join(f"{head.name} on {', '.join(_describe(head.crops))}" for head in self.heads)
-        return f"Model({self.backbone_name!r}, {heads}; {numbers / 1e6:.2f} million parameters)"
+        return f"Model({self.backbone_name!r}, {reads(self.heads)}; {numbers / 1e6:.2f} million parameters)"
 
     def forward(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> dict[str, Tensor]:
         """Logits {head: (B, classes)} of uint8 images {Crop: (B, 3, H, W)}.
@@ -236,6 +235,15 @@ def head_from_dict(plain: Mapping[str, Any]) -> Head:
     edges = None if plain["edges"] is None else tuple(plain["edges"])
     parts = tuple(head_from_dict(part) for part in plain["parts"])
     return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts, plain.get("number"))
+
+
+def reads(heads: Sequence[Head]) -> str:
+    """What each head reads, as text.
+
+    >>> reads([HEADS[0]])
+    'mask on full 224x224'
+    """
+    return "; ".join(f"{head.name} on {', '.join(_describe(head.crops))}" for head in heads)
 
 
 def _check_pixels(pixels: Tensor, crop: Crop) -> None:

@@ -21,7 +21,7 @@ from multihead.carry import PACKAGE
 from multihead.crops import Crop
 from multihead.files import read_json, replace_file
 from multihead.graphs import input_names
-from multihead.model import head_from_dict
+from multihead.model import head_from_dict, reads
 
 KIND, FORMAT = "exported", 1
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
@@ -54,6 +54,10 @@ class Exported(nn.Module):
         self.threads = threads
         self._run: Run = self._start()
         self.training = False
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"Exported({str(self.folder)!r}, {self.runtime} in {self.precision}, {reads(self.heads)})"
 
     def _start(self) -> Run:
         start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]

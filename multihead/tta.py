@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multihead.crops import Crop
-from multihead.folders import save_members
+from multihead.folders import described, save_members
 from multihead.heads import Head
 from multihead.options import between
 
@@ -67,6 +67,11 @@ class TTA(nn.Module):
             self.heads = model.heads
         self.training = model.training
 
+    def __repr__(self) -> str:
+        """A line for itself, and one or more for its model."""
+        views = [_named(view) for view in self.views]
+        return described("TTA", f"mean of {len(views)} views: {', '.join(views)}", [repr(self.model)])
+
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K) in float64 of uint8 images {Crop: (B, 3, H, W)}; present as in `Model`."""
         total: Tensor | None = None
@@ -80,6 +85,13 @@ class TTA(nn.Module):
     def save(self, folder: str | Path) -> None:
         """Write the model as member0, and the views; `multihead.load` opens it."""
         save_members(folder, "tta", [self.model], {"views": self.settings})
+
+
+def _named(view: View) -> str:
+    """What a view changes."""
+    moved = [f"{name} {value:+g}" for name, value in (("down", view.down), ("right", view.right)) if value]
+    changes = ["mirrored"] * view.flip + moved + [f"scale {view.scale:g}"] * (view.scale != 1)
+    return " ".join(changes) or "the photo"
 
 
 def views(flip: bool = True, shifts: float = 0.0, scales: Sequence[float] = ()) -> tuple[View, ...]:

@@ -245,3 +245,25 @@ def test_a_vote_knows_the_bands_of_its_members(people):
     with pytest.raises(ValueError, match=r"member 1 bands age at \(30, 60\) of age, member 0 at \(25, 50\) of age"):
         Ensemble([pair[0], other])
     assert len(Ensemble([pair[0], Model("test_resnet", [replace(age, edges=None), height])]).members) == 2
+
+
+def test_models_of_models_print_as_a_few_lines(singles):
+    single, whole = repr(singles[0]), combine(singles)
+    assert single.startswith("Model('test_resnet', mask on face 32x32;") and "\n" not in single
+    assert repr(whole).splitlines() == [
+        "Combined(mask, gender, age of:",
+        *(f"    {model!r}" for model in singles[:2]),
+        f"    {singles[2]!r})",
+    ]
+    adjusted = Adjusted(singles[0], {"mask": 1.25}, [1, 2, 0.5])
+    lines = repr(Ensemble([singles[0], adjusted], [3, 1], voting="hard")).splitlines()
+    assert lines == [
+        "Ensemble(hard voting on mask; weights and members:",
+        f"    0.75 {single}",
+        "    0.25 Adjusted(temperatures: mask 1.25; class weights: 0.5 to 2",
+        f"        {single}))",
+    ]
+    assert repr(Adjusted(singles[0])).startswith("Adjusted(temperatures: none; class weights: none\n    Model(")
+    assert repr(TTA(singles[0], shifts=0.05, scales=[0.9])).splitlines()[0] == (
+        "TTA(mean of 7 views: the photo, mirrored, down -0.05, down +0.05, right -0.05, right +0.05, scale 0.9"
+    )

@@ -251,3 +251,29 @@ def test_the_score_of_a_row():
 def test_slices_are_by_one_name():
     with pytest.raises(TypeError, match=r"by\(\) takes one name, got \['mask', 'gender'\]; expected one of \['mask', "):
         score(np.full((2, 18), 1 / 18), np.array([[0, 0, 0], [1, 1, 1]])).by(["mask", "gender"])
+
+
+def test_a_confusion_prints_as_a_line_and_its_classes_as_a_table():
+    found = Confusion(("a", "a longer name"), np.array([[3, 1], [0, 4]]))
+    assert repr(found) == "Confusion(2 classes, n 8, macro-F1 0.8730, accuracy 0.8750)"
+    header, *rows, last = str(found).splitlines()
+    assert header.split() == ["n", "precision", "recall", "F1"] and len({len(row) for row in (header, *rows)}) == 1
+    assert rows[0].split() == ["a", "4", "1.0000", "0.7500", "0.8571"]
+    assert rows[1].startswith("a longer name ") and last == "macro-F1 0.8730, accuracy 0.8750"
+    assert "nan" in repr(Confusion(("a", "b"), np.zeros((2, 2), int)))
+
+
+def test_slices_are_a_mapping_that_prints_as_a_table():
+    probs, labels = random_case(60, 0.1)
+    scores = score(probs, labels, HEADS, {"source": np.array(["a", "a source of a long name"] * 30)})
+    found = scores.by("source")
+    assert isinstance(found, dict) and list(found) == ["a", "a source of a long name"] and len(found) == 2
+    title, header, *rows = repr(found).splitlines()
+    assert (
+        str(found) == repr(found) and title == "macro-F1 by slice" and len({len(row) for row in (header, *rows)}) == 1
+    )
+    assert header.split() == ["rows", "joint", "mask", "gender", "age"]
+    part = found["a"]
+    told = [part.f1, *(part.heads[name].f1 for name in ("mask", "gender", "age"))]
+    assert rows[0].split() == ["a", "30", *(f"{value:.4f}" for value in told)]
+    assert repr(type(found)()).splitlines()[0] == "macro-F1 by slice"

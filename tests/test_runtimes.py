@@ -277,3 +277,11 @@ def test_a_signal_after_models_that_ended_in_the_order_in_which_they_were_opened
     """OpenVINO's plugins would leave the process a signal stack that is freed: the signal would end it."""
     done = subprocess.run([sys.executable, "-c", SIGNALLED, str(folders["openvino"])], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_exported_model_prints_as_a_line(folders, runtime):
+    text = repr(load(folders[runtime]))
+    reads = "mask on face 32x32; gender on body 48x32; age on body 48x32, face 32x32"
+    assert text == f"Exported({str(folders[runtime])!r}, {runtime} in f32, {reads})"
+    assert f"    1 {text})" in repr(Ensemble([load(folders[runtime])]))

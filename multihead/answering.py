@@ -12,7 +12,8 @@ from multihead import flags
 from multihead.logs import LISTED
 from multihead.modes import AMP, Pins
 from multihead.options import near
-from multihead.settings import Sources, device, read_sources, scored_part, speaker, with_tta
+from multihead.parts import read_sources, scored_part
+from multihead.settings import Sources, device, speaker, with_tta
 
 if TYPE_CHECKING:
     from multihead.data import Photos

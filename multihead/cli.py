@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from multihead import answering, flag_files, flags, folding, panel, records, searching, shipping, training, workbench
-from multihead.settings import (
-    Sources,
-    read_sources,
-    speaker,
-)
+from multihead.parts import read_sources
+from multihead.settings import Sources, speaker
 
 
 def main(argv: Sequence[str] | None = None) -> int:

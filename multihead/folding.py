@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flag_files, flags
+from multihead.parts import training_photos
 from multihead.recipe import Recipe
 from multihead.settings import (
     EXTRA_HELP,
@@ -21,7 +22,6 @@ from multihead.settings import (
     device,
     silent,
     speaker,
-    training_photos,
 )
 from multihead.workbench import add_training_flags, need_data
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
-from multihead.settings import Sources, read_sources, scored_part, speaker
+from multihead.parts import read_sources, scored_part
+from multihead.settings import Sources, speaker
 
 if TYPE_CHECKING:
     from multihead.data import Photos

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import flag_files, flags
 from multihead.arms import arm_parser, build_arm, complaining, split
+from multihead.parts import read_sources
 from multihead.recipe import Recipe
-from multihead.settings import Keeping, build_recipe, read_sources, speaker
+from multihead.settings import Keeping, build_recipe, speaker
 from multihead.spaces import Axis, Span, read_space, spell_axis, suggest
 from multihead.study import Plan, need_optuna
 from multihead.workbench import add_training_flags, need_data

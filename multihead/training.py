@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multihead import flags, workbench
 from multihead.flag_files import effective
+from multihead.parts import chosen_rows, parts
 from multihead.recipe import Recipe
 from multihead.settings import (
     Keeping,
@@ -17,9 +18,7 @@ from multihead.settings import (
     Training,
     build_model,
     build_recipe,
-    chosen_rows,
     device,
-    parts,
     silent,
     speaker,
 )

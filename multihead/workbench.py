@@ -9,6 +9,7 @@ from typing import Any
 
 from multihead import flag_files, flags
 from multihead.arms import build_arms, changes
+from multihead.parts import chosen_rows, parts, read_sources, training_photos
 from multihead.recipe import Recipe
 from multihead.settings import (
     EXTRA_HELP,
@@ -21,13 +22,9 @@ from multihead.settings import (
     build_heads,
     build_model,
     build_recipe,
-    chosen_rows,
     device,
-    parts,
-    read_sources,
     silent,
     speaker,
-    training_photos,
 )
 
 

@@ -133,7 +133,7 @@ def test_several_rows_of_one_photo_share_its_picture(model, tmp_path):
         np.ptp(drawn[int(12 * scale) : int(18 * scale), int(x * scale)].astype(int), axis=0).max()
         for x in range(0, 370, 10)
     ]
-    assert sum(value < 60 for value in smooth) > 30  # box edges of one colour where there was noise
+    assert sum(value < 100 for value in smooth) > 30  # box edges of one colour, after JPEG, where there was noise
     table = pd.read_csv(tmp_path / "t.csv")
     assert len(table) == 37 and set(table.path) == {"a.png"}  # the table's own names
 

@@ -89,7 +89,7 @@ def test_it_is_a_model_like_any_other(people):
     whole = Adjusted(model, WARM, WEIGHTS)
     assert (whole.space, whole.crops, whole.prior, whole.heads) == (model.space, model.crops, model.prior, model.heads)
     assert not whole.training and whole.train().training and model.training
-    assert not hasattr(Adjusted(Ensemble([model])), "heads")
+    assert Adjusted(Ensemble([model])).heads == model.heads
     photos = read(people / "train")[:21]
     scores = evaluate(whole, photos, workers=0)
     wanted = reweight(apply_temperatures(evaluate(model, photos, workers=0).probs, WARM, HEADS), np.array(WEIGHTS))

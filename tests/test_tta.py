@@ -195,7 +195,7 @@ def test_it_shows_what_the_model_shows():
     tta = TTA(model)
     assert (tta.space, tta.crops, tta.prior, tta.heads) == (model.space, model.crops, model.prior, model.heads)
     assert not tta.training and TTA(model_of().train()).training
-    assert not hasattr(TTA(Ensemble([model])), "heads")
+    assert TTA(Ensemble([model])).heads == model.heads
     assert TTA(Ensemble([model])).prior == pytest.approx(model.prior)
     tta.train()
     assert model.training and [p.shape for p in tta.parameters()] == [p.shape for p in model.parameters()]

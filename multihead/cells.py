@@ -54,20 +54,26 @@ def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], b
 
 
 def head_labels(table: pd.DataFrame, head: Head) -> np.ndarray:
-    """Class numbers (N,) of one head, by name or index, from its own column and, with edges, its _band column."""
+    """Class numbers (N,) of one head, by name or index, from its own column and, with edges, its _band column, and from
+    the spans in the column of its number, as 25-29 or 60+; a span over several bands tells none, which is warned of."""
     blank = _blank(table)
     by_name = lambda cell: class_index(head, cell)  # noqa: E731
     own = (lambda cell: number_or_band(cell, head)[1]) if head.number == head.name else by_name
-    named = np.array(parse_cells(table, head.name, own, blank), np.int64)
-    if head.edges is None:
-        return named
-    band = np.array(parse_cells(table, f"{head.name}_band", by_name, blank), np.int64)
-    return np.where(named == UNKNOWN, band, named)
+    found = np.array(parse_cells(table, head.name, own, blank), np.int64)
+    if head.number is None:
+        return found
+    others = [parse_cells(table, f"{head.name}_band", by_name, blank)]
+    if head.number != head.name:
+        others.append(parse_cells(table, head.number, lambda cell: span_band(cell, head), blank))
+    for more in others:
+        found = np.where(found == UNKNOWN, np.array(more, np.int64), found)
+    _warn_of_spans(table, head, found)
+    return found
 
 
 def head_numbers(table: pd.DataFrame, number: str, heads: Sequence[Head]) -> np.ndarray:
-    """A number (N,) that some of the heads band, NaN = unknown, from its column; in that of a head the classes' names
-    are no numbers."""
+    """A number (N,) that some of the heads band, NaN = unknown, from its column; the names of classes, in that of a
+    head, and spans are no numbers."""
     own = next((head for head in heads if head.name == number), None)
     parse = (lambda cell: number_or_band(cell, own)[0]) if own else lambda cell: number_or_blank(cell, number)
     found = np.array(parse_cells(table, number, parse, _blank(table)), float)
@@ -76,20 +82,64 @@ def head_numbers(table: pd.DataFrame, number: str, heads: Sequence[Head]) -> np.
     return found
 
 
-def mapped_cells(table: pd.DataFrame, words: Mapping[str, str]) -> pd.DataFrame:
-    """The table with other words in its cells: {"gender:V": "female", "gender:?": ""}, whatever the case; columns and
-    words that it does not have are passed over, as of another table that is read with it.
+def span_of(cell: str) -> tuple[float, float] | None:
+    """The ends of a span, None of what is none.
+
+    >>> span_of("25-29"), span_of("60+"), span_of("25")
+    ((25.0, 29.0), (60.0, inf), None)
+    """
+    found = _SPAN.fullmatch(cell.strip())
+    return None if found is None else (float(found[1]), float(found[2] or "inf"))
+
+
+def span_band(cell: str, head: Head) -> int:
+    """The band that a span is within, unknown for one over several, and for what is no span."""
+    span = span_of(cell)
+    inside = set() if span is None else set(bands(np.array(span), head.edges or ()).tolist())
+    return inside.pop() if len(inside) == 1 else UNKNOWN
+
+
+def _warn_of_spans(table: pd.DataFrame, head: Head, found: np.ndarray) -> None:
+    cells = table.get(head.number, _blank(table)).tolist()
+    wide = [cell.strip() for cell, label in zip(cells, found) if label == UNKNOWN and span_of(cell)]
+    if wide:
+        warnings.warn(
+            f"{len(wide)} rows whose {head.number} is a span over several bands of {head.name}, for example "
+            f"{wide[0]}: unknown there",
+            stacklevel=2,
+        )
+
+
+def split_words(words: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """{column: {word: ours}}, in lower case, of {"gender:V": "female", "gender:?": ""}.
 
     Raises: ValueError for a key without a column.
+
+    >>> split_words({"gender:V": "female", "gender:?": ""})
+    {'gender': {'v': 'female', '?': ''}}
     """
+    found: dict[str, dict[str, str]] = {}
     for key, wanted in words.items():
         column, colon, word = key.partition(":")
         if not colon:
             raise ValueError(f"labels= maps {key!r}; expected column:word, as {{'gender:V': 'female'}}")
-        if column in table:
-            there = table[column].str.strip().str.lower() == word.strip().lower()
-            table = table.assign(**{column: table[column].where(~there, wanted)})
-    return table
+        found.setdefault(column.strip().lower(), {})[word.strip().lower()] = wanted
+    return found
+
+
+def mapped_cells(
+    table: pd.DataFrame, words: Mapping[str, Mapping[str, str]], columns: Mapping[str, str]
+) -> tuple[pd.DataFrame, set[str]]:
+    """The table with other words in its cells, {column: {word: ours}} of `split_words`, and which columns it had.
+
+    columns: our names -> the table's own, either of which may be given.
+    """
+    own = {theirs.lower(): ours for ours, theirs in columns.items()} | {name.lower(): name for name in table.columns}
+    there = {column: own[column] for column in words if column in own}
+    for column, name in there.items():
+        cells = table[name].tolist()
+        table = table.assign(**{name: [words[column].get(cell.strip().lower(), cell) for cell in cells]})
+    return table, set(there)
 
 
 def _blank(table: pd.DataFrame) -> pd.Series:
@@ -130,21 +180,24 @@ def number(text: str) -> float:
 
 
 def number_or_band(cell: str, head: Head) -> tuple[float, int]:
-    """(number, unknown) of a number, (NaN, band) of a band's name, or of a span, as 25-29 or 60+, within a band."""
+    """(number, unknown) of a number, (NaN, band) of a band's name or of a span."""
     if cell.strip().lower() in [name.lower() for name in head.classes]:
         return float("nan"), class_index(head, cell)
-    if span := _SPAN.fullmatch(cell.strip()):
-        low, high = float(span[1]), float(span[2] or "inf")
-        inside = set(bands(np.array([low, high]), head.edges or ()).tolist())
-        if len(inside) > 1 or high < low:
-            raise ValueError(f"{cell!r} is within none of the bands {head.classes}")
-        return float("nan"), inside.pop()
+    if span_of(cell):
+        return number_or_blank(cell, head.name), span_band(cell, head)
     return number_or_blank(cell, head.name, f", one of {head.classes}"), UNKNOWN
 
 
 def number_or_blank(cell: str, name: str, other: str = "") -> float:
-    """The number of a cell, NaN of a blank. Raises: ValueError for anything else; `other` is also expected."""
-    if cell.strip().lower() in BLANKS:
+    """The number of a cell, NaN of a blank or span. Raises: ValueError for anything else; `other` is also expected."""
+    span = span_of(cell)
+    ends = () if span is None else span if span[1] < math.inf else span[:1]
+    if (
+        cell.strip().lower() in BLANKS
+        or ends
+        and list(ends) == sorted(ends)
+        and (name != AGE_NUMBER or max(ends) <= OLDEST)
+    ):
         return float("nan")
     try:
         found = number(cell.strip())

@@ -110,27 +110,31 @@ def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, token
         if not (folder / "args.yaml").is_file():
             return verb
         verb.config = str(folder / "args.yaml")
-        if not verb.data:
-            _return_to(verb.config)
         verb = _with_config(parser, verb, tokens)
         verb.output = str(folder)
         return verb
     return _with_config(parser, verb, tokens) if getattr(verb, "config", None) else verb
 
 
-def _return_to(config: str) -> None:
-    """Change to the folder in which a run was started, where its photos are named from there and not here."""
-    content = flag_files.read_yaml(config)
-    data, there = content.get("data") or [], Path(str(content.get(training.STARTED_IN, "")))
-    found = [all((folder / each).exists() for each in data) for folder in (Path(), there)]
-    if there.is_absolute() and found == [False, True]:
-        print(f"note: the run goes on in {there}, where it was started: what it names is there", file=sys.stderr)
-        os.chdir(there)
+def _placed(content: dict[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
+    """A run's args.yaml; files and folders that are not here, but were where it was started, are named from there."""
+    there = Path(str(content.get(training.STARTED_IN, "")))
+    places = {action.dest for action in parser._actions if action.metavar in ("DATA", "FILE", "DIR", "PATH")}
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [placed(each) for each in value]
+        found = isinstance(value, str) and not Path(value).exists() and (there / value).exists()
+        return os.path.abspath(there / value) if found else value
+
+    return {key: placed(value) if key in places else value for key, value in content.items()}
 
 
 def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, tokens: list[str]) -> argparse.Namespace:
     """The verb's arguments with those of its YAML file first, so that flags on the command line win."""
     content = flag_files.read_yaml(verb.config)
+    if getattr(verb, "resume", False):
+        content = _placed(content, verb.parser)
     content.pop(training.STARTED_IN, None)
     for own in {"arms", "space"} & set(vars(verb)):
         content.pop(own, None)  # the verb reads it itself

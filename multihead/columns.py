@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ALIASES = {"person_id": "person", "ImageID": "path", "ans": "label"}
+MEANT = ("source", "face", "label", "error", "status", "score", "root", "box")  # ours only as we write them
 PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
 
 
@@ -44,6 +45,8 @@ def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Hea
     for column in sorted(set(table.columns) - set(names)):
         if column in CORE:
             warnings.warn(f"column {column!r} is not read: the name is taken; map it with columns=", stacklevel=2)
+        if column.lower() in MEANT:
+            continue
         near = difflib.get_close_matches(column, [name for name in names if name not in table], 1, 0.8)
         if near:
             warnings.warn(f"column {column!r} is not read; did you mean {near[0]!r}?", stacklevel=2)
@@ -52,7 +55,7 @@ def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Hea
 
 def _by_case(table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     """{the table's: ours} of columns that are named as ours but for capital letters."""
-    known = {name.lower(): name for name in [*ALIASES, *names]}
+    known = {name.lower(): name for name in [*ALIASES, *names] if name not in MEANT}
     found = {column: known[column.lower()] for column in table.columns if column.lower() in known}
     ours = list(found.values())
     return {column: name for column, name in found.items() if name not in table and ours.count(name) == 1}

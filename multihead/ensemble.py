@@ -227,13 +227,17 @@ def _in_processes(count: int, cells: Sequence[Cell], job: tuple[Any, ...], told:
 
     threads = max(1, torch.get_num_threads() // count)
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     with concurrent.futures.ProcessPoolExecutor(count, context, _quieten, (threads,)) as pool:
         working = {pool.submit(_work, [cell], job, _nothing, _nothing): cell for cell in cells}
         try:
             for finished in concurrent.futures.as_completed(working):
                 finished.result()
                 told(working[finished])
-        except BaseException:  # an interruption, or a fold that cannot be trained: what waits is not begun
+        except BaseException as error:  # an interruption, or a fold that cannot be trained: what waits is not begun
+            if isinstance(error, KeyboardInterrupt):  # who asked this process to end need not have asked its children
+                for child in set(multiprocessing.active_children()) - others:
+                    child.terminate()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from multihead.adjusted import Adjusted
 from multihead.crops import Crop
-from multihead.evaluation import check_classifier, own_heads
+from multihead.evaluation import check_classifier
 from multihead.folders import described, save_members
 from multihead.heads import Head, base
 from multihead.model import Model
@@ -190,7 +190,7 @@ def _joined_heads(members: Sequence[Member], space: Sequence[Head]) -> tuple[Hea
 
     Raises: ValueError where members of one name band unlike.
     """
-    named = [(number, head) for number, member in enumerate(members) for head in own_heads(member)]
+    named = [(number, head) for number, member in enumerate(members) for head in _parts(member)]
     heads = []
     for name in (head.name for head in space):
         mine = [(number, head) for number, head in named if head.name == name]
@@ -205,6 +205,12 @@ def _joined_heads(members: Sequence[Member], space: Sequence[Head]) -> tuple[Hea
                 )
         heads.append(shown.on(*dict.fromkeys(crop for _, head in mine for crop in head.crops)))
     return tuple(heads)
+
+
+def _parts(member: Member) -> list[Head]:
+    """The base heads of a member, each with the crops that it is answered from: for a flat head's parts, its own."""
+    heads = getattr(member, "heads", member.space)
+    return [part.on(*head.crops) for head in heads for part in (head.parts or (head,))]
 
 
 def _member_probs(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead.cells import SPLITS, warn
+from multihead.heads import UNKNOWN
 from multihead.images import image_files
+from multihead.labels import class_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,27 +101,43 @@ def read_folder(root: Path) -> tuple[pd.DataFrame, Path]:
     return pd.DataFrame({"path": [file.relative_to(root).as_posix() for file in files]}, dtype=object), root
 
 
-def folder_labels(table: pd.DataFrame, heads: Sequence[Head]) -> pd.DataFrame:
+def folder_labels(table: pd.DataFrame, heads: Sequence[Head], words: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
     """The table of a plain folder's photos with the labels, and splits, that names of folders on the way tell, as in
     train/worn/a.jpg: columns of those heads, the deepest folder counts; as it is where no folder is named like a class.
 
-    Names that several heads have for a class tell nothing.
+    words: {head: {folder: class}}, of folders that are named otherwise. Names of a class of several heads tell nothing.
     """
-    named = [(name.strip().lower(), head.name) for head in heads for name in head.classes]
-    once = {name: head for name, head in named if sum(name == other for other, _ in named) == 1}
-    found: dict[str, list[str]] = {head.name: [""] * len(table) for head in heads} | {"split": [""] * len(table)}
+
+    @functools.cache
+    def told_by(part: str) -> tuple[str, str] | None:
+        found = [(head.name, name) for head in heads if (name := _class_name(head, words.get(head.name, {}), part))]
+        return found[0] if len(found) == 1 else None
+
+    columns: dict[str, list[str]] = {head.name: [""] * len(table) for head in heads} | {"split": [""] * len(table)}
     for row, path in enumerate(table.path):
         for part in path.lower().split("/")[:-1]:
-            if part in once:
-                found[once[part]][row] = part
+            if told := told_by(part):
+                columns[told[0]][row] = told[1]
             elif part in SPLITS:
-                found["split"][row] = part
-    told = [head.name for head in heads if any(found[head.name])]
-    if not told:
+                columns["split"][row] = part
+    named = [head.name for head in heads if any(columns[head.name])]
+    if not named:
         return table
-    counts = ", ".join(f"{name} of {len(table) - found[name].count('')} photos" for name in told)
+    counts = ", ".join(f"{name} of {len(table) - columns[name].count('')} photos" for name in named)
     warnings.warn(f"the names of folders are labels: {counts}", stacklevel=2)
-    return table.assign(**{name: found[name] for name in [*told, "split"]})
+    return table.assign(**{name: columns[name] for name in [*named, "split"]})
+
+
+def _class_name(head: Head, words: Mapping[str, str], part: str) -> str:
+    """The class that a folder's name stands for, "" for none: a number is the name of anything."""
+    text = words.get(part, part)
+    if text == part and (part.isdigit() or part in SPLITS):
+        return ""
+    try:
+        index = class_index(head, text)
+    except ValueError:
+        return ""
+    return "" if index == UNKNOWN else head.classes[index]
 
 
 def competition_images(root: Path) -> Path | None:

@@ -14,7 +14,7 @@ from multihead import pages
 from multihead.boxes import locate_faces
 from multihead.crops import Crop, Region, box_of, cut
 from multihead.findings import Answered
-from multihead.heads import UNKNOWN, Head, crops
+from multihead.heads import AGE_NUMBER, UNKNOWN, Head, crops, number_column, numbers
 from multihead.images import read_image
 from multihead.labels import marginals
 from multihead.metrics import Scores
@@ -107,8 +107,9 @@ def _card(answered: Answered, mistake: Mistake, views: Sequence[Markup] | str, a
         best = int(probs.argmax())
         truth = "label unknown" if label == UNKNOWN else "right" if label == best else f"label {head.classes[label]}"
         lines.append(f"{head.name}: {head.classes[best]} {probs[best]:.2f} ({truth})")
-    years = table["years"]
-    lines += [f"age {years:g} years"] if np.isfinite(years) else []
+    for number in numbers(photos.heads):
+        value, unit = table[number_column(number)], " years" if number == AGE_NUMBER else ""
+        lines += [f"{number} {value:g}{unit}"] if np.isfinite(value) else []
     lines += [
         f"person {table['person'] or 'unknown'}, source {table['source'] or 'unknown'}",
         _below(table["path"], above),

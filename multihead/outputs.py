@@ -29,7 +29,7 @@ def check_kind(folder: str | Path, kind: str) -> None:
 
     Raises: FileExistsError where it holds another kind; NotADirectoryError where it is a file.
     """
-    if Path(folder).exists() and not Path(folder).is_dir():
+    if Path(folder).is_file():
         raise NotADirectoryError(f"{folder} is a file; name a folder (--output) for {kind}")
     held = kinds(folder)
     if held and kind not in held:
@@ -44,13 +44,15 @@ class Claim:
     folder: Path
     last: Path | None
     lock: TextIO | None = None
+    made: bool = False
 
     def release(self) -> None:
-        """Let others have the folder, which goes where nothing was written into it."""
+        """Let others have the folder, which goes where it was made for this and nothing was written into it."""
         if self.lock is not None:
             give_up(self.lock)
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()
+            if self.made:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
         self.lock = None
 
     def __del__(self) -> None:
@@ -65,19 +67,25 @@ def claim(folder: str | Path, *, resume: bool, alone: bool = True) -> Claim:
     """
     folder = Path(folder)
     check_kind(folder, "a run")
-    lock = None
-    if alone:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = take(folder / ".lock")
-        if lock is None:
-            raise FileExistsError(f"another run is being trained into {folder}; wait for it, or name another folder")
-    found = Claim(folder, folder / "checkpoints" / "last.pt", lock)
+    made = not folder.exists()
+    lock = _take(folder) if alone else None
+    if alone and lock is None:
+        raise FileExistsError(f"another run is being trained into {folder}; wait for it, or name another folder")
+    found = Claim(folder, folder / "checkpoints" / "last.pt", lock, made)
     try:
         _check_begun(found, resume)
     except FileExistsError:
         found.release()
         raise
     return found
+
+
+def _take(folder: Path) -> TextIO | None:
+    """The lock of a folder, which is made; None where another run has it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another run has just given it up
+            return take(folder / ".lock")
 
 
 def _check_begun(found: Claim, resume: bool) -> None:

@@ -21,6 +21,7 @@ from multihead.cells import (
     mapped_cells,
     parse_cells,
     split_name,
+    split_words,
     warn_of_bands,
 )
 from multihead.columns import PLAIN, our_columns
@@ -66,40 +67,59 @@ def read(
     >>> read(pd.DataFrame({"path": ["a.jpg", "b.jpg"], "mask": ["worn", ""]}), root="/photos").known()["mask"]
     1
     """
-    import pandas as pd
-
     if people not in ("local", "global"):
         raise ValueError(f"people={people!r}; expected 'local' or 'global'")
-    if isinstance(source, (list, tuple)):
-        if not source:
-            raise ValueError("read() got an empty list; pass at least one folder or table")
-        options = {"heads": heads, "columns": columns, "labels": labels, "root": root, "name": name, "people": people}
-        names = unlike_names(source) if name is None else [name] * len(source)
-        joined = read(source[0], **options | {"name": names[0]})  # type: ignore[arg-type]
-        for more, unlike in zip(source[1:], names[1:]):
-            joined = joined + read(more, **options | {"name": unlike})  # type: ignore[arg-type, operator]
-        return _boxed(joined, boxes)
+    sources = source if isinstance(source, (list, tuple)) else [source]
+    if not sources:
+        raise ValueError("read() got an empty list; pass at least one folder or table")
+    words, taken = split_words(labels or {}), set[str]()
+    names = [name] * len(sources) if name is not None or sources is not source else unlike_names(sources)
+    joined: Photos | None = None
+    for each, own in zip(sources, names):
+        found = _one(each, base(heads), columns or {}, words, root, own, people, taken)  # type: ignore[arg-type]
+        joined = found if joined is None else joined + found
+    if lost := sorted(set(words) - taken):
+        raise KeyError(f"labels= maps words of {lost[0]!r}, which is no column of what was read")
+    return _boxed(joined, boxes)  # type: ignore[arg-type]
+
+
+def _one(
+    source: str | Path | pd.DataFrame,
+    heads: tuple[Head, ...],
+    columns: Mapping[str, str],
+    words: Mapping[str, Mapping[str, str]],
+    root: str | Path | None,
+    name: str | None,
+    people: str,
+    taken: set[str],
+) -> Photos:
+    """The photos of one source. words: {column: {word: ours}}, of which `taken` gets the columns that it has."""
+    import pandas as pd
+
     if isinstance(source, pd.DataFrame):
         table, folder, label = _as_text(source), Path(root or "."), name or "table"
     elif not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"cannot read photos from {type(source).__name__}; expected folders or tables")
     else:
-        path = Path(source)
-        table, folder, label = _load(path, Path(root) if root else None)
+        table, folder, label = _load(Path(source), Path(root) if root else None)
         label = name or label
-        columns = None if path.is_dir() else columns  # a folder's columns are ours already
-        folder = folder if root else _nearest(folder, table.get((columns or {}).get("path", "path")))
+    is_folder = isinstance(source, (str, os.PathLike)) and Path(source).is_dir()
+    columns = {} if is_folder else columns  # a folder's columns are ours already
     try:
-        table = mapped_cells(our_columns(table, columns or {}, base(heads)), labels or {})
-        if isinstance(source, (str, os.PathLike)) and list(table.columns) == ["path"] and Path(source).is_dir():
-            table = folder_labels(table, base(heads))
-        photos = _photos(table, Path(plain_path(folder)), label, base(heads), people)
+        plain = is_folder and list(table.columns) == ["path"]
+        table = our_columns(table, columns, heads)
+        folder = folder if root or is_folder or isinstance(source, pd.DataFrame) else _nearest(folder, table.path)
+        if plain:
+            table = folder_labels(table, heads, words)
+            taken |= {word for word in words if word in [head.name for head in heads]}
+        table, mapped = mapped_cells(table, words, columns)
+        taken |= mapped
+        return _photos(table, Path(plain_path(folder)), label, heads, people)
     except (KeyError, ValueError) as error:
         text = str(error.args[0] if error.args else error)
         if isinstance(source, pd.DataFrame) or str(source) in text:
             raise
         raise (KeyError if isinstance(error, KeyError) else ValueError)(f"{source}: {text}") from error
-    return _boxed(photos, boxes)
 
 
 def _boxed(photos: Photos, boxes: str | Path | None) -> Photos:
@@ -110,9 +130,9 @@ def _boxed(photos: Photos, boxes: str | Path | None) -> Photos:
     return add_boxes(photos, boxes)
 
 
-def _nearest(folder: Path, paths: pd.Series | None) -> Path:
+def _nearest(folder: Path, paths: pd.Series) -> Path:
     """The folder that a table's paths are relative to: its own, or the current one where only there are photos."""
-    first = [] if paths is None else paths.head(20).tolist()
+    first = paths.head(20).tolist()
     if any((folder / path).exists() for path in first) or not any(Path(path).exists() for path in first):
         return folder
     return Path(".")

@@ -218,7 +218,7 @@ def device(name: str) -> Any:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(name)
     try:
-        torch.empty(1, device=name)
+        torch.empty(1, device=name).cpu()
     except Exception as error:  # of an unknown name, or a kind, or a number, that this machine does not have
         raise ValueError(f"--device {name} is not to be had here; expected cpu, cuda (with a GPU), or auto") from error
     return torch.device(name)

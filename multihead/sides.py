@@ -16,7 +16,7 @@ from multihead.cache import Cache
 from multihead.criteria import Criterion, criterion
 from multihead.data import Photos
 from multihead.evaluation import answers, scores
-from multihead.heads import MASK, UNKNOWN, Head, base, crops, label_columns, size
+from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, label_columns, size
 from multihead.labels import encode, joint
 from multihead.logs import LISTED, bar
 from multihead.losses import per_head
@@ -203,8 +203,9 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
     for column, head in enumerate(table):
         found = one_hot(torch.from_numpy(labels[:, column]), head)
         if head.edges:
-            plain = (None, (), None)  # of what is no age
-            edges, drop, width = (recipe.age_edges, recipe.drop_zones, recipe.soft_bands) if head.in_years else plain
+            own = head.name == AGE_NUMBER or sum(other.in_years for other in table) == 1
+            edges = recipe.age_edges if head.in_years and own else None
+            drop, width = (recipe.drop_zones, recipe.soft_bands) if head.in_years else ((), None)
             found = band_rows(photos.numbers(head), labels[:, column], head, edges=edges, drop=drop, width=width)
         rows[head.name] = found
     made = Targets(tuple(heads), rows)

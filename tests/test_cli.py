@@ -348,9 +348,17 @@ def test_a_run_goes_on_from_another_folder(data, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(elsewhere)
     capsys.readouterr()
     assert run("train", "--resume", "-o", "../there/r", "-q") == 0
-    assert f"the run goes on in {there}" in capsys.readouterr().err
     assert (there / "r" / "model" / "model.safetensors").is_file() and not list(elsewhere.iterdir())
+    assert run("train", str(data), "--resume", "-o", "../there/r", "-q") == 2  # by another path these are other photos
+    assert "cannot be resumed (photos" in capsys.readouterr().err
+    Image.fromarray(np.full((40, 30, 3), 9, np.uint8)).save(there / "more.png")
+    pd.DataFrame({"path": ["more.png"], "mask": ["worn"]}).to_csv(there / "more.csv", index=False)
+    monkeypatch.chdir(there)
+    assert run("train", str(data), "--extra", "more.csv", *QUICK, "--val-share", "0", "-o", "e", "-q") == 0
     monkeypatch.chdir(elsewhere)
+    assert (
+        run("train", "--resume", "-o", "../there/e", "-q") == 0
+    )  # of which only the extra photos are named from there
     assert run("train", "-c", "../there/r/args.yaml", str(data), "-o", "again", "-q") == 0  # here, as flags say
     assert yaml.safe_load((elsewhere / "again" / "args.yaml").read_text())["started_in"] == str(elsewhere)
 
@@ -365,12 +373,12 @@ def test_a_process_that_is_told_to_end_keeps_what_it_wrote(number, tmp_path, mon
             time.sleep(10)
 
     monkeypatch.setitem(cli.VERBS, "predict", (work, lambda parser: None))
-    before = signal.getsignal(number)
-    assert run("predict") == 128 + number and signal.getsignal(number) == before == signal.SIG_DFL
-    assert (tmp_path / "answers.csv").read_text() == "a row\n"
-    assert "interrupted; what was written stays" in capsys.readouterr().err
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    before = signal.signal(number, signal.SIG_DFL)
     try:
+        assert run("predict") == 128 + number and signal.getsignal(number) == signal.SIG_DFL
+        assert (tmp_path / "answers.csv").read_text() == "a row\n"
+        assert "interrupted; what was written stays" in capsys.readouterr().err
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
         signal.signal(number, signal.SIG_IGN)  # as nohup does
         assert run("predict") == 0
     finally:

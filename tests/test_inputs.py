@@ -75,6 +75,12 @@ def test_each_head_has_its_own_number(folder):
     found = target_rows(photos, photos.heads, mh.Recipe(age_edges=(36, 60), drop_zones=((50, 51),), soft_bands=2))
     assert found.rows["age"].argmax(1).tolist() == [0, 0] and 0.5 < found.rows["age"][0].max() < 0.9
     assert found.rows["weight"].tolist() == [[1, 0], [0, 1]]
+    decade = mh.Head("decade", ("20s", "30s", "40s", "older"), edges=(30, 40, 50), number="age")
+    both = mh.read(rows, heads=[mh.AGE, decade], root=folder)
+    moved = target_rows(both, both.heads, mh.Recipe(age_edges=(36, 60)))  # of the head age; bands of a decade stay
+    assert moved.rows["age"][0].argmax() == 0 and moved.rows["decade"][0].argmax() == 1
+    alone = target_rows(both, [decade], mh.Recipe(age_edges=(30, 36, 50)))
+    assert alone.rows["decade"][0].argmax() == 1
     apart = [mh.read(rows[["path", name]], heads=[mh.AGE, weight], root="/" + name) for name in ("age", "weight")]
     assert (apart[0] + apart[1]).labels().tolist() == [[1, -1], [-1, -1], [-1, 0], [-1, 1]]
     photos.write(folder / "both.csv")

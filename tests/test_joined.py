@@ -267,3 +267,9 @@ def test_models_of_models_print_as_a_few_lines(singles):
     assert repr(TTA(singles[0], shifts=0.05, scales=[0.9])).splitlines()[0] == (
         "TTA(mean of 7 views: the photo, mirrored, down -0.05, down +0.05, right -0.05, right +0.05, scale 0.9"
     )
+
+
+def test_heads_of_a_vote_say_which_crops_are_read():
+    flats = Model("test_resnet", flat([head.on(FACES) for head in HEADS])).eval()
+    whole = Ensemble([flats, model_of(HEADS, BODIES)])
+    assert {head.crops for head in whole.heads} == {(FACES, BODIES)} and whole.crops == (FACES, BODIES)

@@ -1,5 +1,7 @@
+import contextlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,7 +64,11 @@ def test_a_run_folder_is_one_runs_at_a_time(tmp_path):
     assert claim(folder, resume=True, alone=False).lock is None  # one of several processes of the same run
     held.release()
     held.release()
-    assert not folder.exists() and other_process(folder) == ""
+    assert not folder.exists()
+    folder.mkdir()
+    claim(folder, resume=False).release()
+    assert folder.exists()  # it was there before
+    assert other_process(folder) == ""
     assert claim(folder, resume=False).lock is not None  # the other process ended with it in its hands
 
 
@@ -79,3 +85,18 @@ def test_a_claim_says_where_a_run_goes_on_and_overwrites_none(tmp_path):
     for resume in (False, True):
         with pytest.raises(FileExistsError, match="holds a finished run, whose checkpoints are gone; name another"):
             claim(tmp_path, resume=resume)
+
+
+def test_claims_in_turn_never_break(tmp_path):
+    """Whoever gives a folder up may remove it while another makes it."""
+
+    def turns():
+        got = 0
+        for _ in range(300):
+            with contextlib.suppress(FileExistsError):
+                claim(tmp_path / "r", resume=True).release()
+                got += 1
+        return got
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(each.result() for each in [pool.submit(turns) for _ in range(4)])

@@ -111,7 +111,7 @@ def test_it_shows_what_training_sees(photos, cells, monkeypatch, recipe, tmp_pat
         lambda _, given: seen.append({crop: each.clone() for crop, each in given[0].items()})
     )
 
-    def watched(setting, head, *more, plain=importlib.import_module("multihead.runs").criterion):
+    def watched(setting, head, *more, plain=importlib.import_module("multihead.sides").criterion):
         loss = plain(setting, head, *more)
 
         def watching(logits, row, *more):
@@ -121,7 +121,7 @@ def test_it_shows_what_training_sees(photos, cells, monkeypatch, recipe, tmp_pat
         watching.mass = loss.mass
         return watching
 
-    monkeypatch.setattr("multihead.runs.criterion", watched)
+    monkeypatch.setattr("multihead.sides.criterion", watched)
     fit(model, photos, None, replace(recipe, epochs=2), workers=0)
     half = len(seen) // 2
     assert preview(photos, TABLE, recipe, tmp_path / "a.png", batches=2, epoch=2) == len(cells)

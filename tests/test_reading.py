@@ -708,20 +708,39 @@ def test_usual_words_for_classes_and_spans_of_years():
     assert class_index(Head("letter", ("f", "m", "x")), "F") == 0  # a class's own name comes first
     with pytest.raises(ValueError, match="'m' is no class of head 'kind'"):
         class_index(Head("kind", ("male", "mixed")), "m")
-    for wrong in ("25-34", "20+", "40-35"):
-        with pytest.raises(ValueError, match=f"'{re.escape(wrong)}' is within none of the bands"):
+    decade = Head("decade", ("20s", "30s", "older"), edges=(30, 40), number="age")
+    rows = pd.DataFrame({"path": ["a", "b", "c"], "age": ["25-29", "31-50", "60+"]})
+    with pytest.warns(UserWarning, match="1 rows whose age is a span over several bands of decade, for example 31-50"):
+        assert read(rows, heads=[AGE, decade]).labels().tolist() == [[0, 0], [1, -1], [2, 2]]
+    with pytest.warns(UserWarning, match="span over several bands of decade"):
+        assert read(rows, heads=[decade]).labels().ravel().tolist() == [0, -1, 2]
+    with pytest.warns(UserWarning, match="2 rows whose age is a span over several bands of age, for example 25-34"):
+        assert table(age=["25-34", "20+", "61"]).labels([AGE]).ravel().tolist() == [-1, -1, 2]
+    for wrong in ("40-35", "200-300", "131+"):
+        with pytest.raises(ValueError, match=f"'{re.escape(wrong)}' is no age; expected years from 0 to 130"):
             table(age=[wrong])
 
 
 def test_words_of_a_table_are_mapped_to_ours(tmp_path):
     rows = pd.DataFrame({"path": ["a", "b", "c"], "mask": ["With Mask", "?", "bare"], "gender": ["V", "male", "v"]})
-    words = {"mask:with mask": "worn", "mask:?": "", "mask:bare": "not_worn", "gender:V": "female", "other:x": "y"}
+    words = {"mask:with mask": "worn", "mask:?": "", "mask:bare": "not_worn", "gender:V": "female"}
     assert read(rows, labels=words).labels([MASK, GENDER]).tolist() == [[0, 1], [-1, 0], [2, 1]]
     rows.rename(columns={"mask": "state"}).to_csv(tmp_path / "t.csv", index=False)
     named = read(tmp_path / "t.csv", labels=words, columns={"mask": "state"})  # by our names of the columns
     assert named.labels([MASK, GENDER]).tolist() == [[0, 1], [-1, 0], [2, 1]]
+    own = {key.replace("mask:", "State:"): word for key, word in words.items()}  # or by the table's
+    assert read(tmp_path / "t.csv", labels=own, columns={"mask": "state"}).labels().tolist() == named.labels().tolist()
+    swapped = read(
+        rows.assign(gender=["male", "female", ""]), labels=words | {"gender:male": "female", "gender:female": "male"}
+    )
+    assert swapped.labels([GENDER]).ravel().tolist() == [1, 0, -1]  # all at once
     with pytest.raises(ValueError, match="labels= maps 'F'; expected column:word"):
         read(rows, labels={"F": "female"})
+    with pytest.raises(KeyError, match="labels= maps words of 'gendre', which is no column of what was read"):
+        read(rows, labels=words | {"gendre:f": "female"})
+    other = pd.DataFrame({"path": ["d"], "age": ["old"]})
+    both = read([rows, other], labels=words | {"age:old": ">=60"})  # each table has its own
+    assert both.labels()[-1].tolist() == [-1, -1, 2] and both.labels()[0].tolist() == [0, 1, -1]
     told = "row 2 .a., column 'mask': 'With Mask' is no class .*; nor are '[?]', 'bare'$"
     with pytest.raises(ValueError, match=told):  # all of a column at once
         read(rows)
@@ -735,6 +754,18 @@ def test_columns_may_be_capitalised():
     assert both.paths[0].endswith("/a") and both.known()["mask"] == 0  # which of two is not guessed
     named = read(pd.DataFrame({"Path": ["a"], "other": ["b"]}), columns={"path": "other"})
     assert named.paths[0].endswith("/b")
+    own = read(pd.DataFrame({"path": ["a"], "Face": ["yes"], "Score": [3], "Source": ["web"]}))
+    assert own.extra == ["Face", "Score", "Source"]  # which mean something only as we write them
+
+
+def test_photos_may_be_named_from_the_current_folder_by_any_column(tmp_path, monkeypatch):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    for column in ("path", "Path", "photo"):
+        (tmp_path / "tables" / "t.csv").write_text(f"{column},mask\na.jpg,worn\n")
+        columns = {"path": "photo"} if column == "photo" else None
+        assert read("tables/t.csv", columns=columns).paths == [str(tmp_path / "a.jpg")]
 
 
 def test_folders_that_are_named_like_classes_label_their_photos(tmp_path):
@@ -756,6 +787,16 @@ def test_folders_that_are_named_like_classes_label_their_photos(tmp_path):
     (tmp_path / "plain" / "train").mkdir(parents=True)
     (tmp_path / "plain" / "train" / "a.jpg").write_bytes(b"x")
     assert read(tmp_path / "plain").table.split.tolist() == [""]  # without labels it is a folder of photos
+
+
+def test_folders_may_be_named_by_other_words_too(tmp_path):
+    for name in ("with_mask/a.jpg", "Woman/b.jpg", "worn/2/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.warns(UserWarning, match="labels: mask of 2 photos, gender of 1 photos"):
+        photos = read(tmp_path, labels={"mask:with_mask": "worn"})
+    found = dict(zip(photos.table.name, photos.labels([MASK, GENDER]).tolist()))
+    assert found == {"with_mask/a.jpg": [0, -1], "Woman/b.jpg": [-1, 1], "worn/2/c.jpg": [0, -1]}
 
 
 def test_a_folder_name_of_two_heads_tells_nothing(tmp_path):

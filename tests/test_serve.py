@@ -1,5 +1,6 @@
 """The example service, on a free port, with a tiny model: good, bad, too large and simultaneous uploads, and its end."""
 
+import functools
 import json
 import os
 import signal
@@ -216,7 +217,10 @@ def test_who_has_asked_is_answered_before_the_server_ends(model, photos, monkeyp
 def test_a_signal_ends_it_cleanly(model, photos, tmp_path, number):
     model.save_pretrained(tmp_path / "model")
     command = [sys.executable, str(EXAMPLES / "serve.py"), str(tmp_path / "model"), "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as child:
+    # a shell that starts the tests in the background has told them to ignore SIGINT
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=tmp_path, preexec_fn=heed, **pipes) as child:
         try:
             line = child.stdout.readline()
             assert line.startswith("POST photos to http://127.0.0.1:"), child.stderr.read()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from multihead.crops import FULL, Crop
 
@@ -40,7 +40,7 @@ class Head:
     crops: tuple[Crop, ...] = (FULL,)
     edges: tuple[float, ...] | None = None
     parts: tuple[Head, ...] = ()
-    number: str | None = None
+    number: str | None = field(default=None, repr=False)  # runs are told apart by the text of their heads
 
     def __post_init__(self) -> None:
         for what, text in {"name": self.name, "number": self.number or self.name}.items():
@@ -55,8 +55,8 @@ class Head:
         texts = not isinstance(self.classes, str) and all(isinstance(name, str) for name in self.classes)
         if not texts:
             raise TypeError(f"head {self.name!r} has classes {self.classes!r}; expected texts, as ('no', 'yes')")
-        for field in ("classes", "crops", "parts"):
-            object.__setattr__(self, field, tuple(getattr(self, field)))
+        for many in ("classes", "crops", "parts"):
+            object.__setattr__(self, many, tuple(getattr(self, many)))
         if self.edges is not None:
             object.__setattr__(self, "edges", tuple(self.edges))
         object.__setattr__(self, "number", None if self.edges is None else self.number or self.name)

@@ -293,3 +293,8 @@ def test_a_joint_class_needs_more_room_than_its_labels(kind):
 def test_a_head_is_not_named_like_the_joint_score(name):
     with pytest.raises(ValueError, match=f"head name '{name}' is a column of the tables of photos, answers and scores"):
         Head(name, ("no", "yes"))
+
+
+def test_the_text_of_heads_stays():
+    """Checkpoints are of the same run where the text of the model's heads is: a run begun before goes on after."""
+    assert repr(AGE).endswith("edges=(30, 60), parts=())")

@@ -190,23 +190,18 @@ def number_or_band(cell: str, head: Head) -> tuple[float, int]:
 
 def number_or_blank(cell: str, name: str, other: str = "") -> float:
     """The number of a cell, NaN of a blank or span. Raises: ValueError for anything else; `other` is also expected."""
-    span = span_of(cell)
-    ends = () if span is None else span if span[1] < math.inf else span[:1]
-    if (
-        cell.strip().lower() in BLANKS
-        or ends
-        and list(ends) == sorted(ends)
-        and (name != AGE_NUMBER or max(ends) <= OLDEST)
-    ):
+    if cell.strip().lower() in BLANKS:
         return float("nan")
+    span = span_of(cell)
     try:
-        found = number(cell.strip())
+        low, high = span or [number(cell.strip())] * 2
     except ValueError:
-        found = float("nan")
-    if not (0 <= found <= OLDEST if name == AGE_NUMBER else math.isfinite(found)):
+        low = high = float("nan")
+    last = low if math.isinf(high) else high
+    if not (low <= high and (low >= 0 and last <= OLDEST if name == AGE_NUMBER else math.isfinite(low))):
         expected = f"years from 0 to {OLDEST}" if name == AGE_NUMBER else "a number"
         raise ValueError(f"{cell!r} is no {name}; expected {expected}{other}, or a blank")
-    return found
+    return float("nan") if span else low
 
 
 def joint_class(cell: str, heads: tuple[Head, ...]) -> int:

@@ -70,15 +70,9 @@ def locked(path: str | Path) -> Iterator[bool]:
 
     Between machines it holds where their shared file system keeps locks (NFS 4 does). Raises: OSError as `open`.
     """
-    import fcntl
-
-    with open(path, "a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+    file = take(path)
+    with file or contextlib.nullcontext():
+        yield file is not None
 
 
 def take(path: str | Path) -> TextIO | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import glob
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +88,51 @@ def _path_items(source: str | Path) -> Iterator[Item]:
             yield from _path_items(match) if matches else [Item(match, Path(match))]
     else:
         yield Item(str(source), path)  # what is not there is a row with its reason
+
+
+def is_listed(source: object, looked: int) -> bool:
+    """False where something, or any of a list's first `looked` parts, gives photos one by one: it may be slow, or make
+    each as it is asked."""
+    parts = source[:looked] if isinstance(source, (list, tuple)) else ()
+    return not hasattr(source, "__next__") and all(is_listed(part, looked) for part in parts)
+
+
+def ahead(rest: Iterator[Item], count: int) -> tuple[deque[Item], Iterator[Item]]:
+    """The first `count` photos, or those before an error, and what gives the others or raises the error in its turn."""
+    first: deque[Item] = deque()
+    try:
+        for item in islice(rest, count):
+            first.append(item)
+    except Exception as error:
+        return first, _raised(error)
+    return first, rest
+
+
+def _raised(error: Exception) -> Iterator[Item]:
+    raise error
+    yield
+
+
+def popped(first: deque[Item]) -> Iterator[Item]:
+    """The photos, none of which is held any longer than its turn."""
+    while first:
+        yield first.popleft()
+
+
+def chunks(rest: Iterator[Item], counts: Iterator[int]) -> Iterator[list[Item]]:
+    """Lists of so many photos; the rows of one photo stay together. An error comes after those before it."""
+    chunk: list[Item] = []
+    broken: Exception | None = None
+    count = next(counts)
+    try:
+        for item in rest:
+            if len(chunk) >= count and chunk[-1].name != item.name:
+                yield chunk
+                chunk, count = [], next(counts)
+            chunk.append(item)
+    except Exception as error:
+        broken = error
+    if chunk:
+        yield chunk
+    if broken is not None:
+        raise broken

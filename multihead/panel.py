@@ -97,6 +97,7 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     from multihead.ensemble import Folds
     from multihead.fitting import Fitted, Wanted
     from multihead.joined import Ensemble
+    from multihead.trained import keep_trained
 
     pooled = bool(args.calibrate and args.data)  # temperatures of the vote itself
     shares, voting = _shares(args), args.voting or "soft"
@@ -122,7 +123,7 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     if found.weights is not None:
         whole = Adjusted(whole, weights=found.weights.tolist())
     whole.save(args.output)
-    _keep_trained(args.member, Path(args.output))
+    keep_trained(args.member, Path(args.output))
 
 
 def _check_fits(args: argparse.Namespace, opened: Sequence[Any]) -> None:
@@ -227,6 +228,7 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     from multihead.evaluation import evaluate, label_heads
     from multihead.model import Model
     from multihead.soup import average, greedy_soup, refresh
+    from multihead.trained import keep_trained
 
     models: list[Any] = []
     for each in opened:
@@ -256,51 +258,17 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
     else:
         say("statistics of batch norms are averaged; those of a folder of folds would be measured anew on its photos")
     made.save_pretrained(args.output)
-    _keep_trained(args.member, Path(args.output))
+    keep_trained(args.member, Path(args.output))
 
 
 def _unseen(args: argparse.Namespace, heads: Sequence[Head], say: Callable[[str], None]) -> Photos:
     """The labelled photos of --data (of a table with a split column those that `scored_part` takes), which trained none
     of the members."""
+    from multihead.trained import check_unseen
+
     part, photos = scored_part(read_sources(args, args.data, heads=heads))
     if part != "all":
         say(f"of --data its {part} part: {photos}")
     for name in args.member:
-        _check_unseen(Path(name), photos)
+        check_unseen(Path(name), photos)
     return photos
-
-
-def _check_unseen(member: Path, valid: Photos) -> None:
-    """Nothing where the member, as far as its folder tells, was trained on none of these photos' people.
-
-    Raises: LeakError that names them.
-    """
-    from multihead.data import check_disjoint
-    from multihead.reading import read
-
-    for table in _splits(member):
-        # people are written with their source before them, or are global
-        check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid)
-
-
-def _splits(member: Path) -> list[Path]:
-    """The tables that say which photos trained a member."""
-    near = [member / "splits.csv", member.parent / "splits.csv", *sorted(member.glob("fold[0-9]*/splits.csv"))]
-    return [table for table in near if table.is_file()]
-
-
-def _keep_trained(members: Sequence[str], out: Path) -> None:
-    """Write out/splits.csv, all photos that trained a member, for `evaluate` to warn of."""
-    import pandas as pd
-
-    from multihead.files import write_text
-
-    tables = [
-        pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-        for member in members
-        for path in _splits(Path(member))
-    ]
-    if tables:
-        table = pd.concat(tables, ignore_index=True)
-        trained = table[table.split == "train"].drop_duplicates("path")
-        write_text(out / "splits.csv", trained.to_csv(index=False))

@@ -10,10 +10,9 @@ import contextlib
 import math
 import sys
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
 from multihead.faces import Detector, choose, first_reduction, try_search
 from multihead.images import open_image
-from multihead.inputs import Item, items
+from multihead.inputs import Item, ahead, chunks, is_listed, items, popped
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.modes import Pins, check_pins
 from multihead.prepared import ENOUGH, is_asked, prepared
@@ -80,8 +79,8 @@ def answers(
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
     rest = items(source)
-    there = _is_listed(source)
-    first, rest = _ahead(rest, COUNTED if there else ENOUGH)
+    there = is_listed(source, COUNTED)
+    first, rest = ahead(rest, COUNTED if there else ENOUGH)
     few = len(first) < ENOUGH
     lanes = max(1, lane_count() if workers is None else workers)
     chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
@@ -99,8 +98,8 @@ def answers(
         ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
         lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
         with evaluating(ready):
-            chunks = _chunks(chain(_popped(first), rest), portions(counted, lanes if batch_size is None else 1, taken))
-            for done in in_lanes(lane.answer, chunks, lanes, threads):
+            grouped = chunks(chain(popped(first), rest), portions(counted, lanes if batch_size is None else 1, taken))
+            for done in in_lanes(lane.answer, grouped, lanes, threads):
                 yield from done
 
 
@@ -116,53 +115,6 @@ def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifie
         if choice.found == "timed":
             print(f"speed of answers: {choice}", file=sys.stderr)
     return made
-
-
-def _is_listed(source: object) -> bool:
-    """False where something gives photos one by one: it may be slow, or make each as it is asked."""
-    parts = source[:COUNTED] if isinstance(source, (list, tuple)) else ()
-    return not hasattr(source, "__next__") and all(map(_is_listed, parts))
-
-
-def _ahead(rest: Iterator[Item], count: int) -> tuple[deque[Item], Iterator[Item]]:
-    """The first `count` photos, or those before an error, and what gives the others or raises the error in its turn."""
-    first: deque[Item] = deque()
-    try:
-        for item in islice(rest, count):
-            first.append(item)
-    except Exception as error:
-        return first, _raised(error)
-    return first, rest
-
-
-def _raised(error: Exception) -> Iterator[Item]:
-    raise error
-    yield
-
-
-def _popped(first: deque[Item]) -> Iterator[Item]:
-    """The photos, none of which is held any longer than its turn."""
-    while first:
-        yield first.popleft()
-
-
-def _chunks(rest: Iterator[Item], counts: Iterator[int]) -> Iterator[list[Item]]:
-    """Lists of so many photos; the rows of one photo stay together. An error comes after those before it."""
-    chunk: list[Item] = []
-    broken: Exception | None = None
-    count = next(counts)
-    try:
-        for item in rest:
-            if len(chunk) >= count and chunk[-1].name != item.name:
-                yield chunk
-                chunk, count = [], next(counts)
-            chunk.append(item)
-    except Exception as error:
-        broken = error
-    if chunk:
-        yield chunk
-    if broken is not None:
-        raise broken
 
 
 @dataclass(frozen=True)

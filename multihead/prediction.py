@@ -78,18 +78,7 @@ def predict(
     return table(rows, model.space)
 
 
-def stream(
-    model: Classifier,
-    source: object,
-    *,
-    faces: str | None = None,
-    batch_size: int | None = None,
-    missing: str = "full",
-    finder: Detector | str | None = None,
-    workers: int | None = None,
-    draw: str | Path | None = None,
-    pins: Pins = Pins(),
-) -> Iterator[dict[str, Any]]:
+def stream(model: Classifier, source: object, **options: Any) -> Iterator[dict[str, Any]]:
     """The rows of `predict` (same arguments, same columns) one by one as they are found, each {column: value}: NaN and
     None where there is no answer. Memory does not grow with the source.
 
@@ -98,8 +87,7 @@ def stream(
 
     Raises: as `predict`, also on the way.
     """
-    options = {"faces": faces, "batch_size": batch_size, "missing": missing, "finder": finder}
-    for row in answers(model, source, **options, workers=workers, draw=draw, pins=pins):  # type: ignore[arg-type]
+    for row in answers(model, source, **options):
         yield {name: cells[0] for name, cells in _columns([row], model.space).items()}
 
 

@@ -35,8 +35,6 @@ from multihead.sources import plain_path, unlike_names
 if TYPE_CHECKING:
     import pandas as pd
 
-Source = "str | Path | pd.DataFrame"
-
 
 def read(
     source: str | Path | pd.DataFrame | Sequence[object],

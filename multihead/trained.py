@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,3 +48,39 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
 def _place(path: str, real: Callable[[str], str]) -> str:
     """The file without links among its folders."""
     return os.path.join(real(os.path.dirname(path)), os.path.basename(path))
+
+
+def check_unseen(member: Path, valid: Photos) -> None:
+    """Nothing where the member, as far as its folder tells, was trained on none of these photos' people.
+
+    Raises: LeakError that names them.
+    """
+    from multihead.data import check_disjoint
+    from multihead.reading import read
+
+    for table in splits_of(member):
+        # people are written with their source before them, or are global
+        check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid)
+
+
+def splits_of(member: Path) -> list[Path]:
+    """The tables that say which photos trained a member."""
+    near = [member / "splits.csv", member.parent / "splits.csv", *sorted(member.glob("fold[0-9]*/splits.csv"))]
+    return [table for table in near if table.is_file()]
+
+
+def keep_trained(members: Sequence[str], out: Path) -> None:
+    """Write out/splits.csv, all photos that trained a member, for `evaluate` to warn of."""
+    import pandas as pd
+
+    from multihead.files import write_text
+
+    tables = [
+        pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+        for member in members
+        for path in splits_of(Path(member))
+    ]
+    if tables:
+        table = pd.concat(tables, ignore_index=True)
+        trained = table[table.split == "train"].drop_duplicates("path")
+        write_text(out / "splits.csv", trained.to_csv(index=False))

@@ -385,6 +385,26 @@ def test_a_process_that_is_told_to_end_keeps_what_it_wrote(number, tmp_path, mon
         signal.signal(number, before)
 
 
+@pytest.mark.slow
+def test_folds_of_several_processes_end_with_their_parent(data, tmp_path):
+    """Only a terminal tells all of them."""
+    command = [sys.executable, "-m", "multihead", "folds", str(data), *QUICK[:-4], "--epochs", "5000", "-j", "0"]
+    command += ["--folds", "2", "--processes", "2", "-o", str(tmp_path / "f")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("f/fold?/metrics.csv"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        child.terminate()
+        try:
+            assert child.wait(60) == 128 + signal.SIGTERM
+        finally:
+            child.kill()
+    done = [len(pd.read_csv(path)) for path in sorted(tmp_path.glob("f/fold?/metrics.csv"))]
+    time.sleep(2)
+    assert len(done) == 2 and done == [len(pd.read_csv(path)) for path in sorted(tmp_path.glob("f/fold?/metrics.csv"))]
+
+
 # ---- evaluate
 
 

@@ -2,7 +2,7 @@
 
 python examples/train_folder.py [PHOTOS [OUTPUT]]    # by default drawn people, and runs/train_folder-<name of PHOTOS>
 
-The drawn people take about two minutes on two cores.
+The drawn people took four minutes on two cores that did other work besides.
 """
 
 import multihead as mh

@@ -1,10 +1,9 @@
-import contextlib
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from multihead import outputs
 from multihead.files import write_text
 from multihead.outputs import check_kind, claim, kinds
 
@@ -87,16 +86,17 @@ def test_a_claim_says_where_a_run_goes_on_and_overwrites_none(tmp_path):
             claim(tmp_path, resume=resume)
 
 
-def test_claims_in_turn_never_break(tmp_path):
+def test_a_folder_that_goes_while_it_is_claimed_is_made_again(tmp_path, monkeypatch):
     """Whoever gives a folder up may remove it while another makes it."""
+    plain, tries = outputs.take, []
 
-    def turns():
-        got = 0
-        for _ in range(300):
-            with contextlib.suppress(FileExistsError):
-                claim(tmp_path / "r", resume=True).release()
-                got += 1
-        return got
+    def taken(path):
+        tries.append(path)
+        if len(tries) == 1:
+            path.parent.rmdir()
+        return plain(path)
 
-    with ThreadPoolExecutor(4) as pool:
-        assert all(each.result() for each in [pool.submit(turns) for _ in range(4)])
+    monkeypatch.setattr(outputs, "take", taken)
+    held = claim(tmp_path / "r", resume=False)
+    assert held.lock is not None and len(tries) == 2
+    held.release()

@@ -269,7 +269,9 @@ def test_predict_and_evaluate_give_a_photo_one_answer(folder):
 
     model = model_of(HEADS, FACE.resized(32))
     scores = evaluate(model, read(folder), finder=Fine(), workers=0)
-    np.testing.assert_allclose(predict(model, folder, finder=Fine())[JOINT].to_numpy(), scores.probs, atol=1e-7)
+    found = predict(model, folder, finder=Fine())
+    np.testing.assert_allclose(found[JOINT].to_numpy(), scores.probs, atol=1e-7)
+    assert set(found.box) == {"2.35 3.33 31.24 44.57"}
 
 
 @pytest.mark.parametrize("faces", [None, "largest", "central"])

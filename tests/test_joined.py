@@ -177,13 +177,13 @@ def test_an_ensemble_predicts_like_a_model(singles, people):
 
 
 class Says(torch.nn.Module):
-    """A member that gives these joint probabilities (B, K)."""
+    """A member that gives these joint probabilities (B, K), in float32 as models do."""
 
     crops, prior = (), None
 
     def __init__(self, rows):
         super().__init__()
-        self.rows, self.space = torch.tensor(rows, dtype=torch.float64), space(HEADS[:2])
+        self.rows, self.space = torch.tensor(rows, dtype=torch.float32), space(HEADS[:2])
 
     def probs(self, images, present=None):
         return self.rows

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SOURCES = ("auto", "events", "metrics")
-TABLES = ("metrics.csv", "curve.csv")
+TABLES = ("metrics.csv", "curve.csv")  # of a folder with both, as a fold's, the first: they are the same rows
 COLUMNS = ("run", "tag", "step", "wall_time", "value")
 
 
@@ -197,10 +197,11 @@ def _values(folder: _Folder, name: str) -> Values:
         return _latest((scalar for path in paths for scalar in scalars(path, _warn)), name)
 
     values = read(in_order(folder.events), events)
+    tables = sorted(folder.tables, key=lambda path: TABLES.index(path.name))[:1]
     if folder.events and not values:
-        instead = f"; {folder.tables[0].name} is read" if folder.tables else ""
+        instead = f"; {tables[0].name} is read" if tables else ""
         _warn(f"run {name!r}: no scalar in its event files{instead}")
-    return values or read(folder.tables, _metrics)
+    return values or read(tables, _metrics)
 
 
 def _latest(scalars: Iterator[Scalar | Restart], name: str) -> Values:

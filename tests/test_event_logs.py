@@ -175,6 +175,12 @@ def test_a_comparisons_curves(tmp_path):
     assert rows(read_logs(tmp_path)) == [(run, "loss", 1, 0.5) for run in runs]
 
 
+def test_a_folds_two_tables_are_one(tmp_path):
+    for name in ("metrics.csv", "curve.csv"):
+        write_rows(tmp_path / "fold0" / name, ROWS)
+    assert len(read_logs(tmp_path)) == 3  # and warns of nothing
+
+
 def test_a_folder_with_both_counts_once(tmp_path):
     event_file(tmp_path / "a", number("loss", 1, 1.0, 0.125))
     write_rows(tmp_path / "a" / "metrics.csv", ROWS)

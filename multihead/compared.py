@@ -19,6 +19,9 @@ from multihead.reading import read
 if TYPE_CHECKING:
     import pandas as pd
 
+# an arm's name as it stands: "None" is no missing value, "0.10" no number
+AS_WRITTEN: Mapping[str, Any] = {"dtype": {"arm": str}, "keep_default_na": False, "na_values": [""]}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -43,8 +46,8 @@ def of_comparison(folder: Path, photos: Photos | None) -> Comparison:
     """
     import pandas as pd
 
-    summary, notes = pd.read_csv(folder / "summary.csv"), []
-    arms = [str(arm) for arm in dict.fromkeys(summary.arm)]
+    summary, notes = pd.read_csv(folder / "summary.csv", **AS_WRITTEN), []
+    arms = list(dict.fromkeys(summary.arm))
     cells = {arm: _counted(folder, arm) for arm in arms}
     names = [metric.removesuffix("_f1") for metric in dict.fromkeys(summary.metric) if metric != "macro_f1"]
     known = {head.name: head for head in (HEADS if photos is None else photos.heads)}
@@ -73,7 +76,7 @@ def _counted(folder: Path, arm: str) -> list[Path]:
     cells = sorted(path.parent for path in (folder / "runs" / arm).glob("*/answers.npz"))
     if not (folder / "times.csv").is_file():
         return cells
-    rows = pd.read_csv(folder / "times.csv", dtype={"arm": str})
+    rows = pd.read_csv(folder / "times.csv", **AS_WRITTEN)
     counted = {f"fold{row.fold}-seed{row.seed}" for row in rows[rows.arm == arm].itertuples()}
     return [cell for cell in cells if cell.name in counted]
 

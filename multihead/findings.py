@@ -137,9 +137,7 @@ def of_folds(folder: Path, photos: Photos | None) -> Findings:
     """
     runs = {path.name: path for path in sorted(folder.glob("fold*"), key=_order) if path.name[4:].isdigit()}
     trained = [path for path in runs.values() if _heads(path)]
-    curves = {
-        name.replace("fold", "fold "): rows for name, path in runs.items() if (rows := rows_of(path / "metrics.csv"))
-    }
+    curves = {name.replace("fold", "fold "): rows for name, path in runs.items() if (rows := _curve(path))}
     if not trained or not (folder / "oof.csv").is_file():
         note = "There is no oof.csv with a fold's model beside it: the folds have not ended."
         return Findings("folds", _settings(folder), {}, curves, None, {}, (note,))
@@ -239,6 +237,11 @@ def _settings(folder: Path) -> dict[str, object]:
 
     content = yaml.safe_load(text_of(folder / "args.yaml")) or {}
     return dict(content) if isinstance(content, dict) else {}
+
+
+def _curve(folder: Path) -> list[Row]:
+    """The epochs of a fold; of several models that answer together theirs as one, once they are trained."""
+    return rows_of(folder / "metrics.csv") or rows_of(folder / "curve.csv")
 
 
 def rows_of(path: Path) -> list[Row]:

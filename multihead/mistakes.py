@@ -167,12 +167,10 @@ def _own_head(heads: Sequence[Head], name: str) -> Head:
 
 
 def _model(folder: str, device: Any) -> tuple[Any, str]:
-    from pathlib import Path
-
-    from multihead.model import Model
+    from multihead.joined import load
 
     try:
-        return Model.from_pretrained(Path(folder) / "model").to(device), ""
+        return load(folder).to(device), ""
     except (ValueError, OSError) as error:
         return None, f"Where the model looked is not shown: {error}"
 

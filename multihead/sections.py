@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from multihead.data import Photos
 from multihead.findings import Answered, Row
 from multihead.heads import size
 from multihead.labels import decode, encode, marginals
-from multihead.metrics import Confusion, Scores
+from multihead.metrics import Confusion, Scores, selection_of
 from multihead.pages import Markup, paragraph
 from multihead.persons import agreement, class_intervals
 
@@ -109,15 +110,15 @@ def _curves(path: Path, lines: Mapping[str, Sequence[Sequence[float]]], what: st
 
 
 def _series(runs: Mapping[str, Sequence[Row]], last: str) -> dict[str, list[float]]:
-    """{column, or run where there are several: its values of epochs 1, 2, ...}, of the columns that end so."""
-    found = {}
-    for run, rows in runs.items():
-        names = [name for name in rows[0] if name == last or name.endswith(f"_{last}")]
-        for name in names if len(runs) == 1 else names[:1]:  # the first is the joint one
-            values = [float(row[name]) for row in rows]
-            if np.isfinite(values).any():
-                found[name if len(runs) == 1 else run] = values
-    return found
+    """{column: its values of epochs 1, 2, ...} of the columns of one run that end so; of several runs the loss, or the
+    score that an epoch is chosen by, of each."""
+    if len(runs) == 1:
+        (rows,) = runs.values()
+        found = {name: [float(row[name]) for row in rows] for name in rows[0] if f"_{name}".endswith(f"_{last}")}
+    else:
+        one: Callable[[Row], float] = selection_of if last == "f1" else lambda row: float(row.get(last, math.nan))
+        found = {run: [one(row) for row in rows] for run, rows in runs.items()}
+    return {name: values for name, values in found.items() if np.isfinite(values).any()}
 
 
 def summary(answered: Answered) -> list[Markup]:

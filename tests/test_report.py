@@ -15,6 +15,7 @@ from multihead import paired, sections
 from multihead.comparison import Arm
 from multihead.comparison import compare as run_comparison
 from multihead.data import write_splits
+from multihead.ensemble import fit_folds
 from multihead.evaluation import evaluate
 from multihead.findings import kind_of, of_folds, of_run
 from multihead.labels import encode
@@ -364,6 +365,20 @@ def test_a_fold_without_its_weights_shows_no_map(folds, photos, tmp_path):
     assert any(text.startswith("Where the model looked is not shown: ") and "fold1" in text for text in read.text)
 
 
+def test_folds_of_several_models(photos, tmp_path):
+    """Their curve is of the mean of the heads, and each error is looked at in the model of its head."""
+    make = lambda: [mh.Model("test_resnet", [head.on(FULL)]) for head in (mh.MASK, mh.GENDER)]  # noqa: E731
+    fit_folds(make, photos, mh.Recipe(epochs=2, batch_size=8), out=tmp_path, folds=2, cache=False)
+    read = read_page(report(tmp_path, errors=4))
+    ends = []
+    for number in (0, 1):
+        last = pd.read_csv(tmp_path / f"fold{number}" / "curve.csv").iloc[-1]
+        ends.append(f"fold {number} {shown((last.mask_f1 + last.gender_f1) / 2)}")
+    assert f"At the end: {', '.join(ends)}." in read.text
+    assert not any("is not shown" in text for text in read.text)
+    assert len([a for tag, a in read.tags if tag == "img" and "where the model looked" in a["alt"]]) == 4
+
+
 # ---- a comparison
 
 
@@ -440,6 +455,20 @@ def test_a_comparison_with_its_photos(comparison, photos):
 def test_a_comparison_answers_rows_that_the_photos_have(comparison, photos):
     with pytest.raises(ValueError, match=r"arm 'plain' answers row 27 of 4 photos"):
         report(comparison[0], photos=photos[[0, 8, 15, 27]])
+
+
+def test_arms_are_named_as_they_were(comparison, tmp_path):
+    folder, frame, _ = comparison
+    names = {"plain": "None", "a <b> & co": "0.10"}
+    for old, new in names.items():
+        (tmp_path / "runs").mkdir(exist_ok=True)
+        (tmp_path / "runs" / new).symlink_to(folder / "runs" / old)
+    frame.replace({"arm": names}).to_csv(tmp_path / "summary.csv", index=False)
+    cells = [{"arm": arm, "fold": fold, "seed": 0, "seconds": 1.5} for arm in names.values() for fold in (0, 1)]
+    write_rows(tmp_path / "times.csv", cells)
+    read = read_page(report(tmp_path))
+    assert ["setting", "None", "0.10"] in read.cells and ["losses", "CrossEntropy()", "Focal(gamma=2.0)"] in read.cells
+    assert ["None", "2", "3.0", "0.1"] in read.cells and ["0.10", "2", "3.0", "0.1"] in read.cells
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ from multihead.sources import named_unlike
 if TYPE_CHECKING:
     from multihead.data import Photos
 
+_INNER = re.compile(r"model|member\d+")  # folders in those of runs and ensembles
+COLUMNS = ("path", "root", "source", "person", "split")  # as `Photos.write` begins
+
 
 def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
     """Sentences on how many of the photos, and of other photos' people, the model's own run was trained on; none where
@@ -21,12 +25,13 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
     model: a run folder, or the model folder in one; its splits.csv tells. People count by their ids, which are local to
     a source unless they are read as global; folders behind links are the folders.
     """
-    run = Path(model) if (Path(model) / "splits.csv").is_file() else Path(model).parent
-    if not (run / "splits.csv").is_file():
+    tables = splits_of(Path(model))
+    if not tables:
         return []
     import pandas as pd
 
-    table = pd.read_csv(run / "splits.csv", dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    # of several, those of models that answer together: they were trained on the same photos
+    table = pd.read_csv(tables[0], dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     train = table[table.split == "train"]
     real = functools.cache(os.path.realpath)
     train = train.assign(root=[real(root) for root in train.root])
@@ -40,7 +45,7 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
         about = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained this model"
         told.append(f"{about}, so the scores flatter it")
     if both:
-        others = f"; {run / 'splits.csv'} holds the people that did not" if (table.split != "train").any() else ""
+        others = f"; {tables[0]} holds the people that did not" if (table.split != "train").any() else ""
         told.append(f"{both} of these {len(photos)} photos trained this model, so the scores flatter it{others}")
     return told
 
@@ -64,9 +69,22 @@ def check_unseen(member: Path, valid: Photos) -> None:
 
 
 def splits_of(member: Path) -> list[Path]:
-    """The tables that say which photos trained a member."""
-    near = [member / "splits.csv", member.parent / "splits.csv", *sorted(member.glob("fold[0-9]*/splits.csv"))]
-    return [table for table in near if table.is_file()]
+    """The tables that say which photos trained a member: a run or the model in it, folds, an ensemble or one of its
+    members."""
+    found = _tables(member)
+    return splits_of(member.parent) if not found and _INNER.fullmatch(member.name) else found
+
+
+def _tables(folder: Path) -> list[Path]:
+    """A run's table, those of folds, and those of models that answer together."""
+    names = ("splits.csv", "part[0-9]*/splits.csv", "fold[0-9]*/splits.csv", "fold[0-9]*/part[0-9]*/splits.csv")
+    return [path for name in names for path in sorted(folder.glob(name)) if path.is_file() and _is_ours(path)]
+
+
+def _is_ours(table: Path) -> bool:
+    """Whether a run wrote the table: another may be named so, and lie beside a model."""
+    with open(table, encoding="utf-8", errors="surrogateescape") as stream:
+        return set(COLUMNS) <= set(stream.readline().strip().split(","))
 
 
 def keep_trained(members: Sequence[str], out: Path) -> None:

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from multihead.data import write_splits
+from multihead.data import LeakError, write_splits
 from multihead.reading import read
-from multihead.trained import seen_in_training
+from multihead.trained import check_unseen, keep_trained, seen_in_training
 
 
 def table(folder, names, people):
@@ -47,6 +47,41 @@ def test_others_of_a_persons_photos_in_one_folder(trained, tmp_path):
     photos = read(trained.parent / "more.csv", name="t")
     others, same = told(tmp_path, photos, trained)
     assert others.startswith("1 of these 2 photos are others") and same.startswith("1 of these 2 photos trained")
+
+
+@pytest.mark.parametrize("asked", ["run", "run/model", "run/member1", "run/member0/member1"])
+@pytest.mark.parametrize("written", ["run", "run/part1"])
+def test_a_folder_in_a_run_is_the_runs(asked, written, trained, tmp_path):
+    """part0, part1: models that answer together."""
+    write_splits(tmp_path / written / "splits.csv", {"train": read(trained)})
+    (tmp_path / asked).mkdir(parents=True, exist_ok=True)
+    (found,) = seen_in_training(tmp_path / asked, read(trained))
+    assert found.startswith("2 of these 2 photos trained this model")
+    with pytest.raises(LeakError, match="2 people are on both sides"):
+        check_unseen(tmp_path / asked, read(trained))
+    keep_trained([str(tmp_path / asked)], tmp_path)
+    assert pd.read_csv(tmp_path / "splits.csv").path.tolist() == read(trained).paths
+
+
+def test_folds_of_several_models(trained, tmp_path):
+    for number in (0, 1):
+        sides = {"train": read(trained)[[number]], "val": read(trained)[[1 - number]]}
+        for part in (0, 1):
+            write_splits(tmp_path / "folds" / f"fold{number}" / f"part{part}" / "splits.csv", sides)
+    keep_trained([str(tmp_path / "folds")], tmp_path)
+    assert pd.read_csv(tmp_path / "splits.csv").path.tolist() == read(trained).paths
+    (found,) = seen_in_training(tmp_path / "folds" / "fold1" / "model", read(trained))
+    assert found.startswith("1 of these 2 photos trained this model")
+
+
+@pytest.mark.parametrize("inner", ["a model", "model"])
+def test_somebodys_splits_beside_a_model_tell_nothing(inner, trained, tmp_path):
+    write_splits(tmp_path / "splits.csv", {"train": read(trained)})
+    if inner == "model":  # where a run's table would be
+        pd.DataFrame({"path": read(trained).paths, "mask": "worn", "split": "train"}).to_csv(tmp_path / "splits.csv")
+    (tmp_path / inner).mkdir()
+    assert seen_in_training(tmp_path / inner, read(trained)) == []
+    check_unseen(tmp_path / inner, read(trained))
 
 
 def test_a_folder_that_tells_nothing(trained, tmp_path):

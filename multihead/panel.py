@@ -251,9 +251,11 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
         made, chosen = greedy_soup(models, score, mend)
         say(f"greedy soup of models {' '.join(map(str, chosen))} out of {len(models)}")
     else:
-        made = mend(average(models))
+        made, chosen = mend(average(models)), list(range(len(models)))
         say(f"soup of {len(models)} models")
-    if seen is not None:
+    if len(chosen) < 2:
+        say("one model as it is")
+    elif seen is not None:
         say(f"statistics of batch norms measured anew on {len(seen)} photos")
     else:
         say("statistics of batch norms are averaged; those of a folder of folds would be measured anew on its photos")

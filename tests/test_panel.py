@@ -186,13 +186,18 @@ def test_a_greedy_soup_takes_members_by_unseen_photos(people, tmp_path, capsys):
         return evaluate(model, valid, workers=0).selection[0]
 
     by_hand, chosen = greedy_soup(models, score, lambda model: refresh(model, found.photos))
-    assert f"greedy soup of models {' '.join(map(str, chosen))} out of 2" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"greedy soup of models {' '.join(map(str, chosen))} out of 2" in told
+    assert ("measured anew on" in told) == (len(chosen) > 1) and ("one model as it is" in told) == (len(chosen) < 2)
     made = load(tmp_path / "g")
     for name, value in made.state_dict().items():
         torch.testing.assert_close(value, by_hand.state_dict()[name])
     run = ["ensemble", str(tmp_path / "f" / "fold0"), "--soup", "greedy", "--data", str(tmp_path / "train.csv")]
     assert main([*run, "-o", str(tmp_path / "h")]) == 2  # the fold's own training people
     assert "people are on both sides" in capsys.readouterr().err
+    assert main([*run[:-1], str(tmp_path / "valid.csv"), "-o", str(tmp_path / "one"), "-j", "0"]) == 0
+    told = capsys.readouterr().out
+    assert "greedy soup of models 0 out of 1\none model as it is\n" in told and "statistics" not in told
 
 
 def test_an_output_that_holds_a_model_is_kept(folders, photos, tmp_path, capsys):

@@ -88,7 +88,9 @@ def joint(probs: Mapping[str, Array], heads: Sequence[Head] = HEADS) -> Array:
         if product is None:
             product = rows
         else:
-            product = (product[:, :, None] * rows[:, None, :]).reshape(rows.shape[0], -1)  # (N, K so far)
+            product = (product[:, :, None] * rows[:, None, :]).reshape(
+                rows.shape[0], product.shape[1] * rows.shape[1]
+            )  # (N, K so far)
     if product is None:
         raise ValueError("joint() needs at least one head")
     return product

@@ -241,6 +241,12 @@ def test_joint_and_marginals_refuse():
         marginals(parts["mask"])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_rows_have_no_joint_probabilities(kind):
+    parts = {head.name: KINDS[kind](np.zeros((0, len(head.classes)))) for head in HEADS}
+    assert tuple(joint(parts, HEADS).shape) == (0, 18)
+
+
 # ---- bands and cells
 
 

@@ -24,7 +24,7 @@ from multihead.cutting import read_crops
 from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
 from multihead.faces import Detector, choose, first_reduction, try_search
-from multihead.images import open_image
+from multihead.images import is_open_file, open_image
 from multihead.inputs import Item, ahead, chunks, is_listed, items, popped
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.modes import Pins, check_pins
@@ -136,7 +136,7 @@ class _Lane:
         for group in self._groups(chunk):
             found = self._search(group)
             for place, ((item, _), (photo, boxes)) in enumerate(zip(group, found, strict=True)):
-                rows += [self._row(item, photo, box) for box in boxes]
+                rows += [self._row(self._kept(item, photo), photo, box) for box in boxes]
                 if not isinstance(photo, str) and (place + 1 == len(group) or found[place + 1][0] is not photo):
                     photo.forget()  # its crops are cut: a group of full decodes would fill the memory
         done = self._probs(rows)
@@ -173,6 +173,11 @@ class _Lane:
             return photo
         except ImageError as error:
             return str(error)
+
+    def _kept(self, item: Item, photo: Encoded | str) -> Item:
+        """The item with what its picture is drawn of: an open file gives its bytes once."""
+        once = self.draw is not None and is_open_file(item.source)
+        return item if isinstance(photo, str) or not once else replace(item, source=photo)
 
     def _searches(self, item: Item) -> bool:
         return self.faces is not None and item.box is None and not item.whole
@@ -229,8 +234,9 @@ class _Lane:
         for name in dict.fromkeys(row.item.name for row in done if row.probs is not None):
             mine = [row for row in done if row.item.name == name]
             shown = [(row.box, row.probs) for row in mine if row.probs is not None]
+            source = mine[0].item.source
             try:
-                image = open_image(mine[0].item.source).pixels()
+                image = (source if isinstance(source, Encoded) else open_image(source)).pixels()
             except ImageError as error:  # it was there a moment ago
                 print(f"no picture: {error}", file=sys.stderr)
                 continue

@@ -1,5 +1,6 @@
 """Lanes: order, bounds, errors in their turn, shared cores; on made-up work and on small photos."""
 
+import io
 import time
 
 import cv2
@@ -191,6 +192,16 @@ def test_the_rows_of_one_file_are_decoded_once(tmp_path, monkeypatch):
     photos = [Item("a", tmp_path / "a.jpg", box=box) for box in boxes]
     rows = list(answers(model_of(FACE.resized(32)), photos, workers=1))
     assert [row.box for row in rows] == boxes and len(opened) == 1
+
+
+def test_the_picture_of_an_open_file_is_drawn(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    with open(tmp_path / "a.jpg", "rb") as file:
+        rows = list(
+            answers(model_of(FACE.resized(32)), [file, io.BytesIO(jpeg(1))], finder=Middle(), draw=tmp_path / "drawn")
+        )
+    assert len(list((tmp_path / "drawn").iterdir())) == len(rows) == 2
+    assert [row.item.source for row in rows] == [None, None]
 
 
 def test_a_photo_that_goes_before_its_picture_is_told(tmp_path, monkeypatch, capsys):

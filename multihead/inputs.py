@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,11 +79,11 @@ def _path_items(source: str | Path) -> Iterator[Item]:
     path = Path(source)
     if not str(source).strip():
         yield Item("", "")  # not the current folder, which an empty path is to Python
-    elif path.is_dir():
+    elif os.path.isdir(path):  # of a name that is too long, or where nobody may look, Path's own raises
         yield from (Item(str(file), file) for file in iter_image_files(path))
-    elif path.suffix.lower() in (".csv", ".tsv", ".txt") and path.is_file():
+    elif path.suffix.lower() in (".csv", ".tsv", ".txt") and os.path.isfile(path):
         yield from _items(read(path, heads=()), "")
-    elif not path.exists() and glob.has_magic(str(source)):
+    elif not os.path.exists(path) and glob.has_magic(str(source)):
         matches = sorted(glob.glob(str(source), recursive=True))
         for match in matches or [str(source)]:
             yield from _path_items(match) if matches else [Item(match, Path(match))]

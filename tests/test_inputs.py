@@ -153,6 +153,12 @@ def test_an_empty_path_is_not_the_current_folder(model, folder, monkeypatch):
         )
 
 
+def test_a_name_that_no_file_can_have_is_a_row(model, folder):
+    table = mh.predict(model, [folder / "a.png", "x" * 300 + ".jpg", "a\0.jpg", "data:image/png;base64," + "A" * 5000])
+    reasons = ["", "File name too long", "not a file name", "File name too long"]
+    assert all(reason in error for reason, error in zip(reasons, table.error, strict=True)) and not table.error[0]
+
+
 def test_a_missing_path_in_a_column_is_a_row(model, folder):
     table = mh.predict(model, pd.Series([str(folder / "a.png"), np.nan]))
     assert table.error.tolist() == ["", "the path is blank"]

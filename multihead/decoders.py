@@ -252,14 +252,30 @@ def from_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
 
 def _pillow_pixels(image: Image.Image) -> np.ndarray:
     image.load()
+    if image.mode.startswith("I"):  # I;16, I;16B and I: 16-bit samples, which convert would clip at 255
+        return _pillow_grey(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         shown = image.convert("RGBA")
         return np.array(Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB"))
-    if image.mode.startswith("I"):  # I;16, I;16B and I: 16-bit samples, which convert("L") would clip at 255
-        return from_array(np.asarray(image).clip(0, 65535).astype(np.uint16))
     if image.mode == "F":
         return from_array(np.asarray(image))
     return np.array(image.convert("RGB"))
+
+
+def _pillow_grey(image: Image.Image) -> np.ndarray:
+    """Grey of 16 bits; the level that a PNG calls transparent becomes white."""
+    levels = np.asarray(image).clip(0, 65535).astype(np.uint16)
+    check_levels(levels)
+    clear = image.info.get("transparency")
+    return from_array(levels if clear is None else np.where(levels == clear, np.uint16(65535), levels))
+
+
+def check_levels(image: np.ndarray) -> None:
+    """Nothing where 16 bits are used. Raises: ImageError for 8 bits that lie in 16: they would be black."""
+    if image.dtype == np.uint16 and 1 < image.max(initial=0) < 256:
+        raise ImageError(
+            f"expected uint16 up to 65535, got {kind(image)} up to {image.max()}; pass it as uint8, save it in 8 bits"
+        )
 
 
 def from_array(image: np.ndarray) -> np.ndarray:

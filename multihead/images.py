@@ -12,7 +12,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from multihead.decoders import Encoded, ImageError, decoded, encoded, from_array, from_pillow, guarded, kind
+from multihead.decoders import (
+    Encoded,
+    ImageError,
+    check_levels,
+    decoded,
+    encoded,
+    from_array,
+    from_pillow,
+    guarded,
+    kind,
+)
 from multihead.files import replace_file
 
 if TYPE_CHECKING:
@@ -143,9 +153,8 @@ def write_jpeg(image: np.ndarray, path: str | os.PathLike, quality: int = 95) ->
 
 
 def _from_numbers(array: np.ndarray) -> np.ndarray:
-    """The pixels of an array that somebody made: 8 bits that lie in 16 would be black."""
-    if array.dtype == np.uint16 and 1 < array.max(initial=0) < 256:
-        raise ImageError(f"expected uint16 up to 65535, got {kind(array)} up to {array.max()}; pass it as uint8")
+    """The pixels of an array that somebody made."""
+    check_levels(array)
     return from_array(array)
 
 
@@ -165,12 +174,19 @@ def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
         return
     seen.add((status.st_dev, status.st_ino))
     with os.scandir(folder) as entries:  # sorted names give the order of sorted paths
-        found = sorted((entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith("."))
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith("."))
     for name, is_folder in found:
         if is_folder:
             yield from _walk(folder / name, seen)
         else:
             yield folder / name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle, or where nobody may look: whoever reads it says so
+        return False
 
 
 def _file_bytes(path: Path) -> bytes:

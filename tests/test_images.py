@@ -135,6 +135,23 @@ def test_sixteen_bits_keep_the_high_byte():
     assert read_image(levels)[..., 0].tolist() == expected
 
 
+def test_sixteen_bits_with_a_transparent_level():
+    """Pillow's own conversion to RGBA clips 16 bits at 255: nearly all would be white."""
+    data = cv2.imencode(".png", np.array([[0, 7, 32768, 65535]], np.uint16))[1].tobytes()
+    clear = struct.pack(">I4sH", 2, b"tRNS", 7)
+    data = data[:33] + clear + struct.pack(">I", zlib.crc32(clear[4:])) + data[33:]  # behind the header
+    assert read_image(data)[0, :, 0].tolist() == [0, 255, 128, 255]
+
+
+def test_a_file_of_8_bits_that_lie_in_16_is_not_black():
+    for dtype in (np.uint16, np.int32):
+        data = encoded(Image.fromarray(np.array([[0, 9, 250]], dtype)), "TIFF")
+        with pytest.raises(
+            ImageError, match="bytes: expected uint16 up to 65535, got .* up to 250; .*save it in 8 bits"
+        ):
+            read_image(data)
+
+
 def test_animation_gives_its_first_frame():
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     for format in ("GIF", "WEBP", "TIFF", "PNG"):
@@ -225,9 +242,12 @@ def test_array_errors(array, words):
 
 def test_pillow_images_of_every_mode():
     image = Image.fromarray(picture())
-    for mode in ("1", "L", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "LA", "I", "I;16"):
-        seen = read_image(image.convert("L").convert(mode) if mode in ("1", "I", "I;16") else image.convert(mode))
+    for mode in ("1", "L", "P", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "LA"):
+        seen = read_image(image.convert("L").convert(mode) if mode == "1" else image.convert(mode))
         assert seen.shape == (48, 64, 3) and seen.dtype == np.uint8
+    for mode in ("I", "I;16"):  # which keep 0..255
+        with pytest.raises(ImageError, match="Pillow image: expected uint16 up to 65535"):
+            read_image(image.convert("L").convert(mode))
     assert read_image(Image.fromarray(np.full((2, 2), 0.5, np.float32))).tolist() == [[[128] * 3] * 2] * 2
     with pytest.raises(ImageError, match="Pillow image: .*got 0..7"):
         read_image(Image.fromarray(np.array([[0, 7]], np.float32)))
@@ -383,6 +403,14 @@ def test_image_files(tmp_path):
     expected = sorted(tmp_path / name for name in [*names, "broken.jpg"])
     assert image_files(tmp_path) == expected
     assert image_files(str(tmp_path)) == expected
+
+
+def test_links_in_a_circle_are_files_that_cannot_be_read(tmp_path):
+    write_jpeg(picture(), tmp_path / "a.jpg")
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    assert image_files(tmp_path) == [tmp_path / "a.jpg", tmp_path / "self.jpg"]
+    with pytest.raises(ImageError, match=r"self.jpg': Too many levels of symbolic links"):
+        read_image(tmp_path / "self.jpg")
 
 
 def test_image_files_below_a_hidden_folder_and_errors(tmp_path):

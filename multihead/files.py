@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -106,16 +108,20 @@ def give_up(file: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def turn(path: str | Path) -> Iterator[None]:
-    """Waits until this process has the lock file `path` to itself, as `locked`; its folders are made. Where it cannot
-    be written nothing is locked: who writes beside it says so."""
-    import fcntl
-
+def turn(path: str | Path, told: str = "") -> Iterator[None]:
+    """Waits until this process has the lock file `path` to itself, as `take`, and says what is `told` where it has to;
+    its folders are made, and it is removed at the end. Where it cannot be written nothing is locked: who writes beside
+    it says so."""
     path = Path(path)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(open(path, "a")), fcntl.LOCK_EX)
+            while (file := take(path)) is None:
+                if told:
+                    print(told, file=sys.stderr)
+                told = ""
+                time.sleep(0.1)
+            stack.callback(give_up, file)
         yield
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from multihead.crops import BOX_DIGITS
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
+from multihead.files import turn
 from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
 from multihead.yunet import open_detector
@@ -60,7 +61,8 @@ def scan(
 
     Each batch is appended to `<boxes>.part`, so that a killed scan loses a batch a lane at most; at the end the file is
     replaced as a whole, in the order of files, after them the rows of photos that are not in files. Unreadable photos
-    are tried anew each time. To search with another `which` or finder, remove the file first.
+    are tried anew each time. To search with another `which` or finder, remove the file first. Scans that write one
+    file wait for one another.
 
     Args:
         files: photos; `image_files` lists a folder's.
@@ -81,9 +83,22 @@ def scan(
     """
     check_which(which)
     boxes = Path(boxes)
-    part = boxes.with_name(boxes.name + ".part")
+    job = _Job(Path(root or "."), open_detector(finder), which)
     # name -> its rows as text, "" where it is not searched yet: one dictionary and no more for each photo
     known = dict.fromkeys((_name(file, root) for file in files), "")
+    with turn(boxes.with_name(boxes.name + ".lock"), f"waiting for another scan that writes {boxes}"):
+        return _scan(known, boxes, job, workers, batch, progress)
+
+
+def _scan(
+    known: dict[str, str],
+    boxes: Path,
+    job: "_Job",
+    workers: int | None,
+    batch: int,
+    progress: Callable[[int, int, ScanCounts], None] | None,
+) -> ScanCounts:
+    part = boxes.with_name(boxes.name + ".part")
     others: dict[str, str] = {}
     fresh = _by_path(_complete_rows(part))
     for texts in (_by_path(_rows(boxes) if boxes.exists() else []), fresh):
@@ -94,10 +109,8 @@ def scan(
     if not todo and not part.exists():
         return counts
     _write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
-    finder = open_detector(finder)
-    if hasattr(finder, "prepare"):
-        finder.prepare()
-    job = _Job(Path(root or "."), finder, which)
+    if hasattr(job.finder, "prepare"):
+        job.finder.prepare()
     searched = _search(todo, job, lane_count() if workers is None else max(1, workers), batch)
     with closing(searched), open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         for found in searched:

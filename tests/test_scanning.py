@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -227,6 +228,23 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_search(folder, tmp_p
     with pytest.raises(IsADirectoryError):
         scan(image_files(folder), tmp_path / "photos", root=folder, finder=finder)
     assert finder.seen == 0
+
+
+class Slow(Marked):
+    def find(self, images):
+        time.sleep(0.05)
+        return super().find(images)
+
+
+def test_scans_that_write_one_file_keep_each_other_s_rows(folder, tmp_path, capsys):
+    files = image_files(folder)
+    boxes, halves = tmp_path / "new" / "boxes.csv", (files[::2], files[1::2])
+    with ThreadPoolExecutor(2) as pool:
+        found = [pool.submit(scan, half, boxes, root=folder, finder=Slow(), batch=1, workers=1) for half in halves]
+    assert all(each.result().skipped == 0 for each in found)
+    assert set(read_boxes(boxes).path) == {file.relative_to(folder).as_posix() for file in files}
+    assert capsys.readouterr().err == f"waiting for another scan that writes {boxes}\n"
+    assert list(boxes.parent.iterdir()) == [boxes]
 
 
 def test_nothing_new_writes_nothing(folder, tmp_path, monkeypatch):

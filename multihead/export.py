@@ -233,23 +233,31 @@ def _describe(model: Model, place: Path, runtime: str, precision: str) -> None:
 
 
 def _members(model: Member, folder: Path, write: Callable[[Model, Path], Check]) -> dict[str, Check]:
-    """Write the model, or each model inside it, in one step: a folder is there whole, or not at all."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Write the model, or each model inside it, in one step: an export is there whole, or not at all."""
+    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the exported model")
     folder.parent.mkdir(parents=True, exist_ok=True)
     checks: dict[str, Check] = {}
-    # beside the folder, so that it is put in place by its name alone
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+    # beside the folder, so that it is put in place by its name alone; in one that is there, which may be a mount
+    place = folder if folder.exists() else folder.parent
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=place) as scratch:
         whole = Path(scratch) / "whole"
         whole.mkdir()
         if isinstance(model, Model):
             checks[""] = write(model, whole)
         else:
             _swapped(model, "", Path(scratch), write, checks).save(whole)  # type: ignore[union-attr]
-        if folder.exists():
-            folder.rmdir()
-        os.replace(whole, folder)
+        _put(whole, folder)
     return checks
+
+
+def _put(whole: Path, folder: Path) -> None:
+    """Give a folder its name, or its content to the empty one that has it, last what `multihead.load` looks for."""
+    if not folder.exists():
+        os.replace(whole, folder)
+        return
+    for part in sorted(whole.iterdir(), key=lambda part: part.suffix == ".json"):
+        os.replace(part, folder / part.name)
 
 
 def _swapped(

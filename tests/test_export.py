@@ -156,6 +156,28 @@ def test_what_cannot_be_exported(tmp_path):
         graphs.trace(Ensemble([model_of()]))
 
 
+@pytest.mark.parametrize("name", ["link", "."])
+def test_an_empty_folder_that_is_there_is_filled(tmp_path, monkeypatch, name):
+    """A link, the current folder and a mount have their name from elsewhere: no other folder can take it."""
+    real = tmp_path / "real"
+    real.mkdir()
+    (real / ".DS_Store").touch()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(real if name == "." else tmp_path)
+    model = model_of()
+    vote = Ensemble([model, model])
+    torch_export(vote, name)
+    files = {".DS_Store", "ensemble.json", "member0", "member1"}
+    assert {path.name for path in real.iterdir()} == files and {path.name for path in tmp_path.iterdir()} == {
+        "real",
+        "link",
+    }
+    images, present = graphs.examples(model.crops, 3)
+    np.testing.assert_allclose(
+        load(real).probs({SMALL: images}, present), vote.probs({SMALL: images}, present).detach(), atol=1e-6
+    )
+
+
 class Asks(torch.nn.Module):
     """A backbone whose steps depend on the pixels."""
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +19,8 @@ from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector, identity
-from multihead.files import cache_folder, turn, write_text
+from multihead.files import cache_folder, check_writable, turn, write_text
+from multihead.packs import say
 from multihead.scanning import forget, read_boxes, scan
 from multihead.yunet import open_detector
 
@@ -56,8 +60,8 @@ def locate_faces(
     searched, finder = 0, open_detector(finder)
     for root in sorted(set(table.root[todo])):
         files = sorted(set(table.path[todo & (table.root == root).to_numpy()]))
-        kept = boxes_file(root, finder)
-        with turn(kept.with_suffix(".lock")):  # another process that wants these photos too finds them searched
+        # another process that wants these photos too finds them searched
+        with _kept(boxes_file(root, finder)) as kept, turn(kept.with_suffix(".lock")):
             forget_changed(kept, files)
             counts = scan(files, kept, finder=finder, progress=progress)
             searched += counts.found + counts.none + counts.unreadable
@@ -71,6 +75,23 @@ def locate_faces(
             f"{len(faceless)} photos have no face, the first is {faceless[0]}; use missing='full' or 'skip'"
         )
     return Located(photos[~without] if missing == "skip" else photos, searched, faceless)
+
+
+@contextlib.contextmanager
+def _kept(file: Path) -> Iterator[Path]:
+    """The cache file; where it cannot be written a copy that is forgotten, as in a container without a home."""
+    try:
+        check_writable(file)
+    except OSError as error:
+        say(f"boxes of faces are not kept: {error} by XDG_CACHE_HOME, or give the boxes of a scan (boxes=, --boxes)")
+    else:
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for known in (file, file.with_suffix(".seen")):
+            with contextlib.suppress(OSError):
+                shutil.copyfile(known, Path(folder, known.name))
+        yield Path(folder, file.name)
 
 
 def _add(photos: Photos, rows: np.ndarray, path: Path) -> Photos:

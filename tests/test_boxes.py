@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from multihead import boxes
 from multihead.boxes import boxes_file, locate_faces
 from multihead.crops import FACE, FULL
 from multihead.faces import Face
@@ -119,6 +120,31 @@ def test_nothing_is_written_into_the_photos_folder(folder):
     before = sorted(folder.rglob("*"))
     locate_faces(read(folder), CROPS, finder=(finder := Looker()))
     assert sorted(folder.rglob("*")) == before and boxes_file(folder, finder).is_file()
+
+
+def test_a_cache_that_cannot_be_written_is_a_note(folder, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # as a home that is not there; root may write anywhere
+    found = [locate_faces(read(folder), CROPS, finder=Looker()) for _ in range(2)]
+    assert [(each.searched, each.faceless) for each in found] == [(3, ("b.png",))] * 2
+    note = (
+        f"boxes of faces are not kept: cannot write {boxes_file(folder, Looker())}: Not a directory; name another place"
+    )
+    assert capsys.readouterr().err.count(note) == 2
+
+
+def test_what_a_cache_knows_that_cannot_be_written_is_not_searched(folder, monkeypatch):
+    locate_faces(read(folder), CROPS, finder=(finder := Looker()))
+    (folder / "c.png").unlink()
+    photo(folder / "d.png", 20)
+    before = boxes_file(folder, finder).read_text()
+
+    def refuse(path):
+        raise OSError(f"cannot write {path}: Read-only file system; name another place")
+
+    monkeypatch.setattr(boxes, "check_writable", refuse)
+    assert locate_faces(read(folder), CROPS, finder=finder).searched == 1
+    assert boxes_file(folder, finder).read_text() == before
 
 
 def test_whole_photos_need_no_search(folder):

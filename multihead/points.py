@@ -17,6 +17,7 @@ from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, identity, try_search
 from multihead.files import cache_folder
 from multihead.images import open_image
+from multihead.packs import say
 from multihead.yunet import open_detector
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
@@ -41,17 +42,22 @@ def locate_points(
     file = points_file(finder)
     boxes, kept = photos.boxes, _read(file)
     keys = {int(row): _key(photos.paths[row], box_of(boxes[row])) for row in rows}
-    todo = [row for row, key in keys.items() if key not in kept]
+    todo, unkept = [row for row, key in keys.items() if key not in kept], ""
     for start in range(0, len(todo), CHUNK):
         chunk = todo[start : start + CHUNK]
         fresh = dict(_search(photos, chunk, boxes, finder))
         lines = {
             keys[row]: None if points is None else np.asarray(points).round(2).tolist() for row, points in fresh.items()
         }
-        _append(file, lines)
+        try:
+            _append(file, lines)
+        except OSError as error:
+            unkept = error.strerror or str(error)
         kept |= lines
         if progress:
             progress(len(chunk))
+    if unkept:
+        say(f"points of faces are not kept in {file}: {unkept}; XDG_CACHE_HOME names another place")
     for row, key in keys.items():
         if kept.get(key) is not None:
             found[row] = kept[key]

@@ -47,6 +47,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_a_cache_that_cannot_be_written_is_a_note(folder, monkeypatch, capsys):
+    photos, known = read(folder / "table.csv"), locate_points(read(folder / "table.csv"), range(5), finder=Looker())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "a.png"))
+    monkeypatch.setattr(points, "CHUNK", 2)
+    np.testing.assert_array_equal(locate_points(photos, range(5), finder=Looker()), known.round(2))
+    note = (
+        f"points of faces are not kept in {points_file(Looker())}: Not a directory; XDG_CACHE_HOME names another place"
+    )
+    assert capsys.readouterr().err == note + "\n"
+
+
 def test_the_points_of_the_face_that_is_meant(folder):
     found = locate_points(read(folder / "table.csv"), range(5), finder=Looker())
     assert found.shape == (5, 5, 2)

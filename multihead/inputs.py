@@ -21,13 +21,15 @@ from multihead.reading import read
 
 @dataclass(frozen=True)
 class Item:
-    """One photo to answer for: its name in the table, what to read, and what is known of its face and person."""
+    """One photo to answer for: its name in the table, what to read, and what is known of its face and person; searched:
+    a face was looked for, so that no box means no face."""
 
     name: str
     source: Any
     box: Box | None = None
     whole: bool = False
     person: str = ""
+    searched: bool = False
 
 
 def items(source: object) -> Iterator[Item]:
@@ -45,9 +47,9 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     if isinstance(source, Item):
         yield source
     elif isinstance(source, Photos):
-        known = zip(source.paths, _shown(source), source.boxes, source.table.whole, source.people)
-        for path, shown, box, whole, person in known:
-            yield Item(shown, Path(path), box_of(box), bool(whole), person)
+        faces = zip(source.boxes, source.table.whole, source.table.searched)
+        for path, shown, person, (box, whole, searched) in zip(source.paths, _shown(source), source.people, faces):
+            yield Item(shown, Path(path), box_of(box), bool(whole), person, bool(searched))
     elif isinstance(source, pd.DataFrame):
         yield from _items(read(source, heads=()), name)
     elif isinstance(source, (pd.Series, pd.Index)) or isinstance(source, np.ndarray) and source.dtype.kind in "OUS":

@@ -180,7 +180,7 @@ class _Lane:
         return item if isinstance(photo, str) or not once else replace(item, source=photo)
 
     def _searches(self, item: Item) -> bool:
-        return self.faces is not None and item.box is None and not item.whole
+        return self.faces is not None and item.box is None and not (item.whole or item.searched)
 
     def _search(self, group: Sequence[tuple[Item, Encoded | str]]) -> list[tuple[Encoded | str, list[Box | None]]]:
         """Each photo, or why it cannot be read, with the boxes to answer for: its own, else those of faces found."""

@@ -302,6 +302,17 @@ def test_whole_photos_are_not_searched_unless_asked(folder, capsys):
     assert len(found) == 3 and "all faces of a photo get one answer" in capsys.readouterr().err
 
 
+def test_a_photo_that_a_table_says_has_no_face_is_not_searched(folder):
+    model, looker = model_of(HEADS, FACE.resized(32)), Looker()
+    photos = read(pd.DataFrame({"path": ["a.png", "c.png"], "face": ["none", ""], "mask": [0, 0]}), root=folder)
+    for faces in (None, "all"):
+        found = predict(model, photos, faces=faces, finder=looker, workers=1)
+        assert found.box.tolist()[0] == "" and found.box.tolist()[1] and found.error[0] == ""
+    known = evaluate(model, photos, finder=looker, workers=0)  # as it is scored
+    np.testing.assert_allclose(found[JOINT].to_numpy()[0], known.probs[0], atol=1e-6)
+    assert predict(model, photos, missing="skip", finder=looker).error.tolist() == ["no face found", ""]
+
+
 def test_boxes_and_tight_faces_of_a_table_are_used(folder):
     finder = Looker()
     frame = pd.DataFrame(

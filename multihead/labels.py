@@ -26,14 +26,17 @@ Array = TypeVar("Array", np.ndarray, "torch.Tensor")
 def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     """Joint class (N,) of labels (N, heads), first head slowest; unknown where any head is unknown.
 
-    labels: an array, tensor or DataFrame; what a DataFrame lacks is unknown.
+    labels: an array, tensor or DataFrame; of a DataFrame the columns count that are named as the heads, in any order
+    (where none is, the columns as they stand), and missing values are unknown.
 
-    Raises: ValueError for a wrong number of columns or a label outside its head's classes.
+    Raises: ValueError for a wrong number of columns or a label outside its head's classes; KeyError for a DataFrame
+    that has columns of some heads only.
 
     >>> encode(np.array([[2, 1, 0], [0, -1, 1]]))
     array([15, -1])
     """
-    table, labels = base(heads), _wide(_numbers(labels))
+    table = base(heads)
+    labels = _wide(_numbers(_named(labels, _names(table))))
     if labels.ndim != 2 or labels.shape[1] != len(table):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; expected (N, {len(table)}) for {_names(table)}")
     joint = labels[:, 0] * 0
@@ -151,6 +154,16 @@ def class_index(head: Head, value: object) -> int:
         return int(number)
     listed = ", ".join(f"{index} or {name}" for index, name in enumerate(head.classes))
     raise ValueError(f"{value!r} is no class of head {head.name!r}; expected {listed}, or a blank for unknown")
+
+
+def _named(values: Any, names: list[str]) -> Any:
+    """The columns of these names, in this order, of a DataFrame that has them; anything else as it is."""
+    columns = list(getattr(values, "columns", ()))
+    if not set(names) & set(columns):
+        return values
+    if lacking := [name for name in names if name not in columns]:
+        raise KeyError(f"labels have the columns {columns}, none for {lacking}; expected {names}, or an array")
+    return values[names]
 
 
 def _numbers(values: Array) -> Array:

@@ -136,6 +136,14 @@ def test_labels_of_a_table_are_decoded(labels):
     assert mh.encode(pd.DataFrame(found, columns=["mask", "gender", "age"])).tolist() == [15, 0, -1]
 
 
+def test_columns_of_labels_go_by_their_names():
+    table = pd.DataFrame({"age": [2, 0], "mask": [0, 1], "path": ["a", "b"], "gender": [1, None]})
+    assert mh.encode(table).tolist() == [5, -1]
+    assert mh.encode(table[["mask", "gender", "age"]].set_axis([0, 1, 2], axis=1)).tolist() == [5, -1]
+    with pytest.raises(KeyError, match=r"labels have the columns \['age', 'mask'\], none for \['gender'\]"):
+        mh.encode(table[["age", "mask"]])
+
+
 def test_a_label_that_is_no_whole_number_is_refused():
     with pytest.raises(ValueError, match=r"joint class 1.5 is no whole number; expected -1 to 17"):
         mh.decode(np.array([0, 1.5]))

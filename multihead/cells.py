@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 OLDEST = 130  # years: numbers above are no age
 BOX = ["x0", "y0", "x1", "y1"]
 _SPAN = re.compile(r"(\d+)(?:\s*[-\u2013]\s*(\d+)|\+)")  # 25-29, or 60+
+NO_NUMBERS = tuple(blank for blank in BLANKS if not blank.startswith("-"))  # an edge may be at -1
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -232,7 +233,8 @@ def face_word(cell: str) -> str:
 def boxes_of(table: pd.DataFrame) -> np.ndarray:
     """Boxes (N, 4) from x0 y0 x1 y1 or a `box` column of four numbers; NaN where blank."""
     if set(BOX) <= set(table.columns):
-        texts = [[cell.strip() for cell in row] for row in table[BOX].to_numpy().tolist()]
+        rows = [[cell.strip() for cell in row] for row in table[BOX].to_numpy().tolist()]
+        texts = [["" if cell.lower() in NO_NUMBERS else cell for cell in row] for row in rows]
     elif "box" in table:
         texts = [cell.split() for cell in table.box]
     else:

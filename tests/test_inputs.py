@@ -196,6 +196,14 @@ def test_backslashes_are_pointed_at(model):
     assert "separated by /, and this has backslashes" in mh.predict(model, "imgs\\up.jpg").error[0]
 
 
+@pytest.mark.parametrize("cell", ["", "nan", "NA", "None", " "])
+def test_what_tables_write_for_nothing_is_no_box(cell):
+    table = pd.DataFrame({"path": ["a", "b"], "x0": ["-1", cell], "y0": ["-1", cell], "x1": ["9", cell]})
+    assert boxes_of(table.assign(y1=["8", cell])).tolist() == [[-1, -1, 9, 8], pytest.approx([np.nan] * 4, nan_ok=True)]
+    with pytest.raises(ValueError, match=r"row 3 \(b\): box .* is not four numbers x0 y0 x1 y1"):
+        boxes_of(table.assign(y1=["8", "7"]))
+
+
 def test_boxes_are_pixels():
     table = pd.DataFrame({"path": ["a", "b"], "box": ["0.1 0.2 0.5 0.6", ""]})
     with pytest.raises(

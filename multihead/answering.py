@@ -61,7 +61,7 @@ def evaluate(args: argparse.Namespace) -> int:
     if not any(head.n for head in found.heads.values()):
         print("none of the photos has a label: nothing is scored; see the table's column names", file=sys.stderr)
     if args.json:
-        print(json.dumps(found.to_dict(), indent=2))
+        print(json.dumps(found.to_dict(args.by), indent=2))
     else:
         print(found)
         for name, head in found.heads.items():

@@ -165,14 +165,18 @@ class Scores:
         slices = {name: np.asarray(column)[chosen] for name, column in self.slices.items()}
         return score(self.probs[chosen], self.labels[chosen], self.table, slices)
 
-    def to_dict(self) -> dict[str, object]:
-        """n, macro_f1, accuracy, heads, and by_<head> for the first head, ready for JSON (NaN becomes None)."""
-        first = self.table[0].name
-        slices = {}
-        for level, part in self.by(first).items():
-            slices[level] = {**_summary(part.joint), "heads": {k: _summary(v) for k, v in part.heads.items()}}
+    def to_dict(self, by: Sequence[str] = ()) -> dict[str, object]:
+        """n, macro_f1, accuracy, heads, and by_<name> for the first head and whatever else is named, as in `Scores.by`;
+        ready for JSON (NaN becomes None)."""
+        names = dict.fromkeys([self.table[0].name, *by])
         heads = {name: head.to_dict() for name, head in self.heads.items()}
-        return {**_summary(self.joint), "heads": heads, f"by_{first}": slices}
+        return {**_summary(self.joint), "heads": heads, **{f"by_{name}": self._slices(name) for name in names}}
+
+    def _slices(self, name: str) -> dict[str, object]:
+        return {
+            level: {**_summary(part.joint), "heads": {k: _summary(v) for k, v in part.heads.items()}}
+            for level, part in self.by(name).items()
+        }
 
     def __repr__(self) -> str:
         return str(self)

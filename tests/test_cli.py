@@ -412,6 +412,10 @@ def test_evaluate_json(trained, data, capsys):
     assert run("evaluate", trained, data, "--json", "-j", "0") == 0
     out = capsys.readouterr().out
     check_metrics(json.loads(out), 84)
+    assert run("evaluate", trained, data, "--json", "-j", "0", "--by", "person", "mask") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["by_person"]) == 12 and sum(part["n"] for part in found["by_person"].values()) == 84
+    assert {key: value for key, value in found.items() if key != "by_person"} == json.loads(out)
 
 
 def test_evaluate_takes_the_val_part_unless_told(trained, capsys):

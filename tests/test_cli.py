@@ -578,6 +578,9 @@ def test_split(data, tmp_path, capsys):
     assert not set(table.person[table.split == "train"]) & set(table.person[table.split == "val"])
     assert run("split", data, "-o", tmp_path / "t.csv", "--val-share", "0.25", "--seed", "2", "-q") == 0
     assert capsys.readouterr().out == "" and (tmp_path / "t.csv").read_bytes() == (tmp_path / "s.csv").read_bytes()
+    table.assign(split=["test"] * 7 + ["train"] * 77).to_csv(tmp_path / "old.csv", index=False)
+    assert run("split", tmp_path / "old.csv", "-o", tmp_path / "new.csv") == 0
+    assert "divided anew, whatever their split column says (7 test, 77 train)" in capsys.readouterr().err
 
 
 # ---- wrong input

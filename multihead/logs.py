@@ -30,8 +30,8 @@ class Events:
     def __init__(self, folder: str | Path, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # purge: events of epochs that are trained again after a resume disappear from the curves
-        self.writer = SummaryWriter(str(folder), purge_step=first_epoch if first_epoch > 1 else None)
+        # purge: events of epochs that are trained again after a resume disappear from the curves, the first's too
+        self.writer = SummaryWriter(str(folder), purge_step=first_epoch)
 
     def add(self, row: Mapping[str, object]) -> None:
         """Write the numbers of one epoch's row."""

@@ -36,14 +36,15 @@ def test_events_read_back(tmp_path):
     assert read_events(tmp_path) == {"loss": [(1, 0.5), (2, 1.0)], "f1": [(2, 0.25)]}
 
 
-def test_events_of_epochs_trained_again_replace_the_old(tmp_path):
-    for first, value in ((1, 0.1), (2, 0.9)):
+@pytest.mark.parametrize("again", [1, 2])  # 1: killed after the events of its first epoch, before their checkpoint
+def test_events_of_epochs_trained_again_replace_the_old(tmp_path, again):
+    for first, value in ((1, 0.1), (again, 0.9)):
         events = Events(tmp_path, first)
         for epoch in range(first, 4):
             events.add({"epoch": epoch, "loss": value})
         events.close()
         time.sleep(1.1)  # event files are read in the order of the second in their names
-    assert read_events(tmp_path) == {"loss": [(1, 0.1), (2, 0.9), (3, 0.9)]}
+    assert read_events(tmp_path) == {"loss": [(1, 0.1 if again > 1 else 0.9), (2, 0.9), (3, 0.9)]}
 
 
 @pytest.mark.parametrize(("shown", "terminal"), [(False, True), (True, False)])

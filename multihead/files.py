@@ -33,6 +33,12 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def remove_torn(folder: Path) -> None:
+    """Remove from a folder what `replace_file` was writing when its process was killed; nobody may be writing there."""
+    for torn in folder.glob(".*-*.tmp"):
+        torn.unlink(missing_ok=True)
+
+
 def read_json(path: str | Path) -> Any:
     """What a JSON file holds. Raises: OSError; ValueError that names the file where it is no JSON."""
     try:

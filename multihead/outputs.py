@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from multihead.files import give_up, take
+from multihead.files import give_up, remove_torn, take
+
+OWN = ("checkpoints", "model")  # folders of a run that nobody but its training writes into
 
 
 def kinds(folder: str | Path) -> list[str]:
@@ -77,6 +79,9 @@ def claim(folder: str | Path, *, resume: bool, alone: bool = True) -> Claim:
     except FileExistsError:
         found.release()
         raise
+    if alone:
+        for name in OWN:  # a killed run would leave a file as large as its checkpoint each time
+            remove_torn(folder / name)
     return found
 
 

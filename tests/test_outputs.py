@@ -86,6 +86,28 @@ def test_a_claim_says_where_a_run_goes_on_and_overwrites_none(tmp_path):
             claim(tmp_path, resume=resume)
 
 
+KILLED = """
+import os, signal, sys
+from multihead.files import replace_file
+def write(fresh):
+    fresh.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+replace_file(sys.argv[1], write)
+"""
+
+
+def test_what_a_killed_run_was_writing_goes_when_it_goes_on(tmp_path):
+    for name in ("checkpoints/last.pt", "model/model.safetensors"):
+        write_text(tmp_path / name, "whole")
+        subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False)
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2
+    assert claim(tmp_path, resume=True, alone=False).last is not None  # another process of the run may be writing
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2
+    claim(tmp_path, resume=True).release()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["checkpoints/last.pt", "model/model.safetensors"]
+
+
 def test_a_folder_that_goes_while_it_is_claimed_is_made_again(tmp_path, monkeypatch):
     """Whoever gives a folder up may remove it while another makes it."""
     plain, tries = outputs.take, []

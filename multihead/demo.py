@@ -43,7 +43,7 @@ def demo(
 ) -> pd.DataFrame:
     """The table of scores; leaves data/, run/, predictions.csv and predictions.jpg in `folder`.
 
-    Raises: FileExistsError where the folder holds a run of other settings, ValueError for too few people.
+    Raises: FileExistsError where the folder holds a run of other settings, ValueError for too few people or epochs.
     """
     import torch
 
@@ -52,6 +52,9 @@ def demo(
     from multihead.train import epochs as train_epochs
 
     started = time.perf_counter()
+    fixed: Any = {"amp": False, "channels_last": True, "torchcompile": False}  # not timed: the same figures each time
+    course: Any = {"optim": AdamW(4e-3), "schedule": OneCycle(0.25), "ema": EMA(0.99), "seed": seed}
+    recipe = Recipe(epochs=EPOCHS if epochs is None else epochs, **course, **fixed)
     unseen = max(12, people // 5)
     data = synthetic.make(folder / "data", count=people, seed=seed, eval_people=unseen)
     photos = read(data / "train", boxes=data / "train" / "boxes.csv")
@@ -60,9 +63,6 @@ def demo(
     say(f"drew {people} people to learn from and {unseen} others, under {data}")
     torch.manual_seed(seed)
     model = Model(BACKBONE, heads=[head.on(FULL.resized(*SIZE)) for head in HEADS])
-    fixed: Any = {"amp": False, "channels_last": True, "torchcompile": False}  # not timed: the same figures each time
-    course: Any = {"optim": AdamW(4e-3), "schedule": OneCycle(0.25), "ema": EMA(0.99), "seed": seed}
-    recipe = Recipe(epochs=epochs or EPOCHS, **course, **fixed)
     pins = Pins("f32", True, False)
     finished = (folder / "run" / "metrics.json").exists()
     for row in train_epochs(model, training, valid, recipe, out=folder / "run", resume=True, cache=False):

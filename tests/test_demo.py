@@ -28,6 +28,11 @@ def test_demo_leaves_model_table_and_picture_and_goes_on(tmp_path, capsys):
     assert "finished before" in capsys.readouterr().out
 
 
+def test_no_epochs_are_not_the_usual_ones(tmp_path, capsys):
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--epochs", "0"]) == 2
+    assert "epochs is 0" in capsys.readouterr().err and not (tmp_path / "demo").exists()
+
+
 def test_people_of_the_answers_are_new(people):
     trained = mh.read(people / "train")
     strangers = mh.read(people / "eval" / "truth.csv")

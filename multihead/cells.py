@@ -135,9 +135,12 @@ def mapped_cells(
 
     columns: our names -> the table's own, either of which may be given.
     """
-    own = {theirs.lower(): ours for ours, theirs in columns.items()} | {name.lower(): name for name in table.columns}
+    own = {name.lower(): ours for ours, theirs in columns.items() for name in (theirs, ours)}
+    own |= {name.lower(): name for name in table.columns}
     there = {column: own[column] for column in words if column in own}
     for column, name in there.items():
+        if name not in table:  # labels that are not read
+            continue
         cells = table[name].tolist()
         table = table.assign(**{name: [words[column].get(cell.strip().lower(), cell) for cell in cells]})
     return table, set(there)

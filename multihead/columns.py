@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from multihead.cells import BOX, line_number
 from multihead.data import CORE
-from multihead.heads import Head, label_columns
+from multihead.heads import HEADS, Head, label_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,14 +20,18 @@ PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "e
 
 
 def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:
-    """The table with our column names. Raises: KeyError for a mapped column that is missing or no path column."""
+    """The table with our column names; labels of our heads that are not among `heads` may be mapped, and are left out.
+
+    Raises: KeyError for a mapped column that is missing or no path column.
+    """
     names = list(dict.fromkeys([*PLAIN, *(column for head in heads for column in label_columns(head))]))
+    others = [column for head in HEADS for column in label_columns(head)]  # one set of flags serves all verbs
     for ours, theirs in mapped.items():
         if theirs not in table.columns:
             raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")
-        if ours not in names:
+        if ours not in [*names, *others]:
             raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
-    chosen = {ours: table[theirs] for ours, theirs in mapped.items()}
+    chosen = {ours: table[theirs] for ours, theirs in mapped.items() if ours in names}
     table = table.drop(columns=list(mapped.values())).assign(**chosen)
     table = table.rename(columns=_by_case(table, names))
     aliases = {theirs: ours for theirs, ours in ALIASES.items() if theirs in table and ours not in table}

@@ -341,6 +341,19 @@ def test_columns_are_mapped():
         read(frame, columns={"smile": "who"})
 
 
+@pytest.mark.parametrize("heads", [(), (MASK,)])
+def test_flags_of_labels_serve_where_they_are_not_read(heads):
+    """The same columns= and labels= for train as for scan, predict, and a model of some heads."""
+    frame = pd.DataFrame({"file": ["a.jpg", "b.jpg"], "sex": ["V", "M"], "years": [20, 40], "mask": ["worn", ""]})
+    columns = {"path": "file", "gender": "sex", "age": "years"}
+    for words in ({"gender:V": "female"}, {"sex:V": "female"}):
+        photos = read(frame, heads=heads, columns=columns, labels=words)
+        assert photos.known() == {head.name: 1 for head in heads} and "sex" not in photos.table
+        assert read(frame, columns=columns, labels=words).labels().tolist() == [[0, 1, 0], [-1, 0, 1]]
+    with pytest.raises(KeyError, match=r"column 'sexe' \(for 'gender'\) is not in the table"):
+        read(frame, heads=heads, columns=columns | {"gender": "sexe"})
+
+
 def test_columns_that_are_not_read_are_told():
     with pytest.warns(UserWarning, match="column 'masks' is not read; did you mean 'mask'?"):
         table(masks=["worn"])

@@ -20,6 +20,7 @@ from multihead.files import replace_file
 from multihead.heads import HEADS, Head
 
 FORMAT = 1
+PLAIN = ("backbone", "drop", "drop_path", "mean", "std", "prior")  # arguments that config.json holds as they are
 
 
 class Model(nn.Module, PyTorchModelHubMixin):
@@ -225,8 +226,11 @@ def read_config(folder: str | Path) -> dict[str, object]:
     config = json.loads(path.read_text())
     if config.get("multihead") != FORMAT or "backbone" not in config:
         raise ValueError(f"{path} is not of a multihead model (format {config.get('multihead')!r}, expected {FORMAT})")
-    heads = tuple(head_from_dict(head) for head in config["heads"])
-    return {"heads": heads} | {name: config[name] for name in ("backbone", "drop", "drop_path", "mean", "std", "prior")}
+    try:
+        heads = tuple(head_from_dict(head) for head in config["heads"])
+        return {"heads": heads} | {name: config[name] for name in PLAIN}
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}; expected it as save_pretrained wrote it") from error
 
 
 def head_from_dict(plain: Mapping[str, Any]) -> Head:

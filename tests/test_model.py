@@ -252,6 +252,15 @@ def test_a_folder_without_config_is_refused(tmp_path):
         read_config(tmp_path)
 
 
+def test_a_config_says_what_it_lacks(tmp_path):
+    Model("resnet10t", heads_on()).save_pretrained(tmp_path)
+    path, whole = tmp_path / "config.json", (tmp_path / "config.json").read_text()
+    for lost in ("mean", "heads", "crops"):
+        path.write_text(whole.replace(f'"{lost}":', '"other":'))
+        with pytest.raises(ValueError, match=f"config.json lacks '{lost}'; expected it as save_pretrained wrote it"):
+            read_config(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["cut", "another model's"])
 def test_damaged_weights_are_refused(tmp_path, damage):
     model = Model("resnet10t", heads_on())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from multihead.reading import read
 @dataclass(frozen=True)
 class Item:
     """One photo to answer for: its name in the table, what to read, and what is known of its face and person; searched:
-    a face was looked for, so that no box means no face."""
+    a face was looked for, so that no box means no face; scattered: other rows of the photo stand elsewhere."""
 
     name: str
     source: Any
@@ -30,6 +30,7 @@ class Item:
     whole: bool = False
     person: str = ""
     searched: bool = False
+    scattered: bool = False
 
 
 def items(source: object) -> Iterator[Item]:
@@ -47,9 +48,10 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     if isinstance(source, Item):
         yield source
     elif isinstance(source, Photos):
-        faces = zip(source.boxes, source.table.whole, source.table.searched)
-        for path, shown, person, (box, whole, searched) in zip(source.paths, _shown(source), source.people, faces):
-            yield Item(shown, Path(path), box_of(box), bool(whole), person, bool(searched))
+        faces, names = zip(source.boxes, source.table.whole, source.table.searched), _shown(source)
+        apart = _scattered(names)
+        for path, shown, person, (box, whole, searched) in zip(source.paths, names, source.people, faces):
+            yield Item(shown, Path(path), box_of(box), bool(whole), person, bool(searched), shown in apart)
     elif isinstance(source, pd.DataFrame):
         yield from _items(read(source, heads=()), name)
     elif isinstance(source, (pd.Series, pd.Index)) or isinstance(source, np.ndarray) and source.dtype.kind in "OUS":
@@ -75,6 +77,16 @@ def _shown(photos: Photos) -> list[str]:
     places: dict[str, str] = {}
     shared = {name for name, path in zip(photos.table.name, photos.paths) if places.setdefault(name, path) != path}
     return [path if name in shared else name for name, path in zip(photos.table.name, photos.paths)]
+
+
+def _scattered(names: Sequence[str]) -> set[str]:
+    """The names that come again after another.
+
+    >>> _scattered(["a", "a", "b", "c", "b"])
+    {'b'}
+    """
+    begins = Counter(name for name, _ in groupby(names))
+    return {name for name, count in begins.items() if count > 1}
 
 
 def _path_items(source: str | Path) -> Iterator[Item]:

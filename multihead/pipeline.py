@@ -38,6 +38,7 @@ COUNTED = 2000  # photos listed ahead, so that lanes share them evenly
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 FINER = 3 * HELD  # and those that a finer look at these photos may decode: a quarter of each, as 12 megapixels at 1/2
 
+Shown = tuple[Box | None, np.ndarray]  # a face and its joint probabilities (K,)
 Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
 
 
@@ -129,6 +130,8 @@ class _Lane:
     batch_size: int
     draw: str | Path | None
     alone: threading.Lock = field(default_factory=threading.Lock)
+    drawing: threading.Lock = field(default_factory=threading.Lock)
+    drawn: dict[str, list[Shown]] = field(default_factory=dict)  # of photos whose rows do not come together
 
     def answer(self, chunk: Sequence[Item]) -> list[Answer]:
         """The answers to a chunk of photos, in order."""
@@ -240,7 +243,12 @@ class _Lane:
             except ImageError as error:  # it was there a moment ago
                 print(f"no picture: {error}", file=sys.stderr)
                 continue
-            annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
+            apart = mine[0].item.scattered
+            with self.drawing if apart else contextlib.nullcontext():
+                if apart:  # each time with the rows that came before, in an order that does not depend on the lanes
+                    shown = sorted([*self.drawn.get(name, []), *shown], key=lambda each: each[0] or ())
+                    self.drawn[name] = shown
+                annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
 
 
 def _same(one: object, other: object) -> bool:

@@ -302,6 +302,19 @@ def test_whole_photos_are_not_searched_unless_asked(folder, capsys):
     assert len(found) == 3 and "all faces of a photo get one answer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_a_picture_has_the_faces_of_all_rows_wherever_they_stand(folder, tmp_path, batch_size):
+    edges = [(2, 30, 12, 45), (2, 30, 12, 45), (30, 30, 42, 45), (30, 2, 42, 14)]
+    rows = pd.DataFrame(edges, columns=["x0", "y0", "x1", "y1"]).assign(path=["a.png", "b.png", "a.png", "c.png"])
+    model = model_of(HEADS, FACE.resized(32))
+    pictures = {}
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [0, 2, 1, 3]):  # the last: together
+        drawn = tmp_path / str(order)
+        predict(model, read(rows.iloc[order], root=folder), draw=drawn, batch_size=batch_size, workers=2)
+        pictures[str(order)] = {path.name: path.read_bytes() for path in drawn.iterdir()}
+    assert len(pictures[str(order)]) == 3 and all(found == pictures[str(order)] for found in pictures.values())
+
+
 def test_a_photo_that_a_table_says_has_no_face_is_not_searched(folder):
     model, looker = model_of(HEADS, FACE.resized(32)), Looker()
     photos = read(pd.DataFrame({"path": ["a.png", "c.png"], "face": ["none", ""], "mask": [0, 0]}), root=folder)

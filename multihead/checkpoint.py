@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 
 from multihead.files import replace_file
-from multihead.heads import Head
-from multihead.model import Model
+from multihead.heads import Head, flat
+from multihead.model import Model, read_config
 
 # the moving averages first: they are what is scored and kept
 WRAPPERS = ("state_dict_ema", "ema", "state_dict", "model_state_dict", "model")
@@ -120,12 +121,13 @@ def start_from(model: Model, path: str | Path) -> Report:
 
     Reads timm checkpoints, this library's folders (of a model or a run) and checkpoints, and state dicts within them. A
     classifier over all joint classes becomes the heads' layers: each head's row is the mean of the rows of its class,
-    which is the classifier's main effect.
+    which is the classifier's main effect. Of this library's folders, whose heads are known, the rows of a head go by
+    the names of its classes, in whatever order the two have them.
 
     Raises: FileNotFoundError; ValueError where nothing fits, naming a few keys of both.
     """
     path = _weights(Path(path))
-    found = _state(load(path), path)
+    found = _in_order(_state(load(path), path), _heads_near(path), model)
     own = model.state_dict()
     renamed = _align(found, own)
     taken = {key: value for key, value in renamed.items() if key in own and own[key].shape == value.shape}
@@ -169,6 +171,33 @@ def _state(content: Any, path: Path) -> dict[str, Tensor]:
     if not state:
         raise ValueError(f"{path} holds no weights; expected a state dict, or one under {', '.join(WRAPPERS)}")
     return state
+
+
+def _heads_near(path: Path) -> Sequence[Head]:
+    """The heads of the model folder or run that a file of weights lies in; none where nothing tells."""
+    folder = path.parent.parent / "model" if path.parent.name == "checkpoints" else path.parent
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        heads: Any = read_config(folder)["heads"]
+        return heads
+    return ()
+
+
+def _in_order(state: Mapping[str, Tensor], heads: Sequence[Head], model: Model) -> dict[str, Tensor]:
+    """The state of a model with these heads, the rows of their layers in the order of the other model's classes."""
+    own = {head.name: head.classes for head in model.heads}
+    joint = flat(model.space)[0].classes
+    placed = dict(state)
+    for head in heads:
+        wanted = own.get(head.name, joint)
+        if sorted(head.classes) != sorted(wanted):
+            continue
+        rows = [head.classes.index(name) for name in wanted]
+        placed |= {key: state[key][rows] for key in _layer(head) if key in state}
+    return placed
+
+
+def _layer(head: Head) -> tuple[str, str]:
+    return f"head.{head.name}.weight", f"head.{head.name}.bias"
 
 
 def _holds_weights(content: Any) -> bool:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from multihead.checkpoint import changes, load, save, start_from
 from multihead.crops import FACE, FULL
-from multihead.heads import AGE, GENDER, HEADS, MASK, flat
+from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat
 from multihead.model import Model
 
 SMALL = FULL.resized(48)
@@ -196,6 +196,30 @@ def test_a_folder_of_the_same_model_is_taken_whole(tmp_path):
     assert len(report.loaded) == len(source.state_dict())
     assert report.missing == report.unexpected == report.mismatched == report.converted == ()
     assert all(torch.equal(value, source.state_dict()[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("file", ["run", "run/model/model.safetensors", "run/checkpoints/best.pt"])
+def test_the_rows_of_a_head_go_by_the_names_of_its_classes(tmp_path, file):
+    source = model_of()
+    torch.nn.init.normal_(source.head["gender"].bias)
+    source.save_pretrained(tmp_path / "run" / "model")
+    (tmp_path / "run" / "checkpoints").mkdir()
+    save(tmp_path / "run" / "checkpoints" / "best.pt", {"model": source.state_dict(), "epoch": 1})
+    model = model_of(heads=[MASK, Head("gender", ("female", "male")), AGE])
+    start_from(model, tmp_path / file)
+    torch.testing.assert_close(model.head["gender"].weight, source.head["gender"].weight[[1, 0]])
+    torch.testing.assert_close(model.head["gender"].bias, source.head["gender"].bias[[1, 0]])
+    assert torch.equal(model.head["age"].weight, source.head["age"].weight)
+
+
+def test_a_flat_head_goes_by_the_names_of_its_classes(tmp_path):
+    source, other = flat_model(), [MASK.on(SMALL), Head("gender", ("female", "male"), (SMALL,)), AGE.on(SMALL)]
+    source.save_pretrained(tmp_path)
+    rows = source.head["mask_gender_age"].weight.detach().reshape(3, 2, 3, -1).flip(1)
+    start_from(model := Model("resnet10t", flat(other)), tmp_path)
+    torch.testing.assert_close(model.head["mask_gender_age"].weight.detach(), rows.flatten(0, 2))
+    start_from(model := Model("resnet10t", other), tmp_path)
+    torch.testing.assert_close(model.head["gender"].weight.detach(), rows.mean((0, 2)))
 
 
 def test_heads_that_both_have_are_taken_and_others_stay(tmp_path):

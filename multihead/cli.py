@@ -19,6 +19,7 @@ from typing import Any
 from multihead import answering, flag_files, flags, folding, panel, records, searching, shipping, training, workbench
 from multihead.parts import read_sources
 from multihead.settings import Sources, speaker
+from multihead.trained import STARTED_IN
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,7 +119,7 @@ def _configured(parser: argparse.ArgumentParser, verb: argparse.Namespace, token
 
 def _placed(content: dict[str, Any], parser: argparse.ArgumentParser) -> dict[str, Any]:
     """A run's args.yaml; files and folders that are not here, but were where it was started, are named from there."""
-    there = Path(str(content.get(training.STARTED_IN, "")))
+    there = Path(str(content.get(STARTED_IN, "")))
     places = {action.dest for action in parser._actions if action.metavar in ("DATA", "FILE", "DIR", "PATH")}
 
     def placed(value: Any) -> Any:
@@ -135,7 +136,7 @@ def _with_config(parser: argparse.ArgumentParser, verb: argparse.Namespace, toke
     content = flag_files.read_yaml(verb.config)
     if getattr(verb, "resume", False):
         content = _placed(content, verb.parser)
-    content.pop(training.STARTED_IN, None)
+    content.pop(STARTED_IN, None)
     for own in {"arms", "space"} & set(vars(verb)):
         content.pop(own, None)  # the verb reads it itself
     more, positionals = flag_files.yaml_tokens(content, verb.parser, verb.config)

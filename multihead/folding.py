@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from multihead.settings import (
     silent,
     speaker,
 )
+from multihead.trained import seen_before
 from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
@@ -45,6 +47,8 @@ def folds(args: argparse.Namespace) -> int:
     say = speaker(args) if ranks.first() else silent
     photos, extra = training_photos(args, say)
     say(f"{photos} in {f'the folds of column {args.fold_column}' if args.fold_column else f'{args.folds} folds'}")
+    for told in seen_before(network.initial_checkpoint, photos) if ranks.first() else []:
+        print(f"note: {told}", file=sys.stderr)
     make = functools.partial(build_model_on, network, args.device)
     found = fit_folds(
         make,

@@ -7,31 +7,67 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from multihead.data import Photos
 
-_INNER = re.compile(r"model|member\d+")  # folders in those of runs and ensembles
+STARTED_IN = "started_in"  # the key of args.yaml for the folder that relative names in it are relative to
 COLUMNS = ("path", "root", "source", "person", "split")  # as `Photos.write` begins
+_INNER = re.compile(r"model|checkpoints|member\d+")  # folders in those of runs and ensembles
+_CELL = re.compile(r"fold\d+|part\d+")  # folders in that of folds, whose args.yaml is theirs
 
 
 def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
-    """Sentences on how many of the photos, and of other photos' people, the model's own run was trained on; none where
-    it was on none, or where nothing tells.
+    """Sentences on how many of the photos, and of other photos' people, the model's own run was trained on, and the run
+    that it began from; none where it was on none, or where nothing tells.
 
-    model: a run folder, or the model folder in one; its splits.csv tells. People count by their ids, which are local to
-    a source unless they are read as global; folders behind links are the folders.
+    model: a run folder, or the model folder in one; its splits.csv tells, and its args.yaml where it began. People
+    count by their ids, which are local to a source unless they are read as global; folders behind links are the
+    folders.
     """
     tables = splits_of(Path(model))
+    return _seen(tables, photos, "this model") + seen_before(_begun_from(tables), photos)
+
+
+def seen_before(start: str | os.PathLike | None, photos: Photos) -> list[str]:
+    """As `seen_in_training`, of weights that training begins with, and of those that these began with, and so on.
+
+    start: a run or model folder, or a file of weights in one.
+    """
+    told: list[str] = []
+    known: list[list[Path]] = []
+    while start is not None and (tables := splits_of(Path(start))) and tables not in known:
+        told += _seen(tables, photos, f"{start}, which this model began from")
+        known.append(tables)
+        start = _begun_from(tables)
+    return told
+
+
+def _begun_from(tables: Sequence[Path]) -> str | None:
+    """The weights that the run of these tables began with (--initial-checkpoint); None where no args.yaml names any."""
+    if not tables:
+        return None
+    run = tables[0].parent
+    while _CELL.fullmatch(run.name):
+        run = run.parent
+    if not (run / "args.yaml").is_file():
+        return None
+    import yaml
+
+    content = yaml.safe_load((run / "args.yaml").read_text())
+    start = content.get("initial_checkpoint") if isinstance(content, dict) else None
+    return None if start is None else os.path.join(str(content.get(STARTED_IN, "")), start)
+
+
+def _seen(tables: Sequence[Path], photos: Photos, model: str) -> list[str]:
     if not tables:
         return []
-    import pandas as pd
-
-    # of several, those of models that answer together: they were trained on the same photos
-    table = pd.read_csv(tables[0], dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    table = _read(tables)
     train = table[table.split == "train"]
     real = functools.cache(os.path.realpath)
     train = train.assign(root=[real(root) for root in train.root])
@@ -42,12 +78,19 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
     more = sum(person in people and not there for person, there in zip(mine.person, known))
     told = []
     if more:
-        about = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained this model"
+        about = f"{more} of these {len(photos)} photos are others of people that, by their ids, trained {model}"
         told.append(f"{about}, so the scores flatter it")
     if both:
-        others = f"; {tables[0]} holds the people that did not" if (table.split != "train").any() else ""
-        told.append(f"{both} of these {len(photos)} photos trained this model, so the scores flatter it{others}")
+        others = f"; {tables[0]} holds the people that did not" if set(table.path) - set(train.path) else ""
+        told.append(f"{both} of these {len(photos)} photos trained {model}, so the scores flatter it{others}")
     return told
+
+
+def _read(tables: Sequence[Path]) -> pd.DataFrame:
+    import pandas as pd
+
+    options: Any = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape"}
+    return pd.concat([pd.read_csv(table, **options) for table in tables], ignore_index=True)
 
 
 def _place(path: str, real: Callable[[str], str]) -> str:
@@ -70,9 +113,10 @@ def check_unseen(member: Path, valid: Photos) -> None:
 
 def splits_of(member: Path) -> list[Path]:
     """The tables that say which photos trained a member: a run or the model in it, folds, an ensemble or one of its
-    members."""
+    members; or a file of weights in one of these."""
     found = _tables(member)
-    return splits_of(member.parent) if not found and _INNER.fullmatch(member.name) else found
+    inner = _INNER.fullmatch(member.name) or member.is_file() and _INNER.fullmatch(member.parent.name)
+    return splits_of(member.parent) if not found and inner else found
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -89,16 +133,10 @@ def _is_ours(table: Path) -> bool:
 
 def keep_trained(members: Sequence[str], out: Path) -> None:
     """Write out/splits.csv, all photos that trained a member, for `evaluate` to warn of."""
-    import pandas as pd
-
     from multihead.files import write_text
 
-    tables = [
-        pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-        for member in members
-        for path in splits_of(Path(member))
-    ]
+    tables = [path for member in members for path in splits_of(Path(member))]
     if tables:
-        table = pd.concat(tables, ignore_index=True)
+        table = _read(tables)
         trained = table[table.split == "train"].drop_duplicates("path")
         write_text(out / "splits.csv", trained.to_csv(index=False))

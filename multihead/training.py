@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,8 +23,7 @@ from multihead.settings import (
     silent,
     speaker,
 )
-
-STARTED_IN = "started_in"  # the key of args.yaml for the folder that relative names in it are relative to
+from multihead.trained import STARTED_IN, seen_before
 
 
 def train(args: argparse.Namespace) -> int:
@@ -48,6 +48,8 @@ def train(args: argparse.Namespace) -> int:
     training = chosen_rows(training, rows)
     say(f"training on {training}")
     say(f"validating on {valid}" if valid is not None else "no photos validate")
+    for told in seen_before(network.initial_checkpoint, valid) if valid is not None and ranks.first() else []:
+        print(f"note: validation: {told}", file=sys.stderr)
     torch.manual_seed(recipe.seed)
     model = build_model(network, say).to(device(session.device))
     held = claim(session.output, resume=session.resume, alone=ranks.first())

@@ -238,7 +238,11 @@ def test_extra_photos_only_train(data, photos, tmp_path):
 def test_start_from_a_checkpoint_is_reported(trained, data, tmp_path, capsys):
     start = ["--initial-checkpoint", trained / "model", "--output", tmp_path / "r"]
     assert run("train", data, *QUICK, *start) == 0
-    assert "0 missing; 0 unexpected; 0 mismatched" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "0 missing; 0 unexpected; 0 mismatched" in told.out
+    assert f"photos trained {trained / 'model'}, which this model began from, so the scores flatter it" in told.err
+    assert run("folds", data, *QUICK, *start[:2], "--folds", "2", "--fold", "0", "-o", tmp_path / "f", "-q") == 0
+    assert f"photos trained {trained / 'model'}, which this model began from" in capsys.readouterr().err
 
 
 def test_a_run_is_not_overwritten_but_resumed(data, trained, capsys, tmp_path):

@@ -2,10 +2,11 @@
 
 import pandas as pd
 import pytest
+import yaml
 
 from multihead.data import LeakError, write_splits
 from multihead.reading import read
-from multihead.trained import check_unseen, keep_trained, seen_in_training
+from multihead.trained import STARTED_IN, check_unseen, keep_trained, seen_before, seen_in_training
 
 
 def table(folder, names, people):
@@ -86,3 +87,58 @@ def test_somebodys_splits_beside_a_model_tell_nothing(inner, trained, tmp_path):
 
 def test_a_folder_that_tells_nothing(trained, tmp_path):
     assert seen_in_training(tmp_path / "nowhere", read(trained)) == []
+
+
+def run_from(folder, trained, start=None):
+    """A run folder of training photos, begun from other weights or not."""
+    write_splits(folder / "splits.csv", {"train": read(trained)})
+    started = {STARTED_IN: str(folder.parent), "initial_checkpoint": start}
+    (folder / "args.yaml").write_text(yaml.safe_dump(started if start else {}))
+    (folder / "model").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("start", ["old", "old/model", "old/model/model.safetensors", "old/checkpoints/best.pt"])
+def test_who_trained_the_weights_that_a_run_began_with_trained_its_model(trained, tmp_path, start):
+    run_from(tmp_path / "old", trained)
+    (tmp_path / "old" / "checkpoints").mkdir()
+    for file in ("model/model.safetensors", "checkpoints/best.pt"):
+        (tmp_path / "old" / file).touch()
+    fresh = table(tmp_path / "b", ["3.jpg"], ["eve"])
+    new = run_from(tmp_path / "new", fresh, start)
+    (found,) = seen_in_training(new / "model", read(trained))
+    assert found.startswith(f"2 of these 2 photos trained {tmp_path / start}, which this model began from, so")
+    (found,) = seen_in_training(run_from(tmp_path / "newest", fresh, "new"), read(trained))  # and so on
+    assert str(tmp_path / start) in found
+    assert seen_before(tmp_path / start, read(trained)) and seen_before(tmp_path / start, read(fresh)) == []
+    assert seen_before(None, read(trained)) == seen_before("timm/resnet18", read(trained)) == []
+
+
+@pytest.mark.parametrize("cell", ["fold0", "fold0/part1"])
+def test_a_fold_began_where_its_folds_did(cell, trained, tmp_path):
+    run_from(tmp_path / "old", trained)
+    folds = run_from(tmp_path / "folds", table(tmp_path / "b", ["3.jpg"], ["eve"]), "old")
+    (folds / cell).mkdir(parents=True)
+    (folds / "splits.csv").rename(folds / cell / "splits.csv")
+    (found,) = seen_in_training(folds / "fold0", read(trained))
+    assert found.startswith(f"2 of these 2 photos trained {tmp_path / 'old'}, which this model began from, so")
+
+
+def test_a_table_beside_a_file_of_weights_tells_nothing(trained, tmp_path):
+    write_splits(tmp_path / "splits.csv", {"train": read(trained)})
+    (tmp_path / "resnet18.safetensors").touch()
+    assert seen_before(tmp_path / "resnet18.safetensors", read(trained)) == []
+
+
+def test_folds_were_trained_on_all_that_a_fold_was(trained, tmp_path):
+    for number in (0, 1):
+        sides = {"train": read(trained)[[number]], "val": read(trained)[[1 - number]]}
+        write_splits(tmp_path / f"fold{number}" / "splits.csv", sides)
+    (found,) = seen_in_training(tmp_path, read(trained))
+    assert found == "2 of these 2 photos trained this model, so the scores flatter it"
+
+
+def test_runs_that_began_from_each_other_end(trained, tmp_path):
+    one = run_from(tmp_path / "one", trained, "two")
+    run_from(tmp_path / "two", trained, "one")
+    assert 2 <= len(seen_in_training(one, read(trained))) <= 3

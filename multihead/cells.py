@@ -21,6 +21,7 @@ OLDEST = 130  # years: numbers above are no age
 BOX = ["x0", "y0", "x1", "y1"]
 _SPAN = re.compile(r"(\d+)(?:\s*[-\u2013]\s*(\d+)|\+)")  # 25-29, or 60+
 NO_NUMBERS = tuple(blank for blank in BLANKS if not blank.startswith("-"))  # an edge may be at -1
+TURNED = (["yes", "no"], ["true", "false"])  # first classes whose numbers are not what 0 and 1 usually say
 SPLITS = {
     "train": "train",
     "training": "train",
@@ -62,6 +63,7 @@ def head_labels(table: pd.DataFrame, head: Head) -> np.ndarray:
     own = (lambda cell: number_or_band(cell, head)[1]) if head.number == head.name else by_name
     found = np.array(parse_cells(table, head.name, own, blank), np.int64)
     if head.number is None:
+        _warn_of_turned(table, head)
         return found
     others = [parse_cells(table, f"{head.name}_band", by_name, blank)]
     if head.number != head.name:
@@ -150,6 +152,22 @@ def _blank(table: pd.DataFrame) -> pd.Series:
     import pandas as pd
 
     return pd.Series([""] * len(table), dtype=object)
+
+
+def _warn_of_turned(table: pd.DataFrame, head: Head) -> None:
+    """0 and 1 are hardly yes and no in this order, as the places of the classes say."""
+    yes, no = head.classes[:2]
+    if [yes.strip().lower(), no.strip().lower()] not in TURNED:
+        return
+    turned = sum(cell.strip() in ("0", "1", "0.0", "1.0") for cell in table.get(head.name, _blank(table)))
+    if turned:
+        warnings.warn(
+            f"column {head.name!r} numbers its classes in {turned} rows, where 0 is read as {yes!r} and 1 as {no!r}, "
+            f"by their places in {head.classes}; if 1 says {yes!r}, put {no!r} first, or translate them "
+            f"(labels={{'{head.name}:1': {yes!r}, '{head.name}:0': {no!r}}}, "
+            f"--labels {head.name}:1={yes} {head.name}:0={no})",
+            stacklevel=2,
+        )
 
 
 def _warn_of_indices(years: np.ndarray, head: Head) -> None:

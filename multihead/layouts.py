@@ -30,7 +30,9 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if path.suffix.lower() not in (".csv", ".txt", ".tsv"):
-        raise ValueError(f"{path} is no table; expected a CSV (.csv, .txt, .tsv)")
+        raise ValueError(
+            f"{path} is no table; expected a CSV (.csv, .txt, .tsv), or in Python a DataFrame, as of pandas.read_json"
+        )
     with open(path, "rb") as file:
         head, first = file.readline(), file.readline()
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):

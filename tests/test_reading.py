@@ -817,3 +817,27 @@ def test_a_folder_name_of_two_heads_tells_nothing(tmp_path):
     (tmp_path / "yes" / "a.jpg").write_bytes(b"x")
     heads = [Head("hat", ("no", "yes")), Head("glasses", ("no", "yes"))]
     assert read(tmp_path, heads=heads).known() == {"hat": 0, "glasses": 0}
+
+
+@pytest.mark.parametrize(("yes", "no"), [("yes", "no"), ("True", "False")])
+def test_numbers_of_classes_that_begin_with_yes_are_told(yes, no):
+    def labels(*cells, classes=(yes, no), **words):
+        head = Head("helmet", classes)
+        photos = pd.DataFrame({"path": [f"{n}.jpg" for n in range(len(cells))], "helmet": cells})
+        return read(photos, root="/photos", heads=[head], **words).labels([head])[:, 0].tolist()
+
+    match = f"column 'helmet' numbers its classes in 2 rows, where 0 is read as '{yes}' .* --labels helmet:1={yes} "
+    with pytest.warns(UserWarning, match=match):
+        assert labels("0", "1.0", "") == [0, 1, -1]
+    assert labels("0", "1", "", labels={"helmet:1": yes, "helmet:0": no}) == [1, 0, -1]
+    assert labels(no, yes, "n") == [1, 0, 1]
+    assert labels("0", "1", classes=(no, yes)) == labels("0", "1", classes=("on", "off")) == [0, 1]
+
+
+def test_a_table_of_another_kind_may_come_as_a_dataframe(tmp_path):
+    frame = pd.DataFrame({"path": ["a.jpg", "b.jpg"], "mask": ["worn", None], "age": [30, None]})
+    frame.to_json(tmp_path / "a.json", orient="records")
+    with pytest.raises(ValueError, match=r"a.json is no table; .*, or in Python a DataFrame, as of pandas.read_json"):
+        read(tmp_path / "a.json")
+    found = read(pd.read_json(tmp_path / "a.json"), root=tmp_path)
+    assert found.labels([MASK, AGE]).tolist() == [[0, 1], [-1, -1]]

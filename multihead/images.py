@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, TypeGuard
 
 import cv2
 import numpy as np
@@ -82,13 +83,20 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS) -> Encoded:
             raise ImageError("the path is blank")  # to Python, the current folder
         return encoded(_file_bytes(Path(source)), repr(os.fspath(source)), max_pixels)
     if is_open_file(source):
-        data = source.read()
+        data = _file_of(source).read()
         if not isinstance(data, bytes):
             what = f"read() gives {type(data).__name__}; expected bytes, as of a file opened with 'rb'"
             raise ImageError(f"{getattr(source, 'name', source)!r}: {what}")
         return encoded(data, repr(getattr(source, "name", None) or f"{len(data)} bytes"), max_pixels)
     expected = "expected a path, bytes, an open file, an array, a tensor or a Pillow image"
     raise ImageError(f"{expected}, got {type(source).__name__}")
+
+
+def _file_of(source: BinaryIO) -> BinaryIO:
+    """The file itself of an upload that is read asynchronously, as FastAPI's is."""
+    inner: Any = getattr(source, "file", None)
+    asked = inspect.iscoroutinefunction(source.read) and callable(getattr(inner, "read", None))
+    return inner if asked else source
 
 
 def is_open_file(source: object) -> TypeGuard[BinaryIO]:

@@ -517,3 +517,20 @@ def test_threads_may_write_the_same_file(tmp_path):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     assert [item.name for item in tmp_path.iterdir()] == ["a.jpg"] and read_image(path).shape == (48, 64, 3)
+
+
+class Upload:
+    """As FastAPI's: its read is asynchronous, and the file is in it."""
+
+    def __init__(self, file):
+        self.file = file
+
+    async def read(self):
+        return self.file.read()
+
+
+def test_an_upload_that_is_read_asynchronously():
+    pixels = np.full((20, 30, 3), 200, np.uint8)
+    Image.fromarray(pixels).save(held := io.BytesIO(), "png")
+    held.seek(0)
+    assert np.array_equal(read_image(Upload(held)), pixels)

@@ -169,16 +169,22 @@ def _named(values: Any, names: list[str]) -> Any:
 def _numbers(values: Array) -> Array:
     """A tensor as it is, anything else as an array: of a Series, DataFrame, list or number, whole where all are;
     missing values are -1."""
-    if not isinstance(values, np.ndarray) and not hasattr(values, "detach"):
+    if not hasattr(values, "detach") and not (isinstance(values, np.ndarray) and values.dtype.kind in "biuf"):
         told: Any = values
-        told = told.to_numpy(dtype=float, na_value=np.nan) if hasattr(told, "to_numpy") else np.asarray(told)
+        told = told.to_numpy(dtype=object, na_value=np.nan) if hasattr(told, "to_numpy") else np.asarray(told)
         values = _known(told)
     return values
 
 
 def _known(values: Array) -> Array:
     """An array's NaN as -1, and whole numbers as such."""
-    if isinstance(values, np.ndarray) and values.dtype.kind in "fO":
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fOUST":
+        cells = [] if values.dtype.kind == "f" else values.ravel().tolist()
+        if texts := [cell for cell in cells if isinstance(cell, str)]:
+            raise ValueError(
+                f"labels hold {texts[0]!r}; expected numbers, -1 = unknown; those of a table of names are "
+                "multihead.read(table, heads=...).labels(heads)"
+            )
         values = np.where(np.isnan(values.astype(float)), UNKNOWN, values.astype(float))
         values = values.astype(np.int64) if (values % 1 == 0).all() else values
     return values

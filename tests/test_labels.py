@@ -2,6 +2,7 @@ from dataclasses import FrozenInstanceError
 from itertools import product
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -304,3 +305,14 @@ def test_a_head_is_not_named_like_the_joint_score(name):
 def test_the_text_of_heads_stays():
     """Checkpoints are of the same run where the text of the model's heads is: a run begun before goes on after."""
     assert repr(AGE).endswith("edges=(30, 60), parts=())")
+
+
+def test_names_in_place_of_numbers_are_told():
+    names = pd.DataFrame({"mask": ["worn", "incorrect"], "gender": ["male", "female"], "age": ["<30", ">=60"]})
+    for labels in (names, names.astype(object), names.to_numpy(), names.to_numpy().astype(str)):
+        with pytest.raises(ValueError, match=r"labels hold 'worn'; expected numbers, .* multihead.read\(table, heads="):
+            encode(labels)
+    with pytest.raises(ValueError, match="labels hold 'worn/male/<30'; expected numbers"):
+        decode(pd.Series(["worn/male/<30"]))
+    mixed = pd.DataFrame({"mask": [0, 2], "gender": [1.0, None], "age": pd.array([1, None], "Int64")})
+    assert encode(mixed).tolist() == [4, -1] and decode(pd.array([4, None], "Int64")).tolist() == [[0, 1, 1], [-1] * 3]

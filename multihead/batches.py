@@ -140,7 +140,12 @@ class PhotoSet(Dataset[Any]):
         return self.__dict__ | {"cache": None}  # a worker looks nothing up
 
     def __getitem__(self, key: tuple[int, ...]) -> Item:
-        """The crops of a key, changed for training as the seed and the key say."""
+        """The crops of a key, changed for training as the seed and the key say. Raises: TypeError for a row alone."""
+        if not isinstance(key, tuple | list):
+            raise TypeError(
+                f"a PhotoSet is asked for (epoch, row), by which its changes are drawn, got {key!r}; a DataLoader "
+                "needs sampler=[(epoch, row), ...] and collate_fn=photo_set.collate"
+            )
         epoch, row, _ = Key(*key)
         seed = self._seed(key)
         try:

@@ -477,3 +477,14 @@ def test_kept_crops_are_loaded_by_threads_where_the_changes_allow_it(good, tmp_p
     jittered = PhotoSet(good, HEADS, [FACE.resized(24)], augment=BoxJitter(), seed=1, cache=Cache(tmp_path / "crops"))
     jittered.fill(1)
     assert not jittered.may_share_threads()
+
+
+def test_a_dataloader_of_ones_own_asks_by_epoch_and_row(folder):
+    held = PhotoSet(read(folder / "table.csv"), HEADS, [SMALL], augment=Flip())
+    with pytest.raises(TypeError, match=r"asked for \(epoch, row\), .*, got 0; a DataLoader needs sampler="):
+        held[0]
+    order = [(1, row) for row in range(len(held))]
+    (found,) = torch.utils.data.DataLoader(held, len(held), sampler=order, collate_fn=held.collate)
+    wanted = held.batch(order)
+    assert torch.equal(found.labels, wanted.labels) and torch.equal(found.flipped, wanted.flipped)
+    assert all(torch.equal(found.images[crop], pixels) for crop, pixels in wanted.images.items())

@@ -22,8 +22,15 @@ def save_members(folder: str | Path, kind: str, members: Iterable[Any], more: Ma
 
     members: models, or what is made of models and has a `save` of its own.
 
-    Raises: FileExistsError for a folder that holds something else.
+    Raises: FileExistsError for a folder that holds something else; TypeError for a member without a `save`.
     """
+    members = list(members)
+    for number, member in enumerate(members):
+        if not hasattr(member, "save_pretrained") and not hasattr(member, "save"):
+            raise TypeError(
+                f"member {number} is a {type(member).__name__}, which has no save(folder); "
+                "expected a model of this library"
+            )
     place = Path(folder)
     others = [path.name for path in place.iterdir() if not _OURS.fullmatch(path.name)] if place.is_dir() else []
     if others:

@@ -15,7 +15,7 @@ from multihead.adjusted import Adjusted
 from multihead.crops import Crop
 from multihead.evaluation import check_classifier
 from multihead.folders import described, save_members
-from multihead.heads import Head, base
+from multihead.heads import Head, base, space
 from multihead.model import Model
 from multihead.options import choice
 from multihead.runtimes import Exported, is_exported
@@ -31,8 +31,9 @@ class Ensemble(nn.Module):
     """The members' vote over one joint space: soft, the weighted mean of their joint probabilities (not the product of
     mean heads), or hard, the weighted share of members whose likeliest joint class it is.
 
-    members: models of equal joint space (multi-head, flat, combined, adjusted) of any backbone, crops and sizes; each
-    distinct crop is read once. weights: one positive number each, by default equal; they are scaled to sum to one.
+    members: models of equal joint space (multi-head, flat, combined, adjusted) of any backbone, crops and sizes, or a
+    torch module of yours with `space`, `crops` and `probs`; each distinct crop is read once. weights: one positive
+    number each, by default equal; they are scaled to sum to one.
     voting: "soft" or "hard". A tie of a hard vote goes to the class of the higher weighted mean probability.
 
     Raises: ValueError for no member, unequal spaces or bands, weights that do not fit, or another voting.
@@ -56,9 +57,9 @@ class Ensemble(nn.Module):
         choice("ensemble", "voting", voting, ("soft", "hard"))
         self.voting = voting
         self.members = nn.ModuleList(members)
-        self.space = members[0].space
+        self.space = space(members[0].space)
         for number, member in enumerate(members):
-            if member.space != self.space:
+            if space(member.space) != self.space:
                 raise ValueError(
                     f"member {number} answers {_describe(member.space)}, member 0 {_describe(self.space)}; "
                     "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
@@ -110,7 +111,7 @@ class Combined(nn.Module):
         self.space = base([head for member in members for head in member.space])
         self.heads = _joined_heads(members, self.space)
         self.crops = tuple(dict.fromkeys(crop for member in members for crop in member.crops))
-        priors = [member.prior for member in members if member.prior is not None]
+        priors = [prior for prior in map(_prior, members) if prior is not None]
         self.prior = _product_prior(priors) if len(priors) == len(members) else None
 
     def __repr__(self) -> str:
@@ -186,14 +187,14 @@ def _own(folder: Path) -> Path:
     return folder
 
 
-def _joined_heads(members: Sequence[Member], space: Sequence[Head]) -> tuple[Head, ...]:
-    """The heads of a space with the bands of the members, and the crops from which any of them reads each.
+def _joined_heads(members: Sequence[Member], table: Sequence[Head]) -> tuple[Head, ...]:
+    """The heads of a table with the bands of the members, and the crops from which any of them reads each.
 
     Raises: ValueError where members of one name band unlike.
     """
     named = [(number, head) for number, member in enumerate(members) for head in _parts(member)]
     heads = []
-    for name in (head.name for head in space):
+    for name in (head.name for head in table):
         mine = [(number, head) for number, head in named if head.name == name]
         banded = [(number, head) for number, head in mine if head.edges] or mine
         first, shown = banded[0]
@@ -223,8 +224,12 @@ def _member_probs(
     return member.probs(images, present)
 
 
+def _prior(member: Member) -> tuple[float, ...] | None:
+    return getattr(member, "prior", None)  # a module of the user's own may have none
+
+
 def _mean_prior(members: Sequence[Member], weights: Sequence[float]) -> tuple[float, ...] | None:
-    priors = [member.prior for member in members]
+    priors = [_prior(member) for member in members]
     if None in priors:
         return None
     return tuple(sum(weight * share for weight, share in zip(weights, shares)) for shares in zip(*priors))  # type: ignore[call-overload, misc]
@@ -237,5 +242,5 @@ def _product_prior(priors: Sequence[Sequence[float]]) -> tuple[float, ...]:
     return tuple(product)
 
 
-def _describe(space: Sequence[object]) -> str:
-    return str([(head.name, head.classes) for head in space])  # type: ignore[attr-defined]
+def _describe(table: Sequence[object]) -> str:
+    return str([(head.name, head.classes) for head in table])  # type: ignore[attr-defined]

@@ -273,3 +273,28 @@ def test_heads_of_a_vote_say_which_crops_are_read():
     flats = Model("test_resnet", [flat(HEADS)[0].on(FACES)]).eval()
     whole = Ensemble([flats, model_of(HEADS, BODIES)])
     assert {head.crops for head in whole.heads} == {(FACES, BODIES)} and whole.crops == (FACES, BODIES)
+
+
+class Own(torch.nn.Module):
+    """A module of the user's own, with what `evaluation.Classifier` asks for."""
+
+    def __init__(self, heads):
+        super().__init__()
+        self.space, self.crops = heads, (SMALL,)
+
+    def probs(self, images, present=None):
+        return images[SMALL].flatten(1)[:, :18].double().softmax(1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("heads", [HEADS, space(HEADS)])
+def test_a_module_of_ones_own_votes(heads, tmp_path):
+    model, own = model_of(HEADS), Own(heads)
+    vote, images = Ensemble([model, own], [1, 3]), images_of(model)
+    torch.testing.assert_close(vote.probs(images), 0.25 * model.probs(images) + 0.75 * own.probs(images))
+    assert vote.space == model.space and vote.prior is None and Ensemble([own, model]).space == model.space
+    smile = model_of([Head("smile", ("no", "yes"))])
+    assert combine([own, smile]).probs(images).shape == (4, 36) and combine([smile, own]).prior is None
+    with pytest.raises(TypeError, match="member 1 is a Own, which has no save"):
+        vote.save(tmp_path / "vote")
+    assert not (tmp_path / "vote").exists()

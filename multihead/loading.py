@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,18 @@ def loader(photos: PhotoSet, batches: Any, *, workers: int = 0, pin: bool = Fals
         worker_init_fn=_worker if workers else None,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+@contextlib.contextmanager
+def drawn_from(batches: Iterable[Batch]) -> Iterator[Iterator[Batch]]:
+    """An iterator over the batches, whose threads end with the block: the traceback of an interruption, which a
+    notebook keeps, would keep them, and OpenCV at their number."""
+    rest = iter(batches)
+    try:
+        yield rest
+    finally:
+        if isinstance(rest, Generator):
+            rest.close()
 
 
 @dataclass(frozen=True)

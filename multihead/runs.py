@@ -17,7 +17,7 @@ from multihead.balance import epoch_weights
 from multihead.choices import training_choice
 from multihead.criteria import Criterion
 from multihead.files import write_text
-from multihead.loading import loader
+from multihead.loading import drawn_from, loader
 from multihead.logs import Events, bar, write_rows
 from multihead.metrics import Scores, selection_of
 from multihead.model import Model
@@ -171,8 +171,7 @@ class Run:
         shown = bar(len(self.order) * self.order.batch_size, f"epoch {self.epoch}/{self.recipe.epochs}", progress)
         if "macro_f1" in last:
             shown.set_postfix(f1=f"{last['macro_f1']:.3f}")
-        with shown:
-            rest = iter(batches)
+        with shown, drawn_from(batches) as rest:
             while parts := list(islice(rest, self.recipe.grad_accum_steps)):
                 losses = self.steps.gradient(parts, self.epoch, self.batch, weights)
                 self.batch += len(parts)

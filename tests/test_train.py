@@ -3,9 +3,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -710,3 +712,19 @@ def test_every_batch_is_mixed_by_numbers_of_its_own(sides, monkeypatch):
     monkeypatch.setattr(multihead.steps, "mix", watched)
     trained(sides, mix=CutMix())
     assert len(seeds) >= 8 and len(set(seeds)) == len(seeds)
+
+
+def test_an_interruption_leaves_no_threads_and_opencvs_number(sides, monkeypatch):
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stepper, "gradient", interrupted)
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        with pytest.raises(KeyboardInterrupt) as held:  # as a notebook holds the traceback, and so the frames
+            fit(small_model(), *sides, QUICK)
+        assert cv2.getNumThreads() == 3 and held.tb is not None
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("lane")]
+    finally:
+        cv2.setNumThreads(before)

@@ -24,7 +24,7 @@ from multihead.settings import (
     silent,
     speaker,
 )
-from multihead.trained import seen_before
+from multihead.trained import STARTED_IN, seen_before
 from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def folds(args: argparse.Namespace) -> int:
         own = {"folds": args.folds, "extra": args.extra, "ignore_split": args.ignore_split}
         own |= {"fold_column": args.fold_column} if args.fold_column else {}
         settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}
+        settings[STARTED_IN] = str(Path.cwd())
         write_text(out / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
     if found is not None:
         say(_table(found, joint_classes(photos.heads)))

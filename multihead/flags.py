@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from multihead.options import near, takes_many, variants
-from multihead.spelling import parse
+from multihead.spelling import Spelled, spelled
+
+
+class _Last(argparse.Action):
+    """Stores a value as argparse does, and moves it to the end: the values stand in the order in which flags did."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
+    ) -> None:
+        """As `argparse.Action` calls it."""
+        vars(namespace).pop(self.dest, None)
+        setattr(namespace, self.dest, values)
 
 
 class _Help(argparse.HelpFormatter):
@@ -64,7 +75,9 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             )
             many = "+" if _plural(hints[item.name]) else None
             take = _spelled(item, classes)
-            group.add_argument(flag(item), dest=dest(item), type=take, nargs=many, metavar="NAME", help=text)
+            group.add_argument(
+                flag(item), dest=dest(item), type=take, nargs=many, metavar="NAME", help=text, action=_Last
+            )
         _add_fields(group, flagged(item, classes))
 
 
@@ -108,7 +121,7 @@ def _spelled(item: dataclasses.Field[Any], classes: Sequence[type]) -> Callable[
         if plain.replace("-", "").isalnum() and not plain[:1].isdigit():
             return one_of(names)(text)
         try:
-            return parse(text, classes)
+            return spelled(text, classes)
         except ValueError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -143,7 +156,8 @@ def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -
         of = typing.get_args(plain)[1]
         group.add_argument(*names, dest=dest(item), type=_pair(of), nargs="+", help=text, metavar="NAME=VALUE")
     else:
-        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=item.metadata.get("metavar"))
+        metavar = item.metadata.get("metavar")
+        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=metavar, action=_Last)
 
 
 def build(kind: type, values: Mapping[str, Any]) -> Any:
@@ -198,7 +212,7 @@ def _objects(
         kind = _kind(part, classes)
         own = {dest(f) for f in dataclasses.fields(kind)} - taken if kind in flagged(item, classes) else set()
         taken |= own
-        made.append(_object(item, classes, part, {key: values.get(key) for key in own}))
+        made.append(_object(item, classes, part, {key: values[key] for key in values if key in {*own, dest(item)}}))
     kinds = flagged(item, classes)
     idle = {dest(f) for c in kinds for f in dataclasses.fields(c) if values.get(dest(f)) is not None} - taken
     if idle:
@@ -208,10 +222,12 @@ def _objects(
 
 def _kind(value: Any, classes: Sequence[type]) -> Any:
     """The class of an object, or of a class's name."""
-    return next(found for found in classes if value == found.__name__.lower() or isinstance(value, found))
+    made = value.made if isinstance(value, Spelled) else value
+    return next(found for found in classes if made == found.__name__.lower() or isinstance(made, found))
 
 
 def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, values: Mapping[str, Any]) -> Any:
+    """The object of a flag and of the flags of its fields; of two that say the same, the later wins."""
     having = flagged(item, classes)
     given = {f.name for found in having for f in dataclasses.fields(found) if values.get(dest(f)) is not None}
     if value is False or value == "none":
@@ -220,13 +236,11 @@ def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, v
     found: Any
     if isinstance(value, str):
         found = _kind(value, classes)
-    elif dataclasses.is_dataclass(value):
+    elif isinstance(value, Spelled):
         if not given:
-            return value
+            return value.made
         found = _kind(value, classes)
-        defaults = found()
-        text = {f.name: getattr(value, f.name) for f in dataclasses.fields(found)}
-        text = {name: part for name, part in text.items() if part != getattr(defaults, name)}
+        text = {name: getattr(value.made, name) for name in value.given}
     elif value is True or given and item.default_factory is dataclasses.MISSING:
         found = classes[0]
     elif given:
@@ -241,7 +255,9 @@ def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, v
             f"it belongs to {', '.join(owners)}"
         )
     flags = {name: values[dest(f)] for name, f in own.items() if values.get(dest(f)) is not None}
-    return found(**(flags | text))
+    places = list(values)
+    later = {name for name in flags if places.index(dest(own[name])) > places.index(dest(item))} if text else set()
+    return found(**(flags | {name: part for name, part in text.items() if name not in later}))
 
 
 def one_of(names: Sequence[str]) -> Callable[[str], str]:

@@ -37,6 +37,33 @@ def parse(text: str, classes: Sequence[type]) -> typing.Any:
     return _object(tree, classes, text)
 
 
+@dataclasses.dataclass(frozen=True)
+class Spelled:
+    """An object that a text spells, and the fields that the text gives it, be they its defaults."""
+
+    made: typing.Any
+    given: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return str(self.made)
+
+
+def spelled(text: str, classes: Sequence[type]) -> Spelled:
+    """What `parse` makes of a text, with the fields that the text gives.
+
+    Raises: as `parse` does.
+
+    >>> from multihead.optim import SGD
+    >>> spelled("sgd(0.05, momentum=0.9)", [SGD]).given
+    ('lr', 'momentum')
+    """
+    made = parse(text, classes)
+    tree, fields = ast.parse(text.strip(), mode="eval").body, [item.name for item in dataclasses.fields(made)]
+    if isinstance(tree, ast.Call):
+        fields = [*fields[: len(tree.args)], *(word.arg or "" for word in tree.keywords)]
+    return Spelled(made, tuple(fields))
+
+
 def spell(settings: object) -> str:
     """The text that `parse` reads as these settings; fields that hold their default are left out.
 

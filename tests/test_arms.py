@@ -138,6 +138,17 @@ def test_one_shared_flag_may_change_all_arms(file):
     assert [one.optim for one in recipes("-c", path).values()] == [SGD(momentum=0.5), SGD(momentum=0.8)]
 
 
+def test_arms_may_change_what_a_shared_object_spells(file):
+    """Else they would be one and the same arm under several names."""
+    found = recipes("-c", file("opt: sgd(lr=0.1)\naug: gentle(rotate=5)\n"), "--vary", "lr=0.01,1")
+    assert [one.optim for one in found.values()] == [SGD(0.01), SGD(1.0)]
+    assert [one.augment.rotate for one in found.values()] == [5, 5]
+    found = recipes("--lr", "0.3", "--vary", "opt=sgd,sgd(lr=0.05)")  # 0.05 is its default
+    assert [one.optim for one in found.values()] == [SGD(0.3), SGD(0.05)]
+    found = recipes("-c", file("opt: sgd(lr=0.1)\narms:\n  file: {}\n"), "--lr", "0.2")
+    assert [one.optim for one in found.values()] == [SGD(0.2)]
+
+
 # ---- wrong arms
 
 

@@ -171,7 +171,12 @@ def test_objects_are_spelled():
 
 def test_a_flag_beside_a_spelled_object():
     assert parse("--opt sgd(momentum=0.5) --lr 0.3").optim == SGD(0.3, momentum=0.5)
-    assert parse("--opt sgd(lr=0.1) --lr 0.3").optim == SGD(0.1)  # the text is the nearer of the two
+    assert parse("--opt sgd(lr=0.1) --lr 0.3").optim == SGD(0.3)  # what is named later wins
+    assert parse("--lr 0.3 --opt sgd(lr=0.1)").optim == SGD(0.1)
+    assert parse("--lr 0.3 --opt sgd(lr=0.05,momentum=0.5)").optim == SGD(0.05, momentum=0.5)  # its default, but named
+    assert parse("--lr 0.3 --opt sgd(0.05)").optim == SGD(0.05) and parse("--lr 0.3 --opt sgd()").optim == SGD(0.3)
+    assert parse("--rotate 3 --aug grey gentle(rotate=10)").augment == (Grey(), Gentle())
+    assert parse("--aug grey gentle(rotate=10) --rotate 3").augment == (Grey(), Gentle(rotate=3.0))
     with pytest.raises(ValueError, match="--momentum has no meaning for --opt adamw"):
         parse("--opt adamw(lr=0.1) --momentum 0.5")
 

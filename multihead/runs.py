@@ -55,7 +55,7 @@ class Run:
         mode: Mode | None = None,
         book: Path | None = None,
     ) -> None:
-        check_sides(model, train, valid, recipe)
+        check_sides(model, train, recipe)
         self.train, self.valid, self.recipe, self.workers = train, valid, recipe, workers
         self.claim, self.folder = claim, None if claim is None else claim.folder
         model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)

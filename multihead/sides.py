@@ -112,16 +112,20 @@ def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
         )
 
 
-def check_sides(model: Model, train: Ready, valid: Ready | None, recipe: Recipe) -> None:
-    """Nothing where there is something to train on, and to score where the recipe needs scores. Raises: ValueError."""
+def check_schedule(recipe: Recipe, valid: Photos | None) -> None:
+    """Nothing where the schedule has the scores that it needs. Raises: ValueError."""
+    if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
+        raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
+
+
+def check_sides(model: Model, train: Ready, recipe: Recipe) -> None:
+    """Nothing where there is something to train on. Raises: ValueError."""
     known = (train.held.labels[train.rows] != UNKNOWN).any() or recipe.distill
     if not len(train.rows) or not known:
         raise ValueError(
             f"none of {len(train.photos)} training photos can be read and has a label for "
             f"{[head.name for head in model.space]}; {len(train.unreadable)} cannot be read"
         )
-    if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
-        raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
 
 
 def stand(ready: Ready) -> str:

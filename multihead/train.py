@@ -30,7 +30,7 @@ from multihead.pseudo import check_not_pseudo
 from multihead.recipe import Recipe
 from multihead.runs import Run
 from multihead.samplers import row_weights
-from multihead.sides import Ready, check_labelled, report, target_rows
+from multihead.sides import Ready, check_labelled, check_schedule, report, target_rows
 
 
 def fit(
@@ -94,6 +94,8 @@ def prepare(
         check_disjoint(train, valid)
         check_not_pseudo(valid, "validation")
     check_labelled(train, model, recipe)
+    check_schedule(recipe, valid)
+    check_recipe(model, train, recipe)  # else what is misspelled shows after all photos are searched and decoded
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the run to go on with")
     if not isinstance(out, Claim | None):

@@ -31,7 +31,7 @@ from multihead.loading import loader
 from multihead.losses import CrossEntropy, Focal
 from multihead.mixing import CutMix
 from multihead.model import Model
-from multihead.optim import SGD, AdamW
+from multihead.optim import SGD, AdamW, Timm
 from multihead.orders import Shuffled
 from multihead.reading import read
 from multihead.recipe import EMA, Recipe
@@ -668,6 +668,24 @@ def test_plateau_lowers_the_rate_when_the_score_stands_still(sides, monkeypatch)
     assert [row["lr"] for row in rows] == pytest.approx([1e-3, 1e-3, 1e-3, 1e-4])
     with pytest.raises(ValueError, match="Plateau follows the validation score"):
         fit(small_model(), sides[0], None, replace(QUICK, schedule=Plateau()), workers=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"losses": {"agee": Focal()}}, "losses name .'agee'.; .* did you mean 'age'"),
+        ({"head_weights": {"agee": 2.0}}, "head_weights names .'agee'."),
+        ({"sampler": Weighted("agee")}, "weighted: by is 'agee'"),
+        ({"optim": Timm("lambb")}, "timm has no optimiser 'lambb'"),
+        ({"schedule": Plateau(), "select": "last"}, "Plateau follows the validation score"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_before_photos_are_read(sides, monkeypatch, tmp_path, changes, message):
+    """Else it is said when all of them are searched for faces and decoded."""
+    monkeypatch.setattr("multihead.train.Ready", None)
+    with pytest.raises(ValueError, match=message):
+        fit(small_model(), *sides, replace(QUICK, **changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_teacher_pulls_the_model(sides):

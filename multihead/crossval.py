@@ -111,7 +111,7 @@ def heads_of(arm: Arm, photos: Photos) -> tuple[Head, ...]:
     """The heads that an arm answers; nothing is trained. Raises: ValueError where it could not be trained."""
     if not isinstance(arm, Arm):
         raise TypeError(f"an arm is {arm!r:.80}; expected multihead.Arm(model, recipe), whose model a call makes anew")
-    models = arm.models()
+    models = made_anew(arm)
     for model in models:
         try:
             check_recipe(model, photos, arm.recipe)
@@ -121,6 +121,19 @@ def heads_of(arm: Arm, photos: Photos) -> tuple[Head, ...]:
 
 
 def carry_out(cells: Sequence[Cell], work: Callable[[Cell], None], told: Callable[[Cell], None]) -> None:
+def made_anew(arm: Arm) -> list[Model]:
+    """The models of an arm. Raises: ValueError where two calls give the same: each run would go on with the weights of
+    the one before, which has seen its people."""
+    models, others = arm.models(), arm.models()
+    weights, again = ({id(part) for model in made for part in model.parameters()} for made in (models, others))
+    if weights & again:
+        raise ValueError(
+            "model= gives the same weights when it is called again, so that each run would go on where the one before "
+            "ended; make the model inside the call, as model=lambda: Model('resnet18')"
+        )
+    return models
+
+
     """Let `work` finish every cell that is not done, and tell of each as it is done.
 
     Other processes may do the same with the same folders: a cell is in the hands of one at a time, and one that is

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from multihead.cache import Cache, open_cache
-from multihead.crossval import Arm
+from multihead.crossval import Arm, made_anew
 from multihead.data import Photos
 from multihead.metrics import selection_of
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
@@ -139,6 +139,7 @@ class _Job:
     def _score(self, trial: Trial, arm: Arm) -> float:
         """The mean over the folds of the last epoch's score."""
         found: list[float] = []
+        made_anew(arm)
         for fold, (train, valid) in enumerate(self.folds):
             torch.manual_seed(self.seed)
             (model,), recipe = arm.models(), arm.settled(self.seed)

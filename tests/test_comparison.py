@@ -466,6 +466,15 @@ def test_a_fold_without_a_readable_photo(photos, monkeypatch, tmp_path):
     assert not list((tmp_path / "out").rglob("*.pt"))
 
 
+def test_a_model_made_once_is_refused(photos, tmp_path):
+    """Each fold would go on with the weights of the one before, which has seen its people."""
+    model = small()
+    for made in (lambda: model, lambda: [model]):
+        with pytest.raises(ValueError, match="arm 'b': model= gives the same weights when it is called again"):
+            compare({"a": PLAIN, "b": Arm(made, RECIPE)}, photos, tmp_path / "out", folds=2)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -248,6 +248,12 @@ def test_a_recipe_that_does_not_fit_the_model_is_a_failed_trial(photos, tmp_path
     assert not (tmp_path / "t" / "best.yaml").exists()
 
 
+def test_a_model_made_once_is_a_failed_trial(photos, tmp_path):
+    model = small()
+    with pytest.raises(ValueError, match="the first 3 trials all failed: model= gives the same weights"):
+        search(lambda trial: Arm(lambda: model, Recipe(epochs=1)), photos, tmp_path / "t", plan=plan(9))
+
+
 def test_an_error_of_the_program_ends_the_search_and_is_told(photos, formula, tmp_path):
     def broken(recipe, epoch):
         raise ZeroDivisionError("oh")

@@ -37,7 +37,7 @@ PAUSE = 1.0  # seconds between two looks at runs that other processes have in ha
 @dataclass(frozen=True)
 class Arm:
     """One way to train: how the model is made (called anew for every fold and seed, after seeding), the recipe (its
-    seed is set by the run), and the training rows: "all", or "full", those whose heads are all known.
+    seed is set by the run), and the training rows: "all", or "full", those that know all heads of the models.
 
     model may make several models of unlike heads: each is trained by itself, and they answer as `multihead.combine`
     would. hidden: share of the training photos' labels that is hidden, each by itself (validation keeps all). about:
@@ -63,10 +63,11 @@ class Arm:
         made = self.model()
         return [made] if isinstance(made, Model) else list(made)
 
-    def chosen(self, photos: Photos, seed: int = 0) -> Photos:
-        """Those of the photos that this arm trains on, with the labels it may see."""
+    def chosen(self, photos: Photos, seed: int = 0, heads: Sequence[Head] | None = None) -> Photos:
+        """Those of the photos that this arm trains models of these heads on (default: of all that the photos were read
+        for), with the labels it may see."""
         photos = hide_labels(photos, self.hidden, seed=seed)
-        return photos if self.rows == "all" else photos[(photos.labels() != UNKNOWN).all(1)]
+        return photos if self.rows == "all" else photos[(photos.labels(heads) != UNKNOWN).all(1)]
 
     def settled(self, seed: int) -> Recipe:
         """The recipe with this seed, scored every epoch for the curves, its last epoch kept."""
@@ -120,7 +121,6 @@ def heads_of(arm: Arm, photos: Photos) -> tuple[Head, ...]:
     return base([head for model in models for head in model.heads])
 
 
-def carry_out(cells: Sequence[Cell], work: Callable[[Cell], None], told: Callable[[Cell], None]) -> None:
 def made_anew(arm: Arm) -> list[Model]:
     """The models of an arm. Raises: ValueError where two calls give the same: each run would go on with the weights of
     the one before, which has seen its people."""
@@ -134,6 +134,7 @@ def made_anew(arm: Arm) -> list[Model]:
     return models
 
 
+def carry_out(cells: Sequence[Cell], work: Callable[[Cell], None], told: Callable[[Cell], None]) -> None:
     """Let `work` finish every cell that is not done, and tell of each as it is done.
 
     Other processes may do the same with the same folders: a cell is in the hands of one at a time, and one that is
@@ -190,9 +191,9 @@ def train_cell(
     train, valid = sides
     if extra is not None:
         train = train + extra.with_columns(at=UNKNOWN)
-    train = arm.chosen(train, cell.seed)
     torch.manual_seed(cell.seed)
     models = arm.models()
+    train = arm.chosen(train, cell.seed, [head for model in models for head in model.heads])
     identity = {**arm.identity(), "seed": cell.seed, "model": _digest(models), "processes": ranks.world()}
     identity |= {"train": train.fingerprint(), "valid": valid.fingerprint()}
     if ranks.first():

@@ -104,13 +104,13 @@ def _extra(args: argparse.Namespace, sources: Sequence[str], ignore_split: bool)
     return kept
 
 
-def chosen_rows(photos: Photos, training: Training) -> Photos:
-    """The photos that may train. Raises: ValueError where none is left."""
+def chosen_rows(photos: Photos, training: Training, heads: Sequence[Head]) -> Photos:
+    """The photos that may train a model of these heads. Raises: ValueError where none is left."""
     from multihead.heads import UNKNOWN
 
     if training.rows == "all":
         return photos
-    kept = photos[(photos.labels() != UNKNOWN).all(1)]
+    kept = photos[(photos.labels(heads) != UNKNOWN).all(1)]
     if not len(kept):
-        raise ValueError("--rows full: no training photo has all its heads known")
+        raise ValueError("--rows full: no training photo knows all heads of the model")
     return kept

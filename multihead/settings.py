@@ -62,7 +62,9 @@ class Network:
 class Training:
     """Which photos train."""
 
-    rows: str = option("all", "training rows: all, or full (those whose heads are all known)", metavar="{all,full}")
+    rows: str = option(
+        "all", "training rows: all, or full (those that know all heads of the model)", metavar="{all,full}"
+    )
 
     def __post_init__(self) -> None:
         choice("training", "rows", self.rows, ("all", "full"))

@@ -17,6 +17,7 @@ from multihead.settings import (
     Session,
     Sources,
     Training,
+    build_heads,
     build_model,
     build_recipe,
     device,
@@ -45,7 +46,7 @@ def train(args: argparse.Namespace) -> int:
     ranks.start()
     say = speaker(args) if ranks.first() else silent
     training, valid = parts(args, session, recipe.seed)
-    training = chosen_rows(training, rows)
+    training = chosen_rows(training, rows, build_heads(network))
     say(f"training on {training}")
     say(f"validating on {valid}" if valid is not None else "no photos validate")
     for told in seen_before(network.initial_checkpoint, valid) if valid is not None and ranks.first() else []:

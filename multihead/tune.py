@@ -23,7 +23,7 @@ from multihead.crossval import Arm, made_anew
 from multihead.data import Photos
 from multihead.metrics import selection_of
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
-from multihead.train import check_recipe, prepare
+from multihead.train import prepare
 from multihead.trials import line, report
 
 if TYPE_CHECKING:
@@ -143,8 +143,7 @@ class _Job:
         for fold, (train, valid) in enumerate(self.folds):
             torch.manual_seed(self.seed)
             (model,), recipe = arm.models(), arm.settled(self.seed)
-            check_recipe(model, train, recipe)  # before anything is read
-            run = prepare(model, arm.chosen(train), valid, recipe, **self.loading)
+            run = prepare(model, arm.chosen(train, heads=model.heads), valid, recipe, **self.loading)
             score = float("nan")
             for row in run.epochs(False):
                 score = selection_of(row)

@@ -118,10 +118,10 @@ def preview(args: argparse.Namespace) -> int:
 
     check_writable(args.output)
     values = vars(args)
-    photos = chosen_rows(read_sources(args), flags.build(Training, values))
+    heads, recipe = build_heads(flags.build(Network, values)), build_recipe(values)
+    photos = chosen_rows(read_sources(args), flags.build(Training, values), heads)
     if (photos.table.split == "train").any():
         photos = photos.part("train")
-    heads, recipe = build_heads(flags.build(Network, values)), build_recipe(values)
     options = {"batches": args.batches, "epoch": args.epoch, "workers": args.workers}
     shown = draw(photos, heads, recipe, args.output, **options)
     speaker(args)(f"wrote {args.output}: {shown} photos of epoch {args.epoch}")
@@ -155,9 +155,10 @@ def lr_range(args: argparse.Namespace) -> int:
     values, say = vars(args), speaker(args)
     recipe, session = build_recipe(values), Session(ignore_split=args.ignore_split)
     training, _ = parts(args, session, recipe.seed)
-    training = chosen_rows(training, flags.build(Training, values))
+    network = flags.build(Network, values)
+    training = chosen_rows(training, flags.build(Training, values), build_heads(network))
     torch.manual_seed(recipe.seed)
-    model = build_model(flags.build(Network, values), say).to(device(args.device))
+    model = build_model(network, say).to(device(args.device))
     options = {"low": args.low, "high": args.high, "steps": args.steps, "workers": args.workers}
     found = test(model, training, recipe, **options, cache=flags.build(Keeping, values).opened(args.quiet))
     found.write(args.output)

@@ -24,7 +24,7 @@ from multihead.crops import FULL
 from multihead.crossval import Arm, Cell
 from multihead.data import LeakError
 from multihead.evaluation import answers
-from multihead.heads import GENDER, HEADS, MASK, UNKNOWN, flat
+from multihead.heads import AGE, GENDER, HEADS, MASK, UNKNOWN, flat
 from multihead.labels import encode
 from multihead.losses import Focal
 from multihead.mixing import CutMix
@@ -389,6 +389,17 @@ def test_rows_full_trains_on_fully_labelled_photos_only(photos, sides, bare, tmp
     assert (frame.rows[frame.metric == "mask_f1"] == len(partly)).all()
 
 
+def test_rows_full_are_those_that_know_the_heads_of_the_models(photos, sides, bare, tmp_path):
+    genders = np.where(np.arange(len(photos)) % 4 == 1, UNKNOWN, photos.table["gender"])
+    for heads, whole in (([MASK, AGE], True), ([MASK, GENDER], False), (flat([MASK, AGE]), True)):
+        arm = Arm(lambda heads=heads: small(heads), replace(RECIPE, epochs=1), "full")
+        assert (arm.chosen(photos.with_columns(gender=genders), 0, heads).labels([MASK]) != UNKNOWN).all()
+        assert (len(arm.chosen(photos.with_columns(gender=genders), 0, heads)) == len(photos)) == whole
+    compare({"full": Arm(lambda: small([MASK]), replace(RECIPE, epochs=1), "full")},
+            photos.with_columns(gender=genders), tmp_path, folds=2)  # fmt: skip
+    assert sum(len(train) for _, train, _ in sides) == len(photos)
+
+
 def test_extra_photos_must_be_other_peoples(photos, tmp_path):
     extra = photos[5:6]
     rest = photos[[row for row in range(len(photos)) if row != 5]]
@@ -455,6 +466,15 @@ def test_arms_that_cannot_be():
         Arm(small, RECIPE, hidden=2)
 
 
+def test_a_model_made_once_is_refused(photos, tmp_path):
+    """Each fold would go on with the weights of the one before, which has seen its people."""
+    model = small()
+    for made in (lambda: model, lambda: [model]):
+        with pytest.raises(ValueError, match="arm 'b': model= gives the same weights when it is called again"):
+            compare({"a": PLAIN, "b": Arm(made, RECIPE)}, photos, tmp_path / "out", folds=2)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_fold_without_a_readable_photo(photos, monkeypatch, tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"")
     fold = set(photos.folds(2, seed=0)[0][1].paths)
@@ -464,15 +484,6 @@ def test_a_fold_without_a_readable_photo(photos, monkeypatch, tmp_path):
     with pytest.raises(ValueError, match=f"fold 0: none of {len(fold)} photos to score can be read"):
         compare({"plain": PLAIN}, photos.with_columns(path=paths), tmp_path / "out", folds=2)
     assert not list((tmp_path / "out").rglob("*.pt"))
-
-
-def test_a_model_made_once_is_refused(photos, tmp_path):
-    """Each fold would go on with the weights of the one before, which has seen its people."""
-    model = small()
-    for made in (lambda: model, lambda: [model]):
-        with pytest.raises(ValueError, match="arm 'b': model= gives the same weights when it is called again"):
-            compare({"a": PLAIN, "b": Arm(made, RECIPE)}, photos, tmp_path / "out", folds=2)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -207,6 +207,29 @@ def test_wrong_input_is_one_line_and_status_2(argv, told, table, teacher, tmp_pa
     assert not list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.csv"))
 
 
+@pytest.mark.parametrize("verb", ["train", "lr-range", "preview"])
+def test_full_rows_know_the_heads_of_the_model(photos, verb, tmp_path, capsys, monkeypatch):
+    """Not all heads that there are: photos of masks alone are full to a model of masks."""
+    masks = photos.with_columns(gender=UNKNOWN, age=UNKNOWN, years=np.nan)
+    masks.with_columns(mask=np.where(np.arange(len(photos)) % 3, masks.table["mask"], UNKNOWN)).write(
+        tmp_path / "m.csv"
+    )
+    taken = []
+
+    def stop(*args, **options):
+        taken.append(next(each for each in args if isinstance(each, Photos)))
+        raise ValueError("enough")
+
+    for name in ("train.prepare", "lr_range.lr_range", "preview.preview"):
+        monkeypatch.setattr(f"multihead.{name}", stop)
+    flags = [*MODEL, "--rows", "full", "-o", tmp_path / "out"]
+    assert run(verb, tmp_path / "m.csv", *flags, "--heads", "mask", *(["--val-share", "0"] * (verb == "train"))) == 2
+    assert "enough" in capsys.readouterr().err and len(taken[0]) > 10
+    assert (taken[0].labels([MASK]) != UNKNOWN).all()
+    assert run(verb, tmp_path / "m.csv", *flags) == 2
+    assert "--rows full: no training photo knows all heads of the model" in capsys.readouterr().err
+
+
 # ---- preview and lr-range
 
 

@@ -101,7 +101,8 @@ def _title(key: str, value: Any, axes: int) -> str:
 
 
 def build_arms(named: Mapping[str, Changes], parse: Callable[[Sequence[str]], argparse.Namespace]) -> dict[str, Arm]:
-    """The arms, in their order; parse: the shared flags with an arm's tokens after them.
+    """The arms, in their order; parse: the shared flags with an arm's tokens after them. A flag that an arm leaves
+    blank (null) has its default there, whatever is shared.
 
     Raises: ValueError that names the arm whose flags are wrong.
     """
@@ -113,8 +114,9 @@ def _arms(
 ) -> Iterator[tuple[str, Arm]]:
     for name, change in named.items():
         tokens, _ = flag_files.yaml_tokens(change, arm_parser(), f"arm {name!r}")
+        blank = [str(key).replace("-", "_") for key, value in change.items() if value is None]
         try:
-            yield name, build_arm(vars(complaining(parse, tokens)))
+            yield name, build_arm(vars(complaining(parse, tokens)) | dict.fromkeys(blank))
         except ValueError as error:
             raise ValueError(f"arm {name!r}: {error}") from error
 

@@ -138,6 +138,15 @@ def test_one_shared_flag_may_change_all_arms(file):
     assert [one.optim for one in recipes("-c", path).values()] == [SGD(momentum=0.5), SGD(momentum=0.8)]
 
 
+def test_a_blank_flag_of_an_arm_is_its_default(file):
+    """Else an arm that says "no mixing" would be mixed as the others are."""
+    shared = "mix: mixup\nclip_grad: 1\nlr: 0.5\narms:\n"
+    found = recipes("-c", file(shared + "  as it is: {}\n  none: {mix: null, clip-grad: }\n  rate: {lr: ~}\n"))
+    assert [one.mix for one in found.values()] == [MixUp(), None, MixUp()]
+    assert [one.clip_grad for one in found.values()] == [1, None, 1]
+    assert [one.optim for one in found.values()] == [AdamW(0.5), AdamW(0.5), AdamW()]
+
+
 def test_arms_may_change_what_a_shared_object_spells(file):
     """Else they would be one and the same arm under several names."""
     found = recipes("-c", file("opt: sgd(lr=0.1)\naug: gentle(rotate=5)\n"), "--vary", "lr=0.01,1")

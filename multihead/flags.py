@@ -13,7 +13,7 @@ from multihead.options import near, takes_many, variants
 from multihead.spelling import Spelled, spelled
 
 
-class _Last(argparse.Action):
+class Last(argparse.Action):
     """Stores a value as argparse does, and moves it to the end: the values stand in the order in which flags did."""
 
     def __call__(
@@ -76,7 +76,7 @@ def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
             many = "+" if _plural(hints[item.name]) else None
             take = _spelled(item, classes)
             group.add_argument(
-                flag(item), dest=dest(item), type=take, nargs=many, metavar="NAME", help=text, action=_Last
+                flag(item), dest=dest(item), type=take, nargs=many, metavar="NAME", help=text, action=Last
             )
         _add_fields(group, flagged(item, classes))
 
@@ -157,7 +157,7 @@ def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -
         group.add_argument(*names, dest=dest(item), type=_pair(of), nargs="+", help=text, metavar="NAME=VALUE")
     else:
         metavar = item.metadata.get("metavar")
-        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=metavar, action=_Last)
+        group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=metavar, action=Last)
 
 
 def build(kind: type, values: Mapping[str, Any]) -> Any:

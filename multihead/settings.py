@@ -128,8 +128,10 @@ def add_mix_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("mixing, as timm names it")
     for name in MIXES:
         group.add_argument(f"--{name}", type=float, metavar="ALPHA", help=f"short for --mix '{name}(alpha=ALPHA)'")
-    group.add_argument("--mixup-prob", type=float, help="how often a batch is mixed (default: that of the mix, as 0.5)")
-    group.add_argument("--mixup-off-epoch", type=int, help="first epoch without mixing (default: all mix)")
+    often = "how often a batch is mixed (default: that of the mix, as 0.5)"
+    group.add_argument("--mixup-prob", type=float, help=often, action=flags.Last)
+    off = "first epoch without mixing (default: all mix)"
+    group.add_argument("--mixup-off-epoch", type=int, help=off, action=flags.Last)
 
 
 def build_recipe(values: Mapping[str, Any]) -> Any:
@@ -148,10 +150,16 @@ def build_recipe(values: Mapping[str, Any]) -> Any:
     if len(asked) + (recipe.mix is not None) > 1:
         raise ValueError(f"--{' and --'.join([*asked, *(['mix'] if recipe.mix else [])])}: choose one")
     mix = kinds[asked[0]](alpha=values[asked[0]]) if asked else recipe.mix
-    parts = {"prob": values.get("mixup_prob"), "off_epoch": values.get("mixup_off_epoch")}
-    given = {name: value for name, value in parts.items() if value is not None}
+    parts = {"prob": "mixup_prob", "off_epoch": "mixup_off_epoch"}
+    given = {name: values[key] for name, key in parts.items() if values.get(key) is not None}
     if given and mix is None:
         raise ValueError("--mixup-prob and --mixup-off-epoch belong to --cutmix, --mixup or --mix")
+    places, text = list(values), getattr(values.get("mix"), "given", ())  # of two that say the same, the later wins
+    given = {
+        name: value
+        for name, value in given.items()
+        if name not in text or places.index(parts[name]) > places.index("mix")
+    }
     return dataclasses.replace(recipe, mix=dataclasses.replace(mix, **given) if given else mix)
 
 

@@ -154,6 +154,10 @@ def test_arms_may_change_what_a_shared_object_spells(file):
     assert [one.augment.rotate for one in found.values()] == [5, 5]
     found = recipes("--lr", "0.3", "--vary", "opt=sgd,sgd(lr=0.05)")  # 0.05 is its default
     assert [one.optim for one in found.values()] == [SGD(0.3), SGD(0.05)]
+    found = recipes("--mixup-prob", "0.3", "--vary", "mix=mixup,cutmix(prob=0.5)")
+    assert [one.mix for one in found.values()] == [MixUp(0.3), CutMix(0.5)]
+    found = recipes("--mix", "mixup(prob=1)", "--vary", "mixup-prob=0.3,0.6")
+    assert [one.mix for one in found.values()] == [MixUp(0.3), MixUp(0.6)]
     found = recipes("-c", file("opt: sgd(lr=0.1)\narms:\n  file: {}\n"), "--lr", "0.2")
     assert [one.optim for one in found.values()] == [SGD(0.2)]
 

@@ -79,7 +79,8 @@ def compare(args: argparse.Namespace) -> int:
         say=say,
     )
     say(table(found))
-    say(f"wrote {args.output}: results.csv, summary.csv, summary.md, times.csv, curves.png, differences.png")
+    pictures = "curves.png, differences.png" if len(arms) > 1 else "curves.png"
+    say(f"wrote {args.output}: results.csv, summary.csv, summary.md, times.csv, {pictures}")
     return 0
 
 

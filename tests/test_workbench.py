@@ -85,6 +85,11 @@ def test_compare(table, tmp_path, capsys):
     assert run(*argv, "-q") == 0 and capsys.readouterr() == ("", "")
     assert run(*argv, "--lr", "0.3") == 2
     assert "holds arm 'adamw' with another recipe" in capsys.readouterr().err
+    alone = [part.replace("opt=adamw,sgd", "opt=sgd") if isinstance(part, str) else part for part in argv]
+    alone[-1] = tmp_path / "d"
+    assert run(*alone) == 0  # nothing differs from the first arm
+    assert capsys.readouterr().out.splitlines()[-1].endswith("times.csv, curves.png")
+    assert not (tmp_path / "d" / "differences.png").exists()
 
 
 class Reached(Exception):

@@ -129,6 +129,9 @@ class Sum:
     weights: tuple[float, ...] = option((1.0,), "factor of each loss (sum)")
 
     def __post_init__(self) -> None:
+        for name in ("losses", "weights"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, tuple(map(plain_number, given if isinstance(given, Iterable) else (given,))))
         if not self.losses or len(self.losses) != len(self.weights):
             raise ValueError(
                 f"sum: {len(self.losses)} losses and {len(self.weights)} weights; expected one weight a loss"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-import numbers
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
+from numbers import Integral, Number, Real
 
 
 def option(
@@ -68,7 +68,7 @@ def between(
     owner: str, name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
 ) -> None:
     """Nothing where low <= value <= high (low < value with `open_low`). Raises: ValueError with the bounds."""
-    finite = isinstance(value, numbers.Real) and math.isfinite(value)
+    finite = isinstance(value, Real) and math.isfinite(value)
     fits = finite and value <= high and (value > low if open_low else value >= low)
     if not fits:
         sign = ">" if open_low else ">="
@@ -78,9 +78,22 @@ def between(
 
 def whole(owner: str, name: str, value: object, least: int) -> int:
     """A whole number of `least` or more, numpy's too. Raises: ValueError that names it."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{owner}: {name} is {value!r}; expected a whole number >= {least}")
     return int(value)
+
+
+def numbers(owner: str, name: str, values: object) -> tuple[float, ...]:
+    """A tuple of finite numbers, of a list or array too. Raises: ValueError that names it.
+
+    >>> numbers("recipe", "age_edges", [30, 58])
+    (30, 58)
+    """
+    known = isinstance(values, Iterable) and not isinstance(values, str)
+    found: list[typing.Any] = [plain_number(each) for each in values] if known else [None]  # type: ignore[attr-defined]
+    if not all(isinstance(each, Real) and math.isfinite(each) for each in found):
+        raise ValueError(f"{owner}: {name} is {values!r}; expected numbers")
+    return tuple(found)
 
 
 def near(name: str, known: Iterable[str], likeness: float = 0.5) -> str:
@@ -106,7 +119,7 @@ def _plain(value: object) -> object:
 
 def plain_number(value: object) -> object:
     """A number of numpy's as Python's, which every file holds; anything else as it is."""
-    if isinstance(value, numbers.Number) and hasattr(value, "item"):
+    if isinstance(value, Number) and hasattr(value, "item"):
         return value.item()
     return value
 

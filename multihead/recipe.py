@@ -5,7 +5,7 @@ Importing this module loads neither torch nor pandas. A field's metadata holds i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from multihead.augment import Augment, Diary, Flip, Gentle, check
@@ -14,7 +14,7 @@ from multihead.losses import CrossEntropy, Loss, check_losses
 from multihead.mixing import Mix
 from multihead.modes import AMP
 from multihead.optim import AdamW, Optim
-from multihead.options import between, choice, option, variants, whole
+from multihead.options import between, choice, numbers, option, variants, whole
 from multihead.samplers import Sampler
 from multihead.schedules import OneCycle, Schedule
 
@@ -135,11 +135,15 @@ class Recipe:
             between("recipe", "clip_grad", self.clip_grad, 0, open_low=True)
         for name, weight in self.head_weights.items():
             between("recipe", f"head_weights of {name}", weight, 0)
-        edges = self.age_edges or ()
+        edges = () if self.age_edges is None else numbers("recipe", "age_edges", self.age_edges)
         if any(high <= low for low, high in zip(edges, edges[1:])):
             raise ValueError(f"recipe: age_edges is {edges!r}; expected rising numbers of years, as (30, 58)")
-        if any(not isinstance(zone, tuple) or len(zone) != 2 or zone[0] > zone[1] for zone in self.drop_zones):
+        object.__setattr__(self, "age_edges", edges or None)
+        wide = all(isinstance(zone, Iterable) for zone in self.drop_zones)
+        zones = tuple(numbers("recipe", "drop_zones", zone) for zone in self.drop_zones) if wide else ((),)
+        if any(len(zone) != 2 or zone[0] > zone[1] for zone in zones):
             raise ValueError(f"recipe: drop_zones is {self.drop_zones!r}; expected pairs of years, as ((57, 59),)")
+        object.__setattr__(self, "drop_zones", zones)
         if self.patience is not None and self.select == "best":
             object.__setattr__(self, "patience", whole("recipe", "patience", self.patience, 1))
         elif self.patience is not None:

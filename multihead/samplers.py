@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from multihead.options import between, option
@@ -40,8 +41,10 @@ class Shares:
     shares: Mapping[str, float] = option(None, "{source: share of the photos}", "", dict)
 
     def __post_init__(self) -> None:
-        if not self.shares or min(self.shares.values()) < 0 or sum(self.shares.values()) > 1 + 1e-9:
-            raise ValueError(f"shares: {dict(self.shares)!r}; expected {{source: share >= 0}}, together at most 1")
+        shares = self.shares.values() if isinstance(self.shares, Mapping) else ()
+        fit = all(isinstance(share, Real) and share >= 0 for share in shares)  # false for NaN too
+        if not shares or not fit or sum(shares) > 1 + 1e-9:
+            raise ValueError(f"shares: {self.shares!r}; expected {{source: share >= 0}}, together at most 1")
 
 
 Sampler = Weighted | Shares

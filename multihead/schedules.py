@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from multihead.options import between, choice, option
+from multihead.options import between, choice, option, whole
 
 INTERVALS = ("batch", "epoch")
 CYCLE_MODES = ("triangular", "triangular2", "exp_range")
@@ -83,8 +83,7 @@ class Step:
 
     def __post_init__(self) -> None:
         _check_bounds(self)
-        if self.decay_epochs < 1:
-            raise ValueError(f"step: decay_epochs is {self.decay_epochs!r}; expected a whole number >= 1")
+        object.__setattr__(self, "decay_epochs", whole("step", "decay_epochs", self.decay_epochs, 1))
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,8 @@ class Cyclic:
     def __post_init__(self) -> None:
         _check_bounds(self)
         choice("cyclic", "cycle_mode", self.cycle_mode, CYCLE_MODES)
-        if min(self.up_epochs, self.down_epochs) <= 0:
-            raise ValueError(f"cyclic: up_epochs {self.up_epochs!r} and down_epochs {self.down_epochs!r} must be > 0")
+        between("cyclic", "up_epochs", self.up_epochs, 0, open_low=True)
+        between("cyclic", "down_epochs", self.down_epochs, 0, open_low=True)
         between("cyclic", "cycle_gamma", self.cycle_gamma, 0, 1, open_low=True)
         choice("cyclic", "interval", self.interval, INTERVALS)
 

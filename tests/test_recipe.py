@@ -1,5 +1,7 @@
+import json
 from dataclasses import FrozenInstanceError, fields, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +23,7 @@ from multihead.balance import DWA, Fixed, Uncertainty
 from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
 from multihead.mixing import CutMix, InvertedCutMix, MixUp
 from multihead.optim import MADGRAD, SGD, Adam, AdamW, Timm
+from multihead.options import to_dict
 from multihead.recipe import EMA, Recipe
 from multihead.samplers import Shares, Weighted
 from multihead.schedules import Constant, Cosine, CosineRestarts, Cyclic, OneCycle, Plateau, Step
@@ -180,6 +183,9 @@ def test_the_strategy_draws_every_field():
         ({"drop_zones": ((59, 57),)}, r"recipe: drop_zones is \(\(59, 57\),\); expected pairs of years"),
         ({"drop_zones": ((57,),)}, r"recipe: drop_zones is \(\(57,\),\)"),
         ({"drop_zones": (57, 59)}, r"recipe: drop_zones is \(57, 59\); expected pairs of years, as \(\(57, 59\),\)"),
+        ({"age_edges": (30, float("nan"))}, r"recipe: age_edges is \(30, nan\); expected numbers"),
+        ({"age_edges": ("30", "58")}, r"recipe: age_edges is \('30', '58'\); expected numbers"),
+        ({"drop_zones": (("57", "59"),)}, r"recipe: drop_zones is \('57', '59'\); expected numbers"),
         ({"age_edges": (60, 30)}, r"recipe: age_edges is \(60, 30\); expected rising numbers of years"),
         ({"age_edges": (30, 30)}, r"recipe: age_edges is \(30, 30\)"),
         ({"patience": 0}, "recipe: patience is 0; expected a whole number >= 1"),
@@ -214,13 +220,24 @@ def test_a_recipe_refuses(arguments, message):
         (lambda: OneCycle(1.5), "pct_start is 1.5; expected a share from 0 to 1"),
         (lambda: Step(decay_epochs=0), "decay_epochs is 0; expected a whole number >= 1"),
         (lambda: Cyclic(cycle_mode="square"), "cycle_mode is 'square'; expected one of triangular, triangular2, exp_"),
-        (lambda: Cyclic(up_epochs=0), "up_epochs 0 and down_epochs 2.0 must be > 0"),
-        (lambda: Cyclic(down_epochs=-1.0), "down_epochs -1.0 must be > 0"),
+        (lambda: Cyclic(up_epochs=float("nan")), "cyclic: up_epochs is nan; expected a number > 0"),
+        (lambda: Step(decay_epochs=1.5), "step: decay_epochs is 1.5; expected a whole number >= 1"),
+        (lambda: Cyclic(up_epochs=0), "cyclic: up_epochs is 0; expected a number > 0"),
+        (lambda: Cyclic(down_epochs=-1.0), "cyclic: down_epochs is -1.0; expected a number > 0"),
     ],
 )
 def test_a_schedule_refuses(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_lists_and_arrays_are_tuples():
+    """A checkpoint holds them, and knows its run by them."""
+    loss = Sum([SoftF1(), Focal()], np.array([0.4, 0.6]))
+    recipe = Recipe(age_edges=np.array([30, 58]), drop_zones=[[57, 59]], losses=loss)
+    assert recipe == Recipe(age_edges=(30, 58), drop_zones=((57, 59),), losses=Sum((SoftF1(), Focal()), (0.4, 0.6)))
+    assert json.loads(json.dumps(to_dict(recipe))) == to_dict(recipe)
+    assert Recipe(age_edges=()) == Recipe()
 
 
 def test_replace_checks_again():

@@ -96,6 +96,9 @@ def test_draw_of_even_weights_is_a_shuffle_that_follows_the_seed():
     [
         (lambda: Weighted(power=-1), "power"),
         (lambda: Shares(), "expected {source: share >= 0}"),
+        (lambda: Shares({"web": float("nan")}), r"shares: {'web': nan}; expected {source: share >= 0}"),
+        (lambda: Shares({"web": "half"}), r"shares: {'web': 'half'}; expected {source: share >= 0}"),
+        (lambda: Shares(["web"]), r"shares: \['web'\]; expected {source: share >= 0}"),
         (lambda: Shares({}), "expected {source: share >= 0}"),
         (lambda: Shares({"a": -0.1}), "together at most 1"),
         (lambda: Shares({"a": 0.6, "b": 0.6}), "together at most 1"),

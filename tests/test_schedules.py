@@ -285,8 +285,8 @@ def test_fields_of_one_meaning_have_one_help_and_flag():
         (lambda: Cyclic(cycle_gamma=1.01), "cyclic: cycle_gamma is 1.01; expected a number > 0 and <= 1"),
         (lambda: Cyclic(cycle_gamma=0), "cyclic: cycle_gamma is 0; expected a number > 0 and <= 1"),
         (lambda: Cyclic(interval=None), "cyclic: interval is None; expected one of batch, epoch"),
-        (lambda: Cyclic(up_epochs=0), "up_epochs 0 and down_epochs 2.0 must be > 0"),
-        (lambda: Cyclic(down_epochs=-1.0), "down_epochs -1.0 must be > 0"),
+        (lambda: Cyclic(up_epochs=0), "cyclic: up_epochs is 0; expected a number > 0"),
+        (lambda: Cyclic(down_epochs=-1.0), "cyclic: down_epochs is -1.0; expected a number > 0"),
     ],
 )
 def test_a_schedule_refuses(make, message):

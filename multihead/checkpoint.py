@@ -97,7 +97,7 @@ def _change(before: str, now: str) -> str:
 @dataclass(frozen=True)
 class Report:
     """Which of the model's entries a start took from a file: loaded and converted (18-way classifier to heads), not in
-    the file, in the file but unknown, and of another shape."""
+    the file, in the file but unknown, and of another shape or, as far as they are known, of other classes."""
 
     loaded: tuple[str, ...]
     converted: tuple[str, ...]
@@ -122,18 +122,20 @@ def start_from(model: Model, path: str | Path) -> Report:
     Reads timm checkpoints, this library's folders (of a model or a run) and checkpoints, and state dicts within them. A
     classifier over all joint classes becomes the heads' layers: each head's row is the mean of the rows of its class,
     which is the classifier's main effect. Of this library's folders, whose heads are known, the rows of a head go by
-    the names of its classes, in whatever order the two have them.
+    the names of its classes and its columns by its crops, in whatever order the two have them; a head of other classes
+    is left as it is, but bands of a number, which keep their order, are taken for others.
 
     Raises: FileNotFoundError; ValueError where nothing fits, naming a few keys of both.
     """
     path = _weights(Path(path))
-    found = _in_order(_state(load(path), path), _heads_near(path), model)
+    found, strange = _in_order(_state(load(path), path), _heads_near(path), model)
     own = model.state_dict()
     renamed = _align(found, own)
-    taken = {key: value for key, value in renamed.items() if key in own and own[key].shape == value.shape}
-    mismatched = tuple(key for key, value in renamed.items() if key in own and own[key].shape != value.shape)
+    fit = {key for key in own.keys() & renamed.keys() - strange if own[key].shape == renamed[key].shape}
+    taken = {key: value for key, value in renamed.items() if key in fit}
+    mismatched = tuple(key for key in renamed if key in own and key not in fit)
     unexpected = {key: value for key, value in renamed.items() if key not in own}
-    converted = _classifier(model, unexpected, own)
+    converted = _classifier(model, {key: value for key, value in unexpected.items() if key not in strange}, own)
     if not taken:
         raise ValueError(
             f"nothing in {path} fits {model.backbone_name}: it has {list(found)[:3]}, the model {list(own)[:3]}"
@@ -182,18 +184,40 @@ def _heads_near(path: Path) -> Sequence[Head]:
     return ()
 
 
-def _in_order(state: Mapping[str, Tensor], heads: Sequence[Head], model: Model) -> dict[str, Tensor]:
-    """The state of a model with these heads, the rows of their layers in the order of the other model's classes."""
-    own = {head.name: head.classes for head in model.heads}
-    joint = flat(model.space)[0].classes
-    placed = dict(state)
+def _in_order(state: Mapping[str, Tensor], heads: Sequence[Head], model: Model) -> tuple[dict[str, Tensor], set[str]]:
+    """The state of a model with these heads, their layers in the order of the other model's classes and crops, and the
+    keys of the layers whose classes are others."""
+    own = {head.name: head for head in model.heads}
+    joint = flat(model.space)[0]
+    placed, strange = dict(state), set()
     for head in heads:
         wanted = own.get(head.name, joint)
-        if sorted(head.classes) != sorted(wanted):
+        if (rows := _rows(head, wanted)) is None:
+            strange |= set(_layer(head))
             continue
-        rows = [head.classes.index(name) for name in wanted]
-        placed |= {key: state[key][rows] for key in _layer(head) if key in state}
-    return placed
+        weight, bias = _layer(head)
+        placed |= {key: state[key][rows] for key in (weight, bias) if key in state}
+        if weight in placed and head.name in own:
+            blocks = placed[weight].unflatten(1, (len(head.crops), -1))
+            placed[weight] = blocks[:, _blocks(head, wanted)].flatten(1)
+    return placed, strange
+
+
+def _rows(head: Head, wanted: Head) -> list[int] | None:
+    """Where the classes of a head are among those of another; None where they are not the same."""
+    if head.edges and wanted.edges and len(head.edges) == len(wanted.edges):
+        return list(range(len(wanted.classes)))
+    same = sorted(head.classes) == sorted(wanted.classes)
+    return [head.classes.index(name) for name in wanted.classes] if same else None
+
+
+def _blocks(head: Head, wanted: Head) -> list[int]:
+    """Where the crops of a head are among another's: equal ones, else those of one region; else as they stand."""
+    crops: Any = (head.crops, wanted.crops)
+    for theirs, ours in (crops, [[crop.region for crop in side] for side in crops]):
+        if len(set(theirs)) == len(theirs) == len(ours) and set(theirs) == set(ours):
+            return [theirs.index(crop) for crop in ours]
+    return list(range(len(head.crops)))
 
 
 def _layer(head: Head) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from multihead.checkpoint import changes, load, save, start_from
-from multihead.crops import FACE, FULL
+from multihead.crops import BODY, FACE, FULL
 from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat
 from multihead.model import Model
 
@@ -210,6 +210,41 @@ def test_the_rows_of_a_head_go_by_the_names_of_its_classes(tmp_path, file):
     torch.testing.assert_close(model.head["gender"].weight, source.head["gender"].weight[[1, 0]])
     torch.testing.assert_close(model.head["gender"].bias, source.head["gender"].bias[[1, 0]])
     assert torch.equal(model.head["age"].weight, source.head["age"].weight)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "blocks"),
+    [
+        ((FACE, SMALL), (SMALL, FACE), [1, 0]),
+        ((FACE, SMALL), (SMALL, FACE.resized(32)), [1, 0]),
+        ((FACE, FACE.resized(32)), (FACE.resized(32), FACE), [1, 0]),
+        ((FACE, SMALL), (FACE, BODY), [0, 1]),
+    ],
+)
+def test_the_columns_of_a_head_go_by_its_crops(tmp_path, theirs, ours, blocks):
+    source = Model("resnet10t", [GENDER.on(*theirs)])
+    source.save_pretrained(tmp_path)
+    start_from(model := Model("resnet10t", [GENDER.on(*ours)]), tmp_path)
+    expected = source.head["gender"].weight.reshape(2, 2, -1)[:, blocks].flatten(1)
+    torch.testing.assert_close(model.head["gender"].weight, expected)
+
+
+def test_a_head_of_other_classes_is_left_as_it_is(tmp_path):
+    bands = Head("age", ("<20", "20-39", ">=40"), edges=(20, 40))
+    source = model_of(heads=[MASK, Head("tone", ("dark", "light")), bands])
+    source.save_pretrained(tmp_path)
+    model = model_of(heads=[MASK, Head("tone", ("warm", "cold")), AGE])
+    before = model.head["tone"].weight.clone()
+    report = start_from(model, tmp_path)
+    assert set(report.mismatched) == {"head.tone.weight", "head.tone.bias"} and not report.unexpected
+    assert torch.equal(model.head["tone"].weight, before)
+    assert torch.equal(model.head["age"].weight, source.head["age"].weight)  # bands keep their order
+
+
+def test_a_classifier_over_other_joint_classes_is_not_converted(tmp_path):
+    Model("resnet10t", flat([Head("tone", tuple("abcdef")), Head("size", ("s", "m", "l"))])).save_pretrained(tmp_path)
+    report = start_from(model_of(), tmp_path)
+    assert not report.converted and "head.tone_size.weight" in report.unexpected
 
 
 def test_a_flat_head_goes_by_the_names_of_its_classes(tmp_path):

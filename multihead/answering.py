@@ -233,7 +233,15 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _pins(args: argparse.Namespace) -> Pins:
-    """What the flags decide of how answers are computed."""
+    """What the flags decide of how answers are computed; says that they decide nothing for an export."""
+    from multihead.runtimes import is_exported
+
+    if (args.amp or args.torchcompile) and is_exported(args.model):
+        print(
+            f"note: {args.model} is computed as it was exported; --amp and --torchcompile change nothing (export "
+            "--precision says how)",
+            file=sys.stderr,
+        )
     precision = None if args.amp is None else AMP[args.amp_dtype] if args.amp else "f32"
     return Pins(precision, None, args.torchcompile)
 

@@ -172,6 +172,11 @@ def checked(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> tup
 
     Raises: ValueError for shapes that disagree, a row that is no distribution, or a label outside its head's classes.
     """
+    if np.ndim(probs) != 2:
+        told = repr(probs).splitlines()[0][:80]
+        raise ValueError(
+            f"probs are {told}; expected joint probabilities (N, {size(heads)}), as scores.probs holds them"
+        )
     probs, labels = np.asarray(probs, float), np.asarray(labels)
     encode(labels, heads)
     if probs.shape != (len(labels), size(heads)):

@@ -48,8 +48,8 @@ def pseudo_label(
     Not for photos that are scored later: their labels would be the model's own answers about the test, and in
     production the test photos are the future.
 
-    Raises: ValueError for no or an unknown head, a threshold outside 0..1, or not one per class; KeyError for a head
-    that the photos were not read for.
+    Raises: ValueError for no or an unknown head, a threshold outside 0..1, or not one per class; TypeError for one
+    number for all heads; KeyError for a head that the photos were not read for.
     """
     limits = _limits(model.space, thresholds)
     heads = [head for head in model.space if head.name in limits]
@@ -157,6 +157,8 @@ def _ask(
 def _limits(space: Sequence[Head], thresholds: Mapping[str, float | Sequence[float]]) -> dict[str, np.ndarray]:
     """The thresholds {head: (C,)}, checked."""
     heads, limits = {head.name: head for head in space}, {}
+    if not isinstance(thresholds, Mapping):
+        raise TypeError(f"thresholds are {thresholds!r}; expected one a head, as {{{space[0].name!r}: 0.9}}")
     if not thresholds:
         raise ValueError(
             f"thresholds are empty; expected one for some of the heads {list(heads)}, as {{'gender': 0.9}}"

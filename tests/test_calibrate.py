@@ -260,6 +260,7 @@ def test_temperatures_refused(temperatures, message):
         (np.full((2, 17), 1 / 17), np.zeros((2, 3), int), r"probs have shape \(2, 17\); expected \(2, 18\)"),
         (np.full((3, 18), 1 / 18), np.zeros((2, 3), int), r"probs have shape \(3, 18\); expected \(2, 18\)"),
         (np.full((2, 18), 1 / 18), np.zeros((2, 2), int), r"labels have shape \(2, 2\)"),
+        ("a model", np.zeros((2, 3), int), r"probs are 'a model'; expected joint probabilities \(N, 18\), as scores.pr"),
         (np.full((2, 18), 1 / 18), np.array([[0, 0, 0], [0, 2, 0]]), "row 1: head 'gender' has label 2"),
         (np.vstack([np.full(18, 1 / 18), np.full(18, np.nan)]), np.zeros((2, 3), int), "row 1 of the probabilities is not finite"),
         (np.full((2, 18), 0.5), np.zeros((2, 3), int), "row 0 of the probabilities sums to .*; expected the softmax"),

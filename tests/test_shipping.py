@@ -23,8 +23,9 @@ def test_a_run_is_exported_scored_and_answers(run, tmp_path, people, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[0].endswith("to torch in f32") and said[1].startswith("f32: 72 rows, largest difference ")
     assert said[2].startswith("wrote ") and load(tmp_path / "x").runtime == "torch"
-    assert main(["evaluate", str(tmp_path / "x"), str(people / "train"), "-j", "0"]) == 0
-    assert "macro-F1" in capsys.readouterr().out
+    assert main(["evaluate", str(tmp_path / "x"), str(people / "train"), "-j", "0", "--amp"]) == 0
+    told = capsys.readouterr()
+    assert "macro-F1" in told.out and "--amp and --torchcompile change nothing" in told.err
     assert main(["predict", str(tmp_path / "x"), str(people / "eval"), "-o", str(tmp_path / "table.csv"), "-q"]) == 0
     assert pd.read_csv(tmp_path / "table.csv").label.notna().all()
 

@@ -225,10 +225,11 @@ def test_photos_without_a_face(photos, missing):
         ({"mask": 0.5, "age": 1.5}, "threshold of head 'age' is 1.5"),
         ({"age": (0.1, -0.1, 0.5)}, "threshold of head 'age' is"),
         ({"age": float("nan")}, "threshold of head 'age' is nan"),
+        (0.9, "thresholds are 0.9; expected one a head, as {'mask': 0.9}"),
     ],
 )
 def test_wrong_thresholds_are_refused(photos, thresholds, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         pseudo_label(Teacher(SURE), photos, thresholds, workers=0)
 
 

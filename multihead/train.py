@@ -55,7 +55,8 @@ def epochs(
 ) -> Iterator[dict[str, Any]]:
     """Train, yielding one row an epoch: epoch, loss, lr, photos_per_s, and the validation scores.
 
-    When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one). out: a run
+    When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one); a loop that is
+    left before leaves it in training, with the weights of its last step (`out` has what was kept so far). out: a run
     folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume:
     go on where the folder's last checkpoint stands. cache: keep decoded crops in the user's cache folder (True), in
     another folder, or in memory only (False): see `multihead.cache`. Under torchrun every process calls this; the

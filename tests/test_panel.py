@@ -51,7 +51,7 @@ def test_folds_leave_what_repeats_them(folders, people):
     found = open_folds(folders / "a")
     assert len(found.folders) == 2 and len(found.photos) == 84
     assert {path.name for path in (folders / "a").iterdir()} == {
-        "photos.csv", "oof.csv", "scores.csv", "args.yaml", "modes.json", "modes.lock", "fold0", "fold1",
+        "photos.csv", "oof.csv", "scores.csv", "args.yaml", "modes.json", "fold0", "fold1",
     }  # fmt: skip
     assert yaml.safe_load((folders / "a" / "args.yaml").read_text())["select"] == "last"
     assert main(["folds", "-c", str(folders / "a" / "args.yaml"), "-o", str(folders / "a"), "-q"]) == 0

@@ -34,8 +34,10 @@ def arm_of(args: argparse.Namespace, changes: Changes) -> Arm:
     parser = arm_parser()
     words = {key: _words(value, parser, key) for key, value in changes.items()}
     tokens, _ = flag_files.yaml_tokens(words, parser, "space")
-    changed = vars(complaining(parser.parse_args, tokens))
-    arm = build_arm({**vars(args), **{key: value for key, value in changed.items() if value is not None}})
+    told = vars(complaining(parser.parse_args, tokens)).items()
+    changed = {key: value for key, value in told if value is not None}
+    # after the verb's flags: of a spelled object and a flag of its field the later wins
+    arm = build_arm({key: value for key, value in vars(args).items() if key not in changed} | changed)
     settings = {**arm.about, "rows": arm.rows, **flag_files.effective(Recipe, arm.recipe)}
     return dataclasses.replace(arm, about=settings)
 

@@ -44,6 +44,12 @@ def test_changes_win_over_the_flags():
     assert make({"lr": None}).recipe == make({}).recipe  # none: as given
 
 
+def test_changes_win_over_the_words_of_an_object():
+    make = maker("--opt", "sgd(lr=.1)", "--mix", "cutmix(prob=.3)")
+    assert make({"lr": 0.2}).recipe.optim == SGD(0.2) and make({"opt": "sgd(lr=.4)"}).recipe.optim == SGD(0.4)
+    assert make({"mixup_prob": 0.9}).recipe.mix == CutMix(prob=0.9)
+
+
 @pytest.mark.parametrize(
     ("text", "losses"),
     [

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multihead.crops import Crop
 from multihead.files import replace_file
-from multihead.heads import Head, flat
+from multihead.heads import Head, crops, flat
 from multihead.model import Model, read_config
 
 # the moving averages first: they are what is scored and kept
@@ -185,8 +186,8 @@ def _heads_near(path: Path) -> Sequence[Head]:
 
 
 def _in_order(state: Mapping[str, Tensor], heads: Sequence[Head], model: Model) -> tuple[dict[str, Tensor], set[str]]:
-    """The state of a model with these heads, their layers in the order of the other model's classes and crops, and the
-    keys of the layers whose classes are others."""
+    """The state of a model with these heads, in the order of the other model's classes and crops, and the keys of the
+    layers whose classes are others."""
     own = {head.name: head for head in model.heads}
     joint = flat(model.space)[0]
     placed, strange = dict(state), set()
@@ -199,7 +200,9 @@ def _in_order(state: Mapping[str, Tensor], heads: Sequence[Head], model: Model) 
         placed |= {key: state[key][rows] for key in (weight, bias) if key in state}
         if weight in placed and head.name in own:
             blocks = placed[weight].unflatten(1, (len(head.crops), -1))
-            placed[weight] = blocks[:, _blocks(head, wanted)].flatten(1)
+            placed[weight] = blocks[:, _blocks(head.crops, wanted.crops)].flatten(1)
+    if heads and "absent" in state:  # a vector a crop
+        placed["absent"] = state["absent"][_blocks(crops(heads), model.crops)]
     return placed, strange
 
 
@@ -211,13 +214,13 @@ def _rows(head: Head, wanted: Head) -> list[int] | None:
     return [head.classes.index(name) for name in wanted.classes] if same else None
 
 
-def _blocks(head: Head, wanted: Head) -> list[int]:
-    """Where the crops of a head are among another's: equal ones, else those of one region; else as they stand."""
-    crops: Any = (head.crops, wanted.crops)
-    for theirs, ours in (crops, [[crop.region for crop in side] for side in crops]):
+def _blocks(found: Sequence[Crop], wanted: Sequence[Crop]) -> list[int]:
+    """Where crops are among others: equal ones, else those of one region; else as they stand."""
+    sides: Any = (found, wanted)
+    for theirs, ours in (sides, [[crop.region for crop in side] for side in sides]):
         if len(set(theirs)) == len(theirs) == len(ours) and set(theirs) == set(ours):
             return [theirs.index(crop) for crop in ours]
-    return list(range(len(head.crops)))
+    return list(range(len(found)))
 
 
 def _layer(head: Head) -> tuple[str, str]:

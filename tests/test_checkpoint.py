@@ -229,6 +229,17 @@ def test_the_columns_of_a_head_go_by_its_crops(tmp_path, theirs, ours, blocks):
     torch.testing.assert_close(model.head["gender"].weight, expected)
 
 
+def test_the_vectors_of_absent_crops_go_by_the_crops(tmp_path):
+    source = Model("resnet10t", [MASK.on(FACE), GENDER.on(SMALL, FACE)]).eval()
+    torch.nn.init.normal_(source.absent)
+    source.save_pretrained(tmp_path)
+    start_from(model := Model("resnet10t", [GENDER.on(SMALL, FACE), MASK.on(FACE)]).eval(), tmp_path)
+    images = {crop: torch.randint(0, 256, (2, 3, *crop.size), dtype=torch.uint8) for crop in source.crops}
+    present = torch.tensor([[True, False], [False, True]])
+    for name, logits in source(images, present).items():  # its crops stand the other way round
+        torch.testing.assert_close(model(images, present.flip(1))[name], logits)
+
+
 def test_a_head_of_other_classes_is_left_as_it_is(tmp_path):
     bands = Head("age", ("<20", "20-39", ">=40"), edges=(20, 40))
     source = model_of(heads=[MASK, Head("tone", ("dark", "light")), bands])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
@@ -91,12 +90,12 @@ def _photos(args: argparse.Namespace, model: Any) -> Photos:
     Raises: ValueError where all are held out.
     """
     from multihead.evaluation import label_heads
-    from multihead.trained import seen_in_training
+    from multihead.trained import held_out, seen_in_training
 
     photos = read_sources(args, args.data, heads=label_heads(model))
     if args.precision != "int8" or args.held_out:
         return photos
-    held = _held_out(Path(args.model))
+    held = held_out(args.model)
     out = [path in held or part in ("val", "test") for path, part in zip(photos.paths, photos.table.split)]
     if all(out):
         raise ValueError(
@@ -112,15 +111,3 @@ def _photos(args: argparse.Namespace, model: Any) -> Photos:
             "controlled on them hides a part of what int8 costs; evaluate both models on others before you ship it"
         )
     return kept
-
-
-def _held_out(model: Path) -> set[str]:
-    """Paths of the photos that, as far as the folder tells, validated or tested the model."""
-    import pandas as pd
-
-    found: set[str] = set()
-    for table in (model / "splits.csv", model.parent / "splits.csv"):
-        if table.is_file():
-            rows = pd.read_csv(table, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-            found |= set(rows.path[rows.split.isin(["val", "test"])])
-    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,9 @@ def seen_in_training(model: str | os.PathLike, photos: Photos) -> list[str]:
     count by their ids, which are local to a source unless they are read as global; folders behind links are the
     folders.
     """
-    tables = splits_of(Path(model))
-    return _seen(tables, photos, "this model") + seen_before(_begun_from(tables), photos)
+    if not (tables := splits_of(Path(model))):
+        return []
+    return _seen(tables, photos, "this model") + seen_before(_begun_from(tables[0].parent), photos)
 
 
 def seen_before(start: str | os.PathLike | None, photos: Photos) -> list[str]:
@@ -40,20 +41,23 @@ def seen_before(start: str | os.PathLike | None, photos: Photos) -> list[str]:
     start: a run or model folder, or a file of weights in one.
     """
     told: list[str] = []
-    known: list[list[Path]] = []
-    while start is not None and (tables := splits_of(Path(start))) and tables not in known:
-        told += _seen(tables, photos, f"{start}, which this model began from")
-        known.append(tables)
-        start = _begun_from(tables)
+    for begun, tables in _line(start):
+        told += _seen(tables, photos, f"{begun}, which this model began from")
     return told
 
 
-def _begun_from(tables: Sequence[Path]) -> str | None:
-    """The weights that the run of these tables began with (--initial-checkpoint); None where no args.yaml names any."""
-    if not tables:
-        return None
-    run = tables[0].parent
-    while _CELL.fullmatch(run.name):
+def _line(start: str | os.PathLike | None) -> Iterator[tuple[str | os.PathLike, list[Path]]]:
+    """Weights, what these began with, and so on: each with the tables that say who trained them."""
+    known: list[list[Path]] = []
+    while start is not None and (tables := splits_of(Path(start))) and tables not in known:
+        yield start, tables
+        known.append(tables)
+        start = _begun_from(tables[0].parent)
+
+
+def _begun_from(run: Path) -> str | None:
+    """The weights that a run began with (--initial-checkpoint); None where no args.yaml names any."""
+    while not (run / "args.yaml").is_file() and _CELL.fullmatch(run.name):
         run = run.parent
     if not (run / "args.yaml").is_file():
         return None
@@ -65,8 +69,6 @@ def _begun_from(tables: Sequence[Path]) -> str | None:
 
 
 def _seen(tables: Sequence[Path], photos: Photos, model: str) -> list[str]:
-    if not tables:
-        return []
     table = _read(tables)
     train = table[table.split == "train"]
     real = functools.cache(os.path.realpath)
@@ -113,10 +115,10 @@ def check_unseen(member: Path, valid: Photos) -> None:
 
 def splits_of(member: Path) -> list[Path]:
     """The tables that say which photos trained a member: a run or the model in it, folds, an ensemble or one of its
-    members; or a file of weights in one of these."""
+    members; or a file of weights, or an export, in one of these."""
     found = _tables(member)
     inner = _INNER.fullmatch(member.name) or member.is_file() and _INNER.fullmatch(member.parent.name)
-    return splits_of(member.parent) if not found and inner else found
+    return splits_of(member.parent) if not found and (inner or (member.parent / "metrics.csv").is_file()) else found
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -131,11 +133,19 @@ def _is_ours(table: Path) -> bool:
         return set(COLUMNS) <= set(stream.readline().strip().split(","))
 
 
+def held_out(model: str | os.PathLike) -> set[str]:
+    """Paths of the photos that, as far as the folder tells, validated or tested a model and did not train it."""
+    if not (tables := splits_of(Path(model))):
+        return set()
+    table = _read(tables)
+    return set(table.path[table.split.isin(["val", "test"])]) - set(table.path[table.split == "train"])
+
+
 def keep_trained(members: Sequence[str], out: Path) -> None:
-    """Write out/splits.csv, all photos that trained a member, for `evaluate` to warn of."""
+    """Write out/splits.csv, all photos that trained a member or what it began from, for `evaluate` to warn of."""
     from multihead.files import write_text
 
-    tables = [path for member in members for path in splits_of(Path(member))]
+    tables = [path for member in members for _, found in _line(member) for path in found]
     if tables:
         table = _read(tables)
         trained = table[table.split == "train"].drop_duplicates("path")

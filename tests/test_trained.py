@@ -6,7 +6,7 @@ import yaml
 
 from multihead.data import LeakError, write_splits
 from multihead.reading import read
-from multihead.trained import STARTED_IN, check_unseen, keep_trained, seen_before, seen_in_training
+from multihead.trained import STARTED_IN, check_unseen, held_out, keep_trained, seen_before, seen_in_training
 
 
 def table(folder, names, people):
@@ -85,6 +85,27 @@ def test_somebodys_splits_beside_a_model_tell_nothing(inner, trained, tmp_path):
     check_unseen(tmp_path / inner, read(trained))
 
 
+@pytest.mark.parametrize("inner", ["onnx", "onnx/member0", "weights.pt"])
+def test_what_lies_in_a_run_folder_is_the_runs(inner, trained, tmp_path):
+    """As an export that is written there."""
+    write_splits(tmp_path / "run" / "splits.csv", {"train": read(trained)})
+    (tmp_path / "run" / "metrics.csv").touch()
+    (tmp_path / "run" / inner).mkdir(parents=True)
+    (found,) = seen_in_training(tmp_path / "run" / inner, read(trained))
+    assert found.startswith("2 of these 2 photos trained this model")
+
+
+def test_photos_that_were_held_out(trained, tmp_path):
+    one, other = read(trained)[[0]], read(trained)[[1]]
+    write_splits(tmp_path / "run" / "part0" / "splits.csv", {"train": one, "val": other})
+    assert held_out(tmp_path / "run" / "model") == set(other.paths) and held_out(tmp_path / "nowhere") == set()
+    write_splits(tmp_path / "folds" / "fold0" / "splits.csv", {"train": one, "val": other})
+    write_splits(tmp_path / "folds" / "fold1" / "splits.csv", {"train": other, "val": one})
+    assert held_out(tmp_path / "folds") == set()  # each trained a model of it
+    pd.DataFrame({"photo": one.paths}).to_csv(tmp_path / "splits.csv")  # somebody's
+    assert held_out(tmp_path / "model") == set()
+
+
 def test_a_folder_that_tells_nothing(trained, tmp_path):
     assert seen_in_training(tmp_path / "nowhere", read(trained)) == []
 
@@ -112,6 +133,20 @@ def test_who_trained_the_weights_that_a_run_began_with_trained_its_model(trained
     assert str(tmp_path / start) in found
     assert seen_before(tmp_path / start, read(trained)) and seen_before(tmp_path / start, read(fresh)) == []
     assert seen_before(None, read(trained)) == seen_before("timm/resnet18", read(trained)) == []
+
+
+def test_an_ensemble_was_trained_on_what_its_members_began_from(trained, tmp_path):
+    run_from(tmp_path / "old", trained)
+    run_from(tmp_path / "new", table(tmp_path / "b", ["3.jpg"], ["eve"]), "old")
+    keep_trained([str(tmp_path / "new")], tmp_path / "both")
+    (found,) = seen_in_training(tmp_path / "both", read(trained))
+    assert found.startswith("2 of these 2 photos trained this model")
+
+
+def test_a_run_may_be_named_as_a_fold(trained, tmp_path):
+    run_from(tmp_path / "old", trained)
+    new = run_from(tmp_path / "fold0", table(tmp_path / "b", ["3.jpg"], ["eve"]), "old")
+    assert len(seen_in_training(new / "model", read(trained))) == 1
 
 
 @pytest.mark.parametrize("cell", ["fold0", "fold0/part1"])

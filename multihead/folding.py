@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flag_files, flags
-from multihead.parts import training_photos
+from multihead.parts import tell_of_starts, training_photos
 from multihead.recipe import Recipe
 from multihead.settings import (
     EXTRA_HELP,
@@ -24,7 +23,7 @@ from multihead.settings import (
     silent,
     speaker,
 )
-from multihead.trained import STARTED_IN, seen_before
+from multihead.trained import STARTED_IN
 from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
@@ -47,8 +46,8 @@ def folds(args: argparse.Namespace) -> int:
     say = speaker(args) if ranks.first() else silent
     photos, extra = training_photos(args, say)
     say(f"{photos} in {f'the folds of column {args.fold_column}' if args.fold_column else f'{args.folds} folds'}")
-    for told in seen_before(network.initial_checkpoint, photos) if ranks.first() else []:
-        print(f"note: {told}", file=sys.stderr)
+    if ranks.first():
+        tell_of_starts([network.initial_checkpoint], photos)
     make = functools.partial(build_model_on, network, args.device)
     found = fit_folds(
         make,

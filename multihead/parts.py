@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from multihead import flags
 from multihead.settings import Session, Sources, Training, named_heads
@@ -102,6 +102,14 @@ def _extra(args: argparse.Namespace, sources: Sequence[str], ignore_split: bool)
         told = f"of --extra {' '.join(sources)} the {len(kept)} rows that its split column does not hold out"
         print(f"note: {told}; --ignore-split takes all {len(photos)}", file=sys.stderr)
     return kept
+
+
+def tell_of_starts(starts: Iterable[Any], scored: Photos, which: str = "") -> None:
+    """Say on stderr which of the photos that are scored trained the weights that training begins with."""
+    from multihead.trained import seen_before
+
+    for told in dict.fromkeys(told for start in starts for told in seen_before(start, scored)):
+        print(f"note: {which}{told}", file=sys.stderr)
 
 
 def chosen_rows(photos: Photos, training: Training, heads: Sequence[Head]) -> Photos:

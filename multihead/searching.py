@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import flag_files, flags
 from multihead.arms import arm_parser, build_arm, complaining, split
-from multihead.parts import read_sources
+from multihead.parts import read_sources, tell_of_starts
 from multihead.recipe import Recipe
 from multihead.settings import Keeping, build_recipe, speaker
 from multihead.spaces import Axis, Span, read_space, spell_axis, suggest
@@ -115,6 +115,7 @@ def tune(args: argparse.Namespace) -> int:
     from multihead.tune import search
 
     say(f"searching {_told(space)}; {plan.folds} folds of {photos}")
+    tell_of_starts([base.about.get("initial_checkpoint")], photos)
     if outside:
         say(f"{', '.join(outside)} as given is not in the space, so no trial shows the score of the settings as given")
     about = {**base.about, **{f"space: {key}": spell_axis(found) for key, found in space.items()}}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from multihead import flags, workbench
 from multihead.flag_files import effective
-from multihead.parts import chosen_rows, parts
+from multihead.parts import chosen_rows, parts, tell_of_starts
 from multihead.recipe import Recipe
 from multihead.settings import (
     Keeping,
@@ -24,7 +23,7 @@ from multihead.settings import (
     silent,
     speaker,
 )
-from multihead.trained import STARTED_IN, seen_before
+from multihead.trained import STARTED_IN
 
 
 def train(args: argparse.Namespace) -> int:
@@ -49,8 +48,8 @@ def train(args: argparse.Namespace) -> int:
     training = chosen_rows(training, rows, build_heads(network))
     say(f"training on {training}")
     say(f"validating on {valid}" if valid is not None else "no photos validate")
-    for told in seen_before(network.initial_checkpoint, valid) if valid is not None and ranks.first() else []:
-        print(f"note: validation: {told}", file=sys.stderr)
+    if valid is not None and ranks.first():
+        tell_of_starts([network.initial_checkpoint], valid, "validation: ")
     torch.manual_seed(recipe.seed)
     model = build_model(network, say).to(device(session.device))
     held = claim(session.output, resume=session.resume, alone=ranks.first())

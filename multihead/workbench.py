@@ -9,7 +9,7 @@ from typing import Any
 
 from multihead import flag_files, flags
 from multihead.arms import build_arms, changes
-from multihead.parts import chosen_rows, parts, read_sources, training_photos
+from multihead.parts import chosen_rows, parts, read_sources, tell_of_starts, training_photos
 from multihead.recipe import Recipe
 from multihead.settings import (
     EXTRA_HELP,
@@ -66,6 +66,8 @@ def compare(args: argparse.Namespace) -> int:
     say = speaker(args) if ranks.first() else silent
     photos, extra = training_photos(args, say)
     say(f"{len(arms)} arms, {args.folds} folds, seeds {' '.join(map(str, args.seeds))}: {photos}")
+    if ranks.first():
+        tell_of_starts([arm.about.get("initial_checkpoint") for arm in arms.values()], photos)
     found = run(
         arms,
         photos,

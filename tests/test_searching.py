@@ -5,9 +5,11 @@ import yaml
 
 from multihead import cli, searching
 from multihead.cli import main
+from multihead.data import write_splits
 from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum
 from multihead.mixing import CutMix
 from multihead.optim import SGD, AdamW
+from multihead.reading import read
 from multihead.searching import arm_of, check_space, unchanged
 from multihead.spaces import Span, read_space
 
@@ -176,6 +178,13 @@ def test_a_file_and_flags(people, begun, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(
         "searching lr 0.001..0.1:log, opt [adamw, sgd]; 4 folds of Photos(84 rows"
     )
+
+
+def test_photos_that_trained_the_weights_that_trials_begin_with_are_told_of(people, begun, tmp_path, capsys):
+    write_splits(tmp_path / "old" / "splits.csv", {"train": read(people / "train")[:7]})
+    with pytest.raises(Reached):
+        run("tune", people / "train", *SMALL, "--initial-checkpoint", tmp_path / "old")
+    assert f"note: 7 of these 84 photos trained {tmp_path / 'old'}, which this model" in capsys.readouterr().err
 
 
 def test_settings_outside_the_space_are_told(people, begun, capsys):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from multihead.cli import main
 from multihead.crops import FULL
-from multihead.data import Photos
+from multihead.data import Photos, write_splits
 from multihead.evaluation import evaluate
 from multihead.heads import HEADS, MASK, UNKNOWN
 from multihead.joined import load
@@ -119,6 +119,15 @@ def test_compare_reads_a_study(table, begun, tmp_path, capsys):
     assert list(arms) == ["one", "two"] and [arm.recipe.optim.lr for arm in arms.values()] == [0.2, 0.2]
     assert len(photos) == 42 and Path(out) == tmp_path / "out"
     assert (options["folds"], list(options["seeds"]), options["workers"]) == (3, [1, 2], 1)
+
+
+def test_compare_tells_of_photos_that_trained_the_weights_it_begins_with(photos, table, begun, tmp_path, capsys):
+    write_splits(tmp_path / "old" / "splits.csv", {"train": photos[:7]})
+    with pytest.raises(Reached):
+        run("compare", table, *QUICK, "--vary", f"initial_checkpoint={tmp_path / 'old'},{tmp_path / 'old' / 'model'}")
+    told = capsys.readouterr().err
+    for start in ("old", "old/model"):
+        assert f"note: 7 of these 42 photos trained {tmp_path / start}, which this model began from" in told
 
 
 def test_compare_takes_the_train_part_and_extra_photos(photos, begun, tmp_path, capsys):

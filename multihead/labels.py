@@ -91,9 +91,8 @@ def joint(probs: Mapping[str, Array], heads: Sequence[Head] = HEADS) -> Array:
         if product is None:
             product = rows
         else:
-            product = (product[:, :, None] * rows[:, None, :]).reshape(
-                rows.shape[0], product.shape[1] * rows.shape[1]
-            )  # (N, K so far)
+            wide = product.shape[1] * rows.shape[1]  # not -1, which no rows leave open
+            product = (product[:, :, None] * rows[:, None, :]).reshape(rows.shape[0], wide)  # (N, K so far)
     if product is None:
         raise ValueError("joint() needs at least one head")
     return product
@@ -179,13 +178,15 @@ def _numbers(values: Array) -> Array:
 def _known(values: Array) -> Array:
     """An array's NaN as -1, and whole numbers as such."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "fOUST":
-        cells = [] if values.dtype.kind == "f" else values.ravel().tolist()
-        if texts := [cell for cell in cells if isinstance(cell, str)]:
+        try:
+            values = values.astype(float)
+        except ValueError as error:
+            text = next(cell for cell in values.ravel().tolist() if isinstance(cell, str | bytes))
             raise ValueError(
-                f"labels hold {texts[0]!r}; expected numbers, -1 = unknown; those of a table of names are "
+                f"labels hold {text!r}; expected numbers, -1 = unknown; those of a table of names are "
                 "multihead.read(table, heads=...).labels(heads)"
-            )
-        values = np.where(np.isnan(values.astype(float)), UNKNOWN, values.astype(float))
+            ) from error
+        values = np.where(np.isnan(values), UNKNOWN, values)
         values = values.astype(np.int64) if (values % 1 == 0).all() else values
     return values
 

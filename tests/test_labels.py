@@ -314,5 +314,9 @@ def test_names_in_place_of_numbers_are_told():
             encode(labels)
     with pytest.raises(ValueError, match="labels hold 'worn/male/<30'; expected numbers"):
         decode(pd.Series(["worn/male/<30"]))
+    with pytest.raises(ValueError, match="labels hold b'worn'; expected numbers"):
+        encode(names.to_numpy().astype(bytes))
+    texts = pd.DataFrame({"mask": ["0", "2"], "gender": ["1", "nan"], "age": ["1", "-1"]})  # as of a CSV read as text
+    assert encode(texts).tolist() == encode(texts.to_numpy()).tolist() == [4, -1]
     mixed = pd.DataFrame({"mask": [0, 2], "gender": [1.0, None], "age": pd.array([1, None], "Int64")})
     assert encode(mixed).tolist() == [4, -1] and decode(pd.array([4, None], "Int64")).tolist() == [[0, 1, 1], [-1] * 3]

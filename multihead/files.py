@@ -155,5 +155,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 def cache_folder() -> Path:
     """Where found boxes are kept by default: multihead/ under $XDG_CACHE_HOME, or under ~/.cache."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "multihead"
+    home = os.path.expanduser("~")
+    if home == "~":  # a user whom nobody knows, as in a container: where nothing can be written, as is then said
+        home = "/nonexistent"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(home, ".cache")) / "multihead"

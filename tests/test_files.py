@@ -62,6 +62,13 @@ def test_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == Path.home() / ".cache" / "multihead"
 
 
+def test_a_user_without_a_home_has_a_cache_folder(monkeypatch):
+    for name in ("XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert cache_folder() == Path("/nonexistent/.cache/multihead")
+
+
 def test_a_lock_is_had_by_one_and_free_after(tmp_path):
     with locked(tmp_path / "lock") as mine, locked(tmp_path / "lock") as others:
         assert mine and not others

@@ -274,7 +274,7 @@ def check_levels(image: np.ndarray) -> None:
     """Nothing where 16 bits are used. Raises: ImageError for 8 bits that lie in 16: they would be black."""
     if image.dtype == np.uint16 and 1 < image.max(initial=0) < 256:
         raise ImageError(
-            f"expected uint16 up to 65535, got {kind(image)} up to {image.max()}; pass it as uint8, save it in 8 bits"
+            f"expected uint16 up to 65535, got {kind(image)} up to {image.max()}; pass it as uint8, or save it so"
         )
 
 

@@ -139,8 +139,8 @@ class Recipe:
         if any(high <= low for low, high in zip(edges, edges[1:])):
             raise ValueError(f"recipe: age_edges is {edges!r}; expected rising numbers of years, as (30, 58)")
         object.__setattr__(self, "age_edges", edges or None)
-        wide = all(isinstance(zone, Iterable) for zone in self.drop_zones)
-        zones = tuple(numbers("recipe", "drop_zones", zone) for zone in self.drop_zones) if wide else ((),)
+        given = tuple(self.drop_zones) if isinstance(self.drop_zones, Iterable) else ((),)
+        zones = tuple(numbers("recipe", "drop_zones", zone) if isinstance(zone, Iterable) else () for zone in given)
         if any(len(zone) != 2 or zone[0] > zone[1] for zone in zones):
             raise ValueError(f"recipe: drop_zones is {self.drop_zones!r}; expected pairs of years, as ((57, 59),)")
         object.__setattr__(self, "drop_zones", zones)

@@ -147,7 +147,7 @@ def test_a_file_of_8_bits_that_lie_in_16_is_not_black():
     for dtype in (np.uint16, np.int32):
         data = encoded(Image.fromarray(np.array([[0, 9, 250]], dtype)), "TIFF")
         with pytest.raises(
-            ImageError, match="bytes: expected uint16 up to 65535, got .* up to 250; .*save it in 8 bits"
+            ImageError, match="bytes: expected uint16 up to 65535, got .* up to 250; pass it as uint8, or save it so"
         ):
             read_image(data)
 

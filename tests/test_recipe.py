@@ -185,6 +185,7 @@ def test_the_strategy_draws_every_field():
         ({"drop_zones": (57, 59)}, r"recipe: drop_zones is \(57, 59\); expected pairs of years, as \(\(57, 59\),\)"),
         ({"age_edges": (30, float("nan"))}, r"recipe: age_edges is \(30, nan\); expected numbers"),
         ({"age_edges": ("30", "58")}, r"recipe: age_edges is \('30', '58'\); expected numbers"),
+        ({"drop_zones": None}, r"recipe: drop_zones is None; expected pairs of years"),
         ({"drop_zones": (("57", "59"),)}, r"recipe: drop_zones is \('57', '59'\); expected numbers"),
         ({"age_edges": (60, 30)}, r"recipe: age_edges is \(60, 30\); expected rising numbers of years"),
         ({"age_edges": (30, 30)}, r"recipe: age_edges is \(30, 30\)"),
@@ -238,6 +239,7 @@ def test_lists_and_arrays_are_tuples():
     assert recipe == Recipe(age_edges=(30, 58), drop_zones=((57, 59),), losses=Sum((SoftF1(), Focal()), (0.4, 0.6)))
     assert json.loads(json.dumps(to_dict(recipe))) == to_dict(recipe)
     assert Recipe(age_edges=()) == Recipe()
+    assert Recipe(drop_zones=(zone for zone in [(57, 59)])) == Recipe(drop_zones=((57, 59),))
 
 
 def test_replace_checks_again():

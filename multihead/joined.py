@@ -79,11 +79,13 @@ class Ensemble(nn.Module):
         return described("Ensemble", f"{self.voting} voting on {names}; weights and members:", members)
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
-        """Joint probabilities (B, K), of a hard vote the shares of votes, in float64; each member reads its crops."""
+        """Joint probabilities (B, K), of a hard vote the shares of votes, in float64 where the device knows it; each
+        member reads its crops."""
         mean = votes = torch.zeros(())
         for member, weight in zip(self.members, self.weights):
             row = _member_probs(self, member, images, present)  # type: ignore[arg-type]
-            row = row if self.voting == "soft" else row.double()  # what breaks a tie is less than float32 can hold
+            if self.voting == "hard" and row.device.type != "mps":  # which knows no f64
+                row = row.double()  # what breaks a tie is less than float32 can hold
             mean = mean.to(row) + weight * row
             votes = votes.to(row) + weight * nn.functional.one_hot(row.argmax(1), row.shape[1]).to(row)
         return mean if self.voting == "soft" else (votes + TIE * mean) / (1 + TIE)

@@ -215,6 +215,21 @@ def test_a_tie_goes_to_the_class_that_is_likelier_on_average():
         Ensemble([Says([sure])], voting="loud")
 
 
+def test_a_hard_vote_where_there_is_no_f64():
+    class Metal(torch.Tensor):
+        """A tensor that says that it lies on Apple's GPU, which refuses f64."""
+
+        device = property(lambda self: torch.device("mps"))
+
+        def double(self):
+            raise TypeError("the MPS framework doesn't support float64")
+
+    members = [Says(np.eye(6, dtype=np.float32)[[column]]) for column in (1, 1, 2)]
+    for member in members:
+        member.rows = member.rows.as_subclass(Metal)
+    assert Ensemble(members, voting="hard").probs({}).argmax() == 1
+
+
 def test_a_hard_vote_and_views_are_saved(tmp_path):
     from multihead.tta import TTA
 

@@ -233,6 +233,7 @@ class Run:
     def _finish(self, writes: bool) -> None:
         if self.recipe.select == "last" or self.kept is None:
             self.epoch -= 1
+            ranks.share_buffers(self.steps.scored)  # scoring shares them, where there was any
             self._keep(self.last_scores)
         self.model.load_state_dict(self.kept)  # type: ignore[arg-type]
         self.model.eval()

@@ -201,6 +201,31 @@ def test_two_processes_equal_one_with_twice_the_accumulation(people, tmp_path, c
     assert {key for key in settings[0] if settings[0][key] != settings[1].get(key)} == {"output", "grad_accum_steps"}
 
 
+ALIKE = """
+import sys
+import multihead as mh
+from multihead import ranks
+
+photos = mh.read(sys.argv[1])
+for ema in (None, mh.EMA(0.5)):
+    model = mh.Model("test_resnet", [head.on(mh.FULL.resized(32)) for head in mh.HEADS])
+    mh.fit(model, photos, None, mh.Recipe(epochs=1, batch_size=8, ema=ema, augment=mh.Flip()), workers=0)
+    one, other = ranks.gather({name: value.tolist() for name, value in model.state_dict().items()})
+    unlike = [name for name in one if one[name] != other[name]]
+    assert not unlike, unlike
+"""
+
+
+@pytest.mark.slow
+def test_without_validation_two_processes_end_with_the_same_model(people, tmp_path):
+    (tmp_path / "alike.py").write_text(ALIKE)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, str(tmp_path / "alike.py"), str(people / "train")]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize("ema", [None, EMA(0.5)])
 def test_when_it_ends_the_model_holds_the_best_weights(sides, ema, tmp_path):
     train, valid = sides

@@ -59,7 +59,21 @@ def claim_parts(photos: Photos, parts: Sequence[tuple[Photos, Photos]], out: Pat
     try:
         photos.with_columns(fold=fold_of(parts).astype(str)).write(fresh)
         if path.is_file() and path.read_bytes() != fresh.read_bytes():
-            raise ValueError(f"{out} holds runs on other photos or folds; name the output folder anew")
+            raise ValueError(f"{out} holds runs on {_unlike(path, fresh)} name the output folder anew")
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _unlike(path: Path, fresh: Path) -> str:
+    """What a folder's photos.csv holds, beside the one that a call would write."""
+    import pandas as pd
+
+    old, new = (
+        pd.read_csv(one, dtype=str, keep_default_na=False, encoding_errors="surrogateescape") for one in (path, fresh)
+    )
+    places, moved = ["path", "root"], old.path != new.path if len(old) == len(new) else False
+    if not np.any(moved) or not old.drop(columns=places).equals(new.drop(columns=places)):
+        return "other photos or folds;"
+    before, now = old.path[moved].iloc[0], new.path[moved].iloc[0]
+    return f"photos as {before}, which is {now} now: give them by the same path, from every machine that shares it, or"

@@ -276,6 +276,20 @@ def test_other_photos_need_another_folder(done, photos, monkeypatch):
         compare(ARMS, photos.with_columns(mask=labels), done.out, folds=FOLDS, seeds=SEEDS)
 
 
+def test_the_same_photos_by_another_path_are_told_of(done, people, monkeypatch, tmp_path):
+    """As on a machine that sees the shared photos elsewhere."""
+    monkeypatch.setattr(crossval, "prepare", None)
+    (tmp_path / "mount").symlink_to(people)
+    photos = read(tmp_path / "mount" / "train")[::2]
+    before = content(done.out)
+    message = (
+        rf"holds runs on photos as {people}/\S+\.\w+, which is {tmp_path}/mount/\S+ now: give them by the same path"
+    )
+    with pytest.raises(ValueError, match=message):
+        compare(ARMS, photos, done.out, folds=FOLDS, seeds=SEEDS)
+    assert content(done.out) == before
+
+
 # ---- interrupted
 
 

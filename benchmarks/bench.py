@@ -33,8 +33,10 @@ def main():
     parser.add_argument("--trained", type=Path, help="model folder that export takes instead of training one")
     parser.add_argument("--only", nargs="+", help="names of benchmarks")
     arguments = parser.parse_args()
-    failed = []
-    for name, words in commands(arguments).items():
+    failed, chosen = [], commands(arguments)
+    if unknown := set(arguments.only or ()) - set(chosen):
+        parser.error(f"--only {' '.join(sorted(unknown))}: expected some of {', '.join(chosen)}")
+    for name, words in chosen.items():
         if arguments.only and name not in arguments.only:
             continue
         if words is None:

@@ -94,6 +94,15 @@ def test_every_result_names_its_commit_and_machine():
             assert {"benchmark", "machine", "versions", "numbers"} <= set(json.loads(line)), path
 
 
+def test_bench_refuses_a_benchmark_that_there_is_not(monkeypatch, capsys):
+    bench = load("bench", monkeypatch)
+    monkeypatch.setattr(bench, "run", None)  # nothing is measured, or written anew
+    monkeypatch.setattr(sys, "argv", ["bench.py", "--only", "train", "foward"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "--only foward: expected some of faces, loader, startup, forward" in capsys.readouterr().err
+
+
 def test_mixing_weights_are_the_pixels(monkeypatch, capsys):
     load("mixing", monkeypatch).main(["--seeds", "20", "--out", ""])
     line = json.loads(capsys.readouterr().out.splitlines()[-1])

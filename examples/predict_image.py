@@ -6,7 +6,7 @@ python examples/predict_image.py MODEL PHOTO [OUTPUT]    # by default runs/predi
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 import multihead as mh
 
@@ -14,7 +14,7 @@ import multihead as mh
 def main(model, photo, draw=None):
     if not hasattr(model, "probs"):
         model = mh.load(model)
-    array = np.asarray(Image.open(photo).convert("RGB"))
+    array = np.asarray(ImageOps.exif_transpose(Image.open(photo)).convert("RGB"))  # an array must stand upright
     table = mh.predict(model, [photo, array, Path(photo).read_bytes()], draw=draw)
     print(table[["path", "mask", "gender", "age", "label"]].to_string(index=False))
     print(f"the three agree: {table.label.nunique() == 1}")

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 import multihead as mh
 
@@ -140,6 +142,15 @@ def test_predict_image(people, capsys, tmp_path):
     assert len(table) == 3 and table.label.nunique() == 1
     assert "the three agree: True" in capsys.readouterr().out
     assert list((tmp_path / "drawn").glob("*.jpg"))
+
+
+def test_predict_image_of_a_photo_that_a_phone_has_turned(people, model, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.open(photos_of(people, 1)[0]).convert("RGB").save(tmp_path / "turned.jpg", exif=exif)
+    table = load("predict_image").main(model, tmp_path / "turned.jpg")
+    probs = table[[name for name in table if name.startswith("joint:")]].to_numpy(float)
+    assert probs.size and np.ptp(probs, axis=0).max() < 0.01
 
 
 @pytest.fixture

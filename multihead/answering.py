@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flags, parsers
 from multihead.logs import LISTED
 from multihead.modes import AMP, Pins
 from multihead.options import near
@@ -82,7 +82,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--part",
-        type=flags.one_of(["train", "val", "test", "all"]),
+        type=parsers.one_of(["train", "val", "test", "all"]),
         metavar="{train,val,test,all}",
         help="which rows of a split column (default val; without it test, without a split all)",
     )
@@ -214,7 +214,7 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", help="table to write (default: printed)")
     parser.add_argument(
         "--faces",
-        type=flags.one_of(["largest", "central", "all"]),
+        type=parsers.one_of(["largest", "central", "all"]),
         metavar="{largest,central,all}",
         help="answer for the largest or most central face of a photo, or for all, a row a face (default: largest, "
         "searched only where the model reads faces)",
@@ -250,7 +250,7 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--missing",
         default="full",
-        type=flags.one_of(["full", "skip", "error"]),
+        type=parsers.one_of(["full", "skip", "error"]),
         metavar="{full,skip,error}",
         help="a photo without a face where a crop needs one: full (all of it is read), skip or error (default full)",
     )

@@ -12,7 +12,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from multihead import flag_files, flags
+from multihead import flag_files, flags, parsers
+from multihead.options import near
 from multihead.recipe import Recipe
 from multihead.settings import Network, Training, add_mix_flags, build_heads, build_model, build_recipe, device, silent
 
@@ -69,7 +70,7 @@ def known_key(key: str, where: str) -> str:
     key = fields.get(key.replace("-", "_"), key.replace("-", "_"))
     known = [action.dest for action in arm_parser()._actions]
     if key not in known:
-        raise ValueError(f"{where}: a model or recipe has no flag {key!r}{flags.near(key, known)}")
+        raise ValueError(f"{where}: a model or recipe has no flag {key!r}{near(key, known)}")
     return key
 
 
@@ -87,7 +88,7 @@ def split(text: str, at: str = ",") -> list[str]:
 
 def arm_parser() -> argparse.ArgumentParser:
     """The flags that arms may differ in: a seed is the comparison's, and so are photos and folds."""
-    parser = flags.Parser(add_help=False)
+    parser = parsers.Parser(add_help=False)
     for kind in KINDS:
         flags.add_flags(parser, kind, kind.__name__)
     add_mix_flags(parser)

@@ -16,7 +16,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from multihead import answering, flag_files, flags, folding, panel, records, searching, shipping, training, workbench
+from multihead import (
+    answering,
+    flag_files,
+    flags,
+    folding,
+    panel,
+    parsers,
+    records,
+    searching,
+    shipping,
+    training,
+    workbench,
+)
+from multihead.options import near
 from multihead.parts import read_sources
 from multihead.settings import Sources, speaker
 from multihead.trained import STARTED_IN
@@ -29,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     parser = _parser(tokens)
     if tokens and not tokens[0].startswith("-") and tokens[0] not in VERBS:
-        parser.error(f"unknown verb {tokens[0]!r}; expected one of {', '.join(VERBS)}{flags.near(tokens[0], VERBS)}")
+        parser.error(f"unknown verb {tokens[0]!r}; expected one of {', '.join(VERBS)}{near(tokens[0], VERBS)}")
     verb = _parse(parser, tokens)
     try:
         verb = _configured(parser, verb, tokens)
@@ -156,13 +169,13 @@ def _again(parser: argparse.ArgumentParser, tokens: Sequence[str], more: Sequenc
 
 
 def _parser(tokens: Sequence[str]) -> argparse.ArgumentParser:
-    parser = flags.Parser(
+    parser = parsers.Parser(
         prog="multihead", description="Multi-head classifiers of faces and people: mask, gender, age."
     )
     from multihead import __version__
 
     parser.add_argument("--version", action="version", version=f"multihead {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=flags.Parser)
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=parsers.Parser)
     named = next((token for token in tokens if token in VERBS), None)
     for name, (run, arguments) in VERBS.items():
         text = (run.__doc__ or "").splitlines()[0]
@@ -247,7 +260,7 @@ def _scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--faces",
         default="largest",
-        type=flags.one_of(["largest", "central", "all"]),
+        type=parsers.one_of(["largest", "central", "all"]),
         metavar="{largest,central,all}",
         help="which faces of a photo get a row: the largest, the most central, or all (default largest)",
     )

@@ -7,46 +7,11 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from multihead.options import near, takes_many, variants
+from multihead.options import takes_many, variants
+from multihead.parsers import Last, one_of, pair, span
 from multihead.spelling import Spelled, spelled
-
-
-class Last(argparse.Action):
-    """Stores a value as argparse does, and moves it to the end: the values stand in the order in which flags did."""
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: Any = None
-    ) -> None:
-        """As `argparse.Action` calls it."""
-        vars(namespace).pop(self.dest, None)
-        setattr(namespace, self.dest, values)
-
-
-class _Help(argparse.HelpFormatter):
-    """Help in which numbers are INT and FLOAT, and other values are called as their flag is."""
-
-    def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
-        return action.type.__name__.upper() if action.type in (int, float) else action.dest.upper()  # type: ignore[union-attr]
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints suggest the nearest flag and end with exit status 2."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"allow_abbrev": False, "formatter_class": _Help})
-
-    def refuse_unknown(self, rest: Sequence[str]) -> None:
-        """Complain about arguments that nothing took. Raises: SystemExit."""
-        known = [flag for action in self._actions for flag in action.option_strings]
-        for token in rest:
-            hint = near(token.split("=")[0], known, 0.6) if token.startswith("-") else ""
-            self.error(f"unknown argument {token!r}{hint.replace(chr(39), '')}")
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and the way to the help. Raises: SystemExit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n(see {self.prog} --help)\n")
 
 
 def add_flags(parser: argparse.ArgumentParser, kind: type, title: str) -> None:
@@ -150,11 +115,11 @@ def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -
     elif typing.get_origin(plain) is tuple:
         of = typing.get_args(plain)[0]
         spans = typing.get_origin(of) is tuple
-        take, metavar = (_span, "FROM-TO") if spans else (of, item.metadata.get("metavar"))
+        take, metavar = (span, "FROM-TO") if spans else (of, item.metadata.get("metavar"))
         group.add_argument(*names, dest=dest(item), type=take, nargs="+", help=text, metavar=metavar)
     elif plain is Mapping or typing.get_origin(plain) in (Mapping, typing.get_origin(Mapping[str, float])):
         of = typing.get_args(plain)[1]
-        group.add_argument(*names, dest=dest(item), type=_pair(of), nargs="+", help=text, metavar="NAME=VALUE")
+        group.add_argument(*names, dest=dest(item), type=pair(of), nargs="+", help=text, metavar="NAME=VALUE")
     else:
         metavar = item.metadata.get("metavar")
         group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=metavar, action=Last)
@@ -260,18 +225,6 @@ def _object(item: dataclasses.Field[Any], classes: Sequence[type], value: Any, v
     return found(**(flags | {name: part for name, part in text.items() if name not in later}))
 
 
-def one_of(names: Sequence[str]) -> Callable[[str], str]:
-    """A flag's type: one of these names, else a complaint with the nearest."""
-
-    def name(text: str) -> str:
-        if text.lower() in names:
-            return text.lower()
-        more = " (timm's other optimisers: timm with --timm-opt NAME)" if "timm" in names else ""
-        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(names)}{near(text.lower(), names)}{more}")
-
-    return name
-
-
 def flag(item: dataclasses.Field[Any]) -> str:
     """A field's flag, as --batch-size."""
     return "--" + (item.metadata.get("flag") or item.name.replace("_", "-"))
@@ -290,27 +243,6 @@ def _plain(hint: Any) -> Any:
     """The type without `| None`."""
     members = [member for member in typing.get_args(hint) if member is not types.NoneType]
     return members[0] if isinstance(hint, types.UnionType) and len(members) == 1 else hint
-
-
-def _span(text: str) -> tuple[float, float]:
-    low, _, high = text.partition("-")
-    try:
-        return float(low), float(high or low)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected years as 57-59") from None
-
-
-def _pair(of: type) -> Callable[[str], tuple[str, Any]]:
-    def pair(text: str) -> tuple[str, Any]:
-        name, mark, value = text.partition("=")
-        if not mark or not name:
-            raise argparse.ArgumentTypeError(f"{text!r}; expected NAME=VALUE")
-        try:
-            return name, of(value)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r}: {value!r} is no {of.__name__}") from None
-
-    return pair
 
 
 def _shown(value: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flags, parsers
 from multihead.parts import read_sources, scored_part
 from multihead.settings import Sources, speaker
 
@@ -55,7 +55,7 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="runs/ensemble", help="folder to write (default runs/ensemble)")
     parser.add_argument(
         "--voting",
-        type=flags.one_of(["soft", "hard"]),
+        type=parsers.one_of(["soft", "hard"]),
         metavar="{soft,hard}",
         help="mean probabilities or counted answers (default soft)",
     )
@@ -69,14 +69,14 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--decode",
-        type=flags.one_of(["prior", "weights"]),
+        type=parsers.one_of(["prior", "weights"]),
         metavar="{prior,weights}",
         help="answer for macro-F1: class weights from the prior, or fitted one by one, on out-of-fold answers "
         "(default: the likeliest class)",
     )
     parser.add_argument(
         "--soup",
-        type=flags.one_of(["uniform", "greedy"]),
+        type=parsers.one_of(["uniform", "greedy"]),
         metavar="{uniform,greedy}",
         help="average the weights: one model (default: the members vote)",
     )

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead import flags
+from multihead import parsers
 from multihead.settings import device, speaker
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def logs_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
         default="auto",
-        type=flags.one_of(["auto", "events", "metrics"]),
+        type=parsers.one_of(["auto", "events", "metrics"]),
         metavar="{auto,events,metrics}",
         help="events, metrics (metrics.csv), or auto: metrics only where there are no events (default auto)",
     )

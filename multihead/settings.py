@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
-from multihead.options import between, choice, option, whole
+from multihead import flags, parsers
+from multihead.options import between, choice, near, option, whole
 
 if TYPE_CHECKING:
     from multihead.cache import Cache
@@ -114,7 +114,7 @@ def named_heads(texts: Sequence[str]) -> tuple[Head, ...]:
     for text in texts:
         if "=" not in text and text not in ours:
             raise ValueError(
-                f"unknown head {text!r}; expected some of {', '.join(ours)}{flags.near(text, ours)}, or one of your "
+                f"unknown head {text!r}; expected some of {', '.join(ours)}{near(text, ours)}, or one of your "
                 "own with its classes, as tone=dark,light"
             )
     return base([ours[text] if text in ours else parse_head(text) for text in texts or ours])
@@ -129,9 +129,9 @@ def add_mix_flags(parser: argparse.ArgumentParser) -> None:
     for name in MIXES:
         group.add_argument(f"--{name}", type=float, metavar="ALPHA", help=f"short for --mix '{name}(alpha=ALPHA)'")
     often = "how often a batch is mixed (default: that of the mix, as 0.5)"
-    group.add_argument("--mixup-prob", type=float, help=often, action=flags.Last)
+    group.add_argument("--mixup-prob", type=float, help=often, action=parsers.Last)
     off = "first epoch without mixing (default: all mix)"
-    group.add_argument("--mixup-off-epoch", type=int, help=off, action=flags.Last)
+    group.add_argument("--mixup-off-epoch", type=int, help=off, action=parsers.Last)
 
 
 def build_recipe(values: Mapping[str, Any]) -> Any:
@@ -184,7 +184,7 @@ def build_heads(network: Network) -> tuple[Head, ...]:
     known = [head.name for head in (*HEADS, *chosen)]
     for name in (part.split("=")[0] for part in network.crops if "=" in part):
         if name not in known:
-            raise ValueError(f"--crops of unknown head {name!r}; there are {', '.join(known)}{flags.near(name, known)}")
+            raise ValueError(f"--crops of unknown head {name!r}; there are {', '.join(known)}{near(name, known)}")
     if len(network.resize) > 2 or min(network.resize) < 1:
         raise ValueError(
             f"--resize {' '.join(map(str, network.resize))}; expected height and width, or one side of a square"
@@ -206,7 +206,7 @@ def build_crops(text: str, resize: Sequence[int]) -> list[Any]:
         sides = size.lower().split("x") if size else [str(side) for side in resize]
         if name not in known or len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
             raise ValueError(
-                f"unknown crop {part!r}{flags.near(name, known)}; "
+                f"unknown crop {part!r}{near(name, known)}; "
                 "expected face, body or full, with a size as in body:160x112 if you like"
             )
         found.append(known[name].resized(*(int(side) for side in sides)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from multihead import flags
+from multihead import flags, parsers
 from multihead.parts import read_sources
 from multihead.settings import Sources, speaker
 
@@ -43,14 +43,14 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", default="runs/export", help="new folder to write (default runs/export)")
     parser.add_argument(
         "--format",
-        type=flags.one_of(list(FORMATS)),
+        type=parsers.one_of(list(FORMATS)),
         default="onnx",
         metavar="{onnx,openvino,torch}",
         help="runtime (default onnx)",
     )
     parser.add_argument(
         "--precision",
-        type=flags.one_of(["f32", "bf16", "int8"]),
+        type=parsers.one_of(["f32", "bf16", "int8"]),
         metavar="{f32,bf16,int8}",
         help="default f32, with openvino bf16; bf16 and int8 with openvino only, int8 needs --data",
     )

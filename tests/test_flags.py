@@ -1,4 +1,3 @@
-import argparse
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +6,13 @@ import pytest
 
 from multihead.augment import BoxJitter, Diary, Flip, Gentle, Grey
 from multihead.balance import DWA
-from multihead.flags import Parser, add_flags, build, dest, flag, near, one_of
+from multihead.flags import add_flags, build, dest, flag
 from multihead.losses import Focal, Ordinal, SoftF1, Sum
 from multihead.masks import DrawnMask
 from multihead.mixing import CutMix
 from multihead.optim import SGD, AdamW
 from multihead.options import option, variants
+from multihead.parsers import Parser
 from multihead.recipe import EMA, Recipe
 from multihead.samplers import Weighted
 from multihead.schedules import Cosine, OneCycle
@@ -133,29 +133,6 @@ def test_wrong_values_end_with_status_2_and_one_line(line, message, capsys):
     assert ended.value.code == 2 and message in said and said.endswith("(see tool --help)\n") and said.count("\n") == 2
 
 
-@pytest.mark.parametrize(
-    ("token", "message"),
-    [
-        ("--epoch=3", "unknown argument '--epoch=3'; did you mean --epochs?"),
-        ("--zzz", "unknown argument '--zzz'\n"),
-        ("photos", "unknown argument 'photos'\n"),
-    ],
-)
-def test_unknown_arguments_suggest_the_nearest(token, message, capsys):
-    made = parser()
-    _, rest = made.parse_known_args([token])
-    with pytest.raises(SystemExit) as ended:
-        made.refuse_unknown(rest)
-    assert ended.value.code == 2 and message in capsys.readouterr().err
-    assert made.refuse_unknown([]) is None
-
-
-def test_one_of():
-    assert one_of(["full", "face"])("FACE") == "face"
-    with pytest.raises(argparse.ArgumentTypeError, match="'fase' is none of full, face; did you mean 'face'"):
-        one_of(["full", "face"])("fase")
-
-
 # ---- objects as text
 
 
@@ -243,7 +220,3 @@ def test_ages_and_zones():
     recipe = parse("--age-edges 30 58 --drop-zones 57-59 28.5-29 40 --soft-bands 2 --epoch-photos 100")
     assert recipe.age_edges == (30, 58) and recipe.drop_zones == ((57, 59), (28.5, 29), (40, 40))
     assert recipe.soft_bands == 2 and recipe.epoch_photos == 100
-
-
-def test_near():
-    assert near("focl", ["focal", "sum"]) == "; did you mean 'focal'?" and near("zzz", iter(["focal"])) == ""

@@ -14,7 +14,7 @@ from multihead.balance import DWA
 from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum
 from multihead.mixing import CutMix, InvertedCutMix, MixUp
 from multihead.optim import MADGRAD, SGD, Adam, AdamW, Timm
-from multihead.options import between, choice, dataclasses_in, from_dict, option, takes_many, to_dict, variants
+from multihead.options import between, choice, dataclasses_in, from_dict, near, option, takes_many, to_dict, variants
 from multihead.recipe import EMA, Recipe
 from multihead.samplers import Shares, Weighted
 
@@ -194,3 +194,7 @@ def test_importing_the_settings_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_near():
+    assert near("focl", ["focal", "sum"]) == "; did you mean 'focal'?" and near("zzz", iter(["focal"])) == ""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from multihead import ranks
 from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector, identity
 from multihead.files import cache_folder, check_writable, turn, write_text
-from multihead.packs import say
 from multihead.scanning import forget, read_boxes, scan
 from multihead.yunet import open_detector
 
@@ -83,7 +83,9 @@ def _kept(file: Path) -> Iterator[Path]:
     try:
         check_writable(file)
     except OSError as error:
-        say(f"boxes of faces are not kept: {error} by XDG_CACHE_HOME, or give the boxes of a scan (boxes=, --boxes)")
+        ranks.say(
+            f"boxes of faces are not kept: {error} by XDG_CACHE_HOME, or give the boxes of a scan (boxes=, --boxes)"
+        )
     else:
         yield file
         return

@@ -13,7 +13,6 @@ import hashlib
 import shutil
 import struct
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,10 +24,10 @@ from multihead import ranks
 from multihead.contents import Content, Contents
 from multihead.crops import Box, Crop, Region
 from multihead.cutting import CUTTING, crop_regions, cut_at, reduction_for
-from multihead.files import cache_folder, locked
+from multihead.files import cache_folder, turn
 from multihead.images import open_image
 from multihead.logs import bar
-from multihead.packs import FileWriter, Kept, MemoryWriter, Shelf, say
+from multihead.packs import FileWriter, Kept, MemoryWriter, Shelf
 
 LIMIT = 8 << 30  # bytes that one set of photos may add to the folder, and never more than half of the free disk
 MEMORY = 2 << 30  # bytes of crops kept in memory where they are not kept on disk
@@ -100,14 +99,15 @@ class Cache:
         assert self.folder is not None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _turn(self.folder / "lock"):
+            (lock := self.folder / "lock").touch()  # where nothing can be written it says so
+            with turn(lock, lambda: ranks.say(f"waiting for another process that writes to {self.folder}")):
                 missing = job.missing()  # another process may have written them meanwhile
                 if missing and self._has_room(job.bytes(missing)):
                     for shelf in job.shelves:
                         shelf.tidy()
                     job.write(missing, self.contents, lambda shelf: FileWriter(shelf.home, shelf.size), PIECE)
         except OSError as error:
-            say(f"crops are not kept in {self.folder}: {error.strerror or error}")
+            ranks.say(f"crops are not kept in {self.folder}: {error.strerror or error}")
         return job.missing()
 
     def _has_room(self, needed: int) -> bool:
@@ -115,10 +115,12 @@ class Cache:
         room = min(self.limit, free // 2)
         where = f"in {self.folder}; --cache-folder (cache=) names another, --no-cache (cache=False) none"
         if needed > room:
-            say(f"crops take {_mb(needed)}, of {_mb(room)} at most (half of the free disk is {_mb(free // 2)}) {where}")
+            ranks.say(
+                f"crops take {_mb(needed)}, of {_mb(room)} at most (half of the free disk is {_mb(free // 2)}) {where}"
+            )
             return False
         if self.announce:
-            say(f"keeping crops, {_mb(needed)}, {where}")
+            ranks.say(f"keeping crops, {_mb(needed)}, {where}")
         return True
 
 
@@ -277,21 +279,6 @@ class _Job:
                     kept.packs.append(pack)
                 kept.pack[row, column], kept.place[row, column] = numbers.get(id(pack), 0), place
         return kept
-
-
-@contextlib.contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """This process alone writes; it waits for another that does. Raises: OSError."""
-    said = False
-    while True:
-        with locked(lock) as mine:
-            if mine:
-                yield
-                return
-        if not said:
-            say(f"waiting for another process that writes to {lock.parent}")
-        said = True
-        time.sleep(0.2)
 
 
 def _key(content: Content, region: Region, reduction: int) -> bytes:

@@ -11,6 +11,7 @@ import numpy as np
 
 from multihead import ranks
 from multihead.data import Photos, check_disjoint
+from multihead.files import text_table
 
 
 def deal(photos: Photos, folds: int, seed: int = 0) -> list[tuple[Photos, Photos]]:
@@ -67,11 +68,7 @@ def claim_parts(photos: Photos, parts: Sequence[tuple[Photos, Photos]], out: Pat
 
 def _unlike(path: Path, fresh: Path) -> str:
     """What a folder's photos.csv holds, beside the one that a call would write."""
-    import pandas as pd
-
-    old, new = (
-        pd.read_csv(one, dtype=str, keep_default_na=False, encoding_errors="surrogateescape") for one in (path, fresh)
-    )
+    old, new = text_table(path), text_table(fresh)
     places, moved = ["path", "root"], old.path != new.path if len(old) == len(new) else False
     if not np.any(moved) or not old.drop(columns=places).equals(new.drop(columns=places)):
         return "other photos or folds;"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -114,18 +116,18 @@ def give_up(file: TextIO) -> None:
 
 
 @contextlib.contextmanager
-def turn(path: str | Path, told: str = "") -> Iterator[None]:
-    """Waits until this process has the lock file `path` to itself, as `take`, and says what is `told` where it has to;
-    its folders are made, and it is removed at the end. Where it cannot be written nothing is locked: who writes beside
+def turn(path: str | Path, tell: Callable[[], object] | None = None) -> Iterator[None]:
+    """Waits until this process has the lock file `path` to itself, as `take`; `tell` is called once where it has to.
+    Its folders are made, and it is removed at the end. Where it cannot be written nothing is locked: who writes beside
     it says so."""
     path = Path(path)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             while (file := take(path)) is None:
-                if told:
-                    print(told, file=sys.stderr)
-                told = ""
+                if tell is not None:
+                    tell()
+                tell = None
                 time.sleep(0.1)
             stack.callback(give_up, file)
         yield
@@ -151,6 +153,13 @@ def check_writable(path: str | Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write text (UTF-8; undecodable bytes of file names survive) in one step."""
     replace_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8", errors="surrogateescape"))
+
+
+def text_table(path: str | Path) -> pd.DataFrame:
+    """A table that this library wrote, every cell as its text, with what `write_text` lets survive."""
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
 
 
 def cache_folder() -> Path:

@@ -12,6 +12,7 @@ import numpy as np
 
 from multihead.data import Photos
 from multihead.evaluation import evaluate, scores
+from multihead.files import text_table
 from multihead.heads import Head, base, size
 from multihead.metrics import Scores
 from multihead.model import read_config
@@ -178,9 +179,7 @@ def _dealt(photos: Photos) -> dict[str, Photos]:
 
 def _oof(path: Path, heads: Sequence[Head]) -> pd.DataFrame:
     """The rows of an oof.csv as text. Raises: ValueError where a column is missing or a cell is no number."""
-    import pandas as pd
-
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+    table = text_table(path)
     wanted = ["path", "fold", *(f"{JOINT}{index}" for index in range(size(heads)))]
     if lacking := [name for name in wanted if name not in table]:
         raise ValueError(f"{path} lacks the columns {lacking[:5]}; expected what multihead folds wrote for its heads")

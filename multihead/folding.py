@@ -46,8 +46,7 @@ def folds(args: argparse.Namespace) -> int:
     say = speaker(args) if ranks.first() else silent
     photos, extra = training_photos(args, say)
     say(f"{photos} in {f'the folds of column {args.fold_column}' if args.fold_column else f'{args.folds} folds'}")
-    if ranks.first():
-        tell_of_starts([network.initial_checkpoint], photos)
+    tell_of_starts([network.initial_checkpoint], photos)
     make = functools.partial(build_model_on, network, args.device)
     found = fit_folds(
         make,

@@ -10,7 +10,6 @@ import contextlib
 import mmap
 import os
 import struct
-import sys
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -249,12 +248,6 @@ def _black(size: tuple[int, int]) -> np.ndarray:
 
 
 def _delete(path: Path, why: str) -> None:
-    say(f"{why}; its crops are decoded again")
+    ranks.say(f"{why}; its crops are decoded again")
     with contextlib.suppress(OSError):
         path.unlink()
-
-
-def say(text: str) -> None:
-    """Tell the user, on standard error, once for all processes of a run."""
-    if ranks.first():
-        print(text, file=sys.stderr)

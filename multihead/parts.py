@@ -106,10 +106,11 @@ def _extra(args: argparse.Namespace, sources: Sequence[str], ignore_split: bool)
 
 def tell_of_starts(starts: Iterable[Any], scored: Photos, which: str = "") -> None:
     """Say on stderr which of the photos that are scored trained the weights that training begins with."""
+    from multihead import ranks
     from multihead.trained import seen_before
 
     for told in dict.fromkeys(told for start in starts for told in seen_before(start, scored)):
-        print(f"note: {which}{told}", file=sys.stderr)
+        ranks.say(f"note: {which}{told}")
 
 
 def chosen_rows(photos: Photos, training: Training, heads: Sequence[Head]) -> Photos:

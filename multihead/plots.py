@@ -1,26 +1,19 @@
 """Pictures of numbers: lines, courses over epochs, differences with their intervals, and confidence against accuracy;
 PNG, about 900 pixels wide.
-
-Drawn by matplotlib without its pyplot, so nothing global changes and any thread may draw.
 """
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead.files import replace_file
+from multihead import sheets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-WIDTH, DPI = 9.0, 100  # inches, pixels an inch
-# Okabe and Ito's colours, which people with any colour vision can tell apart, without the yellow
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES = ("-", "--", ":", "-.")
 MARKERS = ("", "o", "s", "^")
 
@@ -43,7 +36,7 @@ def lines(
     Raises: ValueError where there is no series, where places and values differ in number, and for a place <= 0 on a
     logarithmic axis.
     """
-    figure, axes = _figure(series, title, xlabel, ylabel)
+    figure, axes = sheets.panel(series, title, xlabel, ylabel)
     for number, (name, (places, values)) in enumerate(series.items()):
         if len(places) != len(values):
             raise ValueError(f"series {name!r} has {len(places)} places on x and {len(values)} values")
@@ -54,11 +47,11 @@ def lines(
     if log_x:
         axes.set_xscale("log")
     elif all(isinstance(place, int) for places, _ in series.values() for place in places):
-        _whole_places(axes)
+        sheets.whole_places(axes)
     if mark is not None:
         axes.axvline(mark, color="#666666", linewidth=1)
-    _legend(figure, axes, [*series] if mark is None else [*series, f"{xlabel} {mark:.4g}"])
-    _save(figure, path)
+    sheets.legend(figure, axes, [*series] if mark is None else [*series, f"{xlabel} {mark:.4g}"])
+    sheets.save(figure, path)
 
 
 def curves(path: str | Path, runs: Mapping[str, Sequence[Sequence[float]]], *, title: str, ylabel: str) -> None:
@@ -69,14 +62,16 @@ def curves(path: str | Path, runs: Mapping[str, Sequence[Sequence[float]]], *, t
 
     Raises: ValueError where there is no arm.
     """
-    figure, axes = _figure(runs, title, "epoch", ylabel)
+    figure, axes = sheets.panel(runs, title, "epoch", ylabel)
     for number, values in enumerate(runs.values()):
         epochs, means, lows, highs = _band(values)
         _line(axes, number, epochs, means)
-        axes.fill_between(epochs, lows, highs, color=COLOURS[number % len(COLOURS)], alpha=0.15, linewidth=0)
-    _whole_places(axes)
-    _legend(figure, axes, list(runs))
-    _save(figure, path)
+        axes.fill_between(
+            epochs, lows, highs, color=sheets.COLOURS[number % len(sheets.COLOURS)], alpha=0.15, linewidth=0
+        )
+    sheets.whole_places(axes)
+    sheets.legend(figure, axes, list(runs))
+    sheets.save(figure, path)
 
 
 def differences(path: str | Path, rows: Sequence[tuple[str, str, float, float, float]], *, title: str) -> None:
@@ -90,10 +85,10 @@ def differences(path: str | Path, rows: Sequence[tuple[str, str, float, float, f
     arms = list(dict.fromkeys(row[1] for row in rows))
     if not rows or len({row[:2] for row in rows}) < len(rows):
         raise ValueError(f"{len(rows)} differences; expected at least one, and one for each metric and arm")
-    labels = [_text(arm, 36) for arm in arms]
+    labels = [sheets.words(arm, 36) for arm in arms]
     deepest = max(label.count("\n") + 1 for label in labels)  # lines of text
-    figure = _empty(max(WIDTH, 2.5 + 2.2 * len(metrics)), 1.5 + (0.22 + 0.18 * deepest) * len(arms))
-    figure.suptitle(_text(title, 90), fontsize=12)
+    figure = sheets.blank(max(sheets.WIDTH, 2.5 + 2.2 * len(metrics)), 1.5 + (0.22 + 0.18 * deepest) * len(arms))
+    figure.suptitle(sheets.words(title, 90), fontsize=12)
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
     for panel, metric in zip(panels, metrics, strict=True):
         _zero(panel, metric)
@@ -101,7 +96,7 @@ def differences(path: str | Path, rows: Sequence[tuple[str, str, float, float, f
             _interval(panel, arms.index(arm), arm, numbers)
     panels[0].set_yticks(range(len(arms)), labels, fontsize=9)
     panels[0].set_ylim(len(arms) - 0.5, -0.5)  # the first arm on top
-    _save(figure, path)
+    sheets.save(figure, path)
 
 
 def reliability(
@@ -118,8 +113,8 @@ def reliability(
     if not bins:
         raise ValueError(f"nothing to draw for {title!r}; expected at least one series")
     columns, rows = min(4, len(bins)), math.ceil(len(bins) / 4)
-    figure = _empty(max(WIDTH / 2, 2.25 * columns), 0.6 + 3.4 * rows)
-    figure.suptitle(_text(title, 22 * max(2, columns)), fontsize=12)
+    figure = sheets.blank(max(sheets.WIDTH / 2, 2.25 * columns), 0.6 + 3.4 * rows)
+    figure.suptitle(sheets.words(title, 22 * max(2, columns)), fontsize=12)
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[4, 1] * rows)
     for number, (name, counted) in enumerate(bins.items()):
         row, column = divmod(number, 4)
@@ -128,7 +123,7 @@ def reliability(
         row, column = divmod(number, 4)
         panels[2 * row][column].set_axis_off()
         panels[2 * row + 1][column].set_axis_off()
-    _save(figure, path)
+    sheets.save(figure, path)
 
 
 def _reliability(
@@ -140,13 +135,15 @@ def _reliability(
     dots = [(x, y, n) for x, y, n in zip(confidence, accuracy, rows, strict=True) if n]
     total = sum(n for *_, n in dots)
     error = f"{sum(n * abs(x - y) for x, y, n in dots) / total:.3f}" if total else "-"
-    upper.set_title(f"{_text(name, 24)}\nerror {error}", fontsize=10)
+    upper.set_title(f"{sheets.words(name, 24)}\nerror {error}", fontsize=10)
     upper.plot([0, 1], [0, 1], color="#666666", linewidth=1)
     for x, y, _ in dots:
-        upper.plot([x, x], [x, y], color=COLOURS[1], linewidth=2.5, solid_capstyle="butt")
-    upper.plot([x for x, *_ in dots], [y for _, y, _ in dots], color=COLOURS[0], marker="o", markersize=4, linewidth=0)
+        upper.plot([x, x], [x, y], color=sheets.COLOURS[1], linewidth=2.5, solid_capstyle="butt")
+    upper.plot(
+        [x for x, *_ in dots], [y for _, y, _ in dots], color=sheets.COLOURS[0], marker="o", markersize=4, linewidth=0
+    )
     middles = [(place + 0.5) / len(rows) for place in range(len(rows))]
-    lower.bar(middles, rows, width=0.9 / len(rows), color=COLOURS[0])
+    lower.bar(middles, rows, width=0.9 / len(rows), color=sheets.COLOURS[0])
     lower.locator_params(axis="y", nbins=2)
     upper.set_ylim(-0.02, 1.02)
     upper.set_ylabel("accuracy", fontsize=9)
@@ -176,15 +173,17 @@ def scatter(
     Raises: ValueError where there is no kind of point.
     """
     names = [*points] if line is None else [*points, line[0]]
-    figure, axes = _figure(dict.fromkeys(names) if points else {}, title, xlabel, ylabel)
+    figure, axes = sheets.panel(dict.fromkeys(names) if points else {}, title, xlabel, ylabel)
     for number, (places, values) in enumerate(points.values()):
         marker = "oxs^"[number % 4]
-        axes.plot(places, values, linestyle="", marker=marker, color=COLOURS[number % len(COLOURS)], alpha=0.8)
+        axes.plot(
+            places, values, linestyle="", marker=marker, color=sheets.COLOURS[number % len(sheets.COLOURS)], alpha=0.8
+        )
     if line is not None:
-        axes.step(line[1], line[2], where="post", color=COLOURS[-1], linewidth=1.2)
-    _whole_places(axes)
-    _legend(figure, axes, names)
-    _save(figure, path)
+        axes.step(line[1], line[2], where="post", color=sheets.COLOURS[-1], linewidth=1.2)
+    sheets.whole_places(axes)
+    sheets.legend(figure, axes, names)
+    sheets.save(figure, path)
 
 
 def bars(path: str | Path, values: Mapping[str, float], *, title: str, xlabel: str) -> None:
@@ -194,20 +193,20 @@ def bars(path: str | Path, values: Mapping[str, float], *, title: str, xlabel: s
     """
     if not values or not all(math.isfinite(value) for value in values.values()):
         raise ValueError(f"bars of {dict(values)}; expected at least one, and finite numbers")
-    labels = [_text(name, 36) for name in values]
+    labels = [sheets.words(name, 36) for name in values]
     deepest = max(label.count("\n") + 1 for label in labels)  # lines of text
-    figure = _empty(WIDTH, 1.5 + (0.22 + 0.18 * deepest) * len(values))
+    figure = sheets.blank(sheets.WIDTH, 1.5 + (0.22 + 0.18 * deepest) * len(values))
     axes = figure.subplots()
-    axes.set_title(_text(title, 90), fontsize=12)
-    drawn = axes.barh(range(len(values)), list(values.values()), color=COLOURS[0], height=0.6)
+    axes.set_title(sheets.words(title, 90), fontsize=12)
+    drawn = axes.barh(range(len(values)), list(values.values()), color=sheets.COLOURS[0], height=0.6)
     axes.bar_label(drawn, fmt="%.3f", padding=3, fontsize=9)
     axes.set_yticks(range(len(values)), labels, fontsize=9)
     axes.set_ylim(len(values) - 0.5, -0.5)  # the first on top
     axes.margins(x=0.1)
-    axes.set_xlabel(_text(xlabel, 90))
+    axes.set_xlabel(sheets.words(xlabel, 90))
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, path)
+    sheets.save(figure, path)
 
 
 def _band(values: Sequence[Sequence[float]]) -> tuple[list[int], list[float], list[float], list[float]]:
@@ -222,38 +221,14 @@ def _band(values: Sequence[Sequence[float]]) -> tuple[list[int], list[float], li
     return epochs, [math.fsum(c) / len(c) for c in found], [min(c) for c in found], [max(c) for c in found]
 
 
-def _empty(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _figure(series: Mapping[str, object], title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    """A figure of one panel with room for the legend of these series."""
-    if not series:
-        raise ValueError(f"nothing to draw for {title!r}; expected at least one series")
-    texts = 1 + sum(_text(name, 100).count("\n") + 1 for name in series)  # lines of the legend, and one for a mark
-    figure = _empty(WIDTH, 5.0 + 0.25 * math.ceil(texts / _columns(list(series))))
-    axes = figure.subplots()
-    axes.set_title(_text(title, 90), fontsize=12)
-    axes.set_xlabel(_text(xlabel, 90))
-    axes.set_ylabel(_text(ylabel, 50))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
 def _line(axes: Axes, number: int, places: Sequence[float], values: Sequence[float]) -> None:
     """A line whose colour, dashes and marker no other of the first 112 has; a lone point is dotted."""
-    turn = number // len(COLOURS)
+    turn = number // len(sheets.COLOURS)
     marker = MARKERS[turn // len(DASHES) % len(MARKERS)] or ("." if len(places) == 1 else "")
     axes.plot(
         places,
         values,
-        color=COLOURS[number % len(COLOURS)],
+        color=sheets.COLOURS[number % len(sheets.COLOURS)],
         linestyle=DASHES[turn % len(DASHES)],
         marker=marker,
         markersize=5,
@@ -262,27 +237,8 @@ def _line(axes: Axes, number: int, places: Sequence[float], values: Sequence[flo
     )
 
 
-def _whole_places(axes: Axes) -> None:
-    """Whole numbers on the x axis, also where it has room for one only."""
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-
-
-def _legend(figure: Figure, axes: Axes, names: Sequence[str]) -> None:
-    """A legend below the panel: these names for its lines."""
-    labels = [_text(name, 100) for name in names]
-    columns = _columns(names)
-    figure.legend(axes.get_lines(), labels, loc="outside lower center", ncols=columns, fontsize=9, frameon=False)
-
-
-def _columns(names: Sequence[str]) -> int:
-    """How many legend entries fit beside each other: a character takes about .08 inches, the line before it .6."""
-    return max(1, min(len(names), int(WIDTH / (0.6 + 0.08 * max(map(len, names))))))
-
-
 def _zero(panel: Axes, metric: str) -> None:
-    panel.set_title(_text(metric, 24), fontsize=10)
+    panel.set_title(sheets.words(metric, 24), fontsize=10)
     panel.axvline(0, color="#666666", linewidth=1)
     panel.grid(axis="x", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
@@ -295,16 +251,6 @@ def _interval(panel: Axes, place: int, arm: str, numbers: Sequence[float]) -> No
     value, low, high = numbers
     if low > high:
         raise ValueError(f"arm {arm!r} has an interval from {low!r} to {high!r}; expected low <= high")
-    colour = "#888888" if low <= 0 <= high else COLOURS[0]
+    colour = "#888888" if low <= 0 <= high else sheets.COLOURS[0]
     panel.plot([low, high], [place, place], color=colour, linewidth=2.5, solid_capstyle="butt")
     panel.plot([value], [place], color=colour, marker="o", markersize=6)
-
-
-def _text(text: str, width: int) -> str:
-    """Text as it stands, in lines of at most so many characters: a dollar sign starts no formula."""
-    drawable = text.encode(errors="replace").decode()  # of a file's name that is not UTF-8, as ?
-    return textwrap.fill(drawable, width).replace("$", r"\$")
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    replace_file(path, lambda fresh: figure.savefig(fresh, format="png"))

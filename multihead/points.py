@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from multihead import ranks
 from multihead.boxes import SEARCH
 from multihead.crops import Box, box_of
 from multihead.data import Photos
@@ -17,7 +18,6 @@ from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, identity, try_search
 from multihead.files import cache_folder
 from multihead.images import open_image
-from multihead.packs import say
 from multihead.yunet import open_detector
 
 CHUNK = 32  # photos searched together, and lost at most where a search is killed
@@ -57,7 +57,7 @@ def locate_points(
         if progress:
             progress(len(chunk))
     if unkept:
-        say(f"points of faces are not kept in {file}: {unkept}; XDG_CACHE_HOME names another place")
+        ranks.say(f"points of faces are not kept in {file}: {unkept}; XDG_CACHE_HOME names another place")
     for row, key in keys.items():
         if kept.get(key) is not None:
             found[row] = kept[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -38,6 +39,12 @@ def rank() -> int:
 def first() -> bool:
     """True for the one process that writes and reports."""
     return rank() == 0
+
+
+def say(text: str) -> None:
+    """Tell the user, on standard error, once for all processes of a run."""
+    if first():
+        print(text, file=sys.stderr)
 
 
 def wait() -> None:

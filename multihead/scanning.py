@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -86,7 +87,8 @@ def scan(
     job = _Job(Path(root or "."), open_detector(finder), which)
     # name -> its rows as text, "" where it is not searched yet: one dictionary and no more for each photo
     known = dict.fromkeys((_name(file, root) for file in files), "")
-    with turn(boxes.with_name(boxes.name + ".lock"), f"waiting for another scan that writes {boxes}"):
+    waits = f"waiting for another scan that writes {boxes}"
+    with turn(boxes.with_name(boxes.name + ".lock"), lambda: print(waits, file=sys.stderr)):
         return _scan(known, boxes, job, workers, batch, progress)
 
 

@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from multihead.files import text_table, write_text
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
@@ -91,8 +92,7 @@ def _seen(tables: Sequence[Path], photos: Photos, model: str) -> list[str]:
 def _read(tables: Sequence[Path]) -> pd.DataFrame:
     import pandas as pd
 
-    options: Any = {"dtype": str, "keep_default_na": False, "encoding_errors": "surrogateescape"}
-    return pd.concat([pd.read_csv(table, **options) for table in tables], ignore_index=True)
+    return pd.concat([text_table(table) for table in tables], ignore_index=True)
 
 
 def _place(path: str, real: Callable[[str], str]) -> str:
@@ -143,8 +143,6 @@ def held_out(model: str | os.PathLike) -> set[str]:
 
 def keep_trained(members: Sequence[str], out: Path) -> None:
     """Write out/splits.csv, all photos that trained a member or what it began from, for `evaluate` to warn of."""
-    from multihead.files import write_text
-
     tables = [path for member in members for _, found in _line(member) for path in found]
     if tables:
         table = _read(tables)

@@ -48,7 +48,7 @@ def train(args: argparse.Namespace) -> int:
     training = chosen_rows(training, rows, build_heads(network))
     say(f"training on {training}")
     say(f"validating on {valid}" if valid is not None else "no photos validate")
-    if valid is not None and ranks.first():
+    if valid is not None:
         tell_of_starts([network.initial_checkpoint], valid, "validation: ")
     torch.manual_seed(recipe.seed)
     model = build_model(network, say).to(device(session.device))

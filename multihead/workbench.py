@@ -66,8 +66,7 @@ def compare(args: argparse.Namespace) -> int:
     say = speaker(args) if ranks.first() else silent
     photos, extra = training_photos(args, say)
     say(f"{len(arms)} arms, {args.folds} folds, seeds {' '.join(map(str, args.seeds))}: {photos}")
-    if ranks.first():
-        tell_of_starts([arm.about.get("initial_checkpoint") for arm in arms.values()], photos)
+    tell_of_starts([arm.about.get("initial_checkpoint") for arm in arms.values()], photos)
     found = run(
         arms,
         photos,

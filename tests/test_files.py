@@ -77,13 +77,13 @@ def test_a_lock_is_had_by_one_and_free_after(tmp_path):
 
 
 def test_turns_are_taken_one_after_the_other(tmp_path):
-    inside, most = [], []
+    inside, most, waited = [], [], []
 
     def work():
-        with turn(tmp_path / "new" / "lock"):
+        with turn(tmp_path / "new" / "lock", lambda: waited.append(1)):
             inside.append(1)
             most.append(len(inside))
-            time.sleep(0.02)
+            time.sleep(0.25)
             inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -91,7 +91,7 @@ def test_turns_are_taken_one_after_the_other(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == [1] * 4
+    assert most == [1] * 4 and len(waited) == 3  # each of the others says so once
     (tmp_path / "file").touch()
     with turn(tmp_path / "file" / "lock"):  # nothing can be locked there, nor written
         pass

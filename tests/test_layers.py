@@ -9,7 +9,7 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options named sources heads labels crops decoders images looks sums lanes metrics fabrics figures spots splits logs speed sigstack canvas cells plots event_files event_logs "
+    "files options named sources heads labels crops decoders images looks sums lanes metrics fabrics figures spots splits logs speed sigstack canvas cells sheets plots event_files event_logs "
     "gentle pipelines outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes fusing nets",
     "backbones recipe spelling cascade faces mtcnn yunet features model drawing synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting feeds carry graphs archives runtimes",

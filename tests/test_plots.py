@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from multihead import plots
+from multihead import plots, sheets
 
 NAN = float("nan")
 LONG = "a name that says all that there is to be said of an arm, and of its settings, its rates and its seeds too"
@@ -18,8 +18,8 @@ LONG = "a name that says all that there is to be said of an arm, and of its sett
 @pytest.fixture
 def drawn(monkeypatch):
     """The figures that were written."""
-    found, save = [], plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (found.append(figure), save(figure, path)))
+    found, save = [], sheets.save
+    monkeypatch.setattr(sheets, "save", lambda figure, path: (found.append(figure), save(figure, path)))
     return found
 
 
@@ -100,9 +100,9 @@ def test_the_picture_shows_the_lines(tmp_path):
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "PNG" and image.width == 900 and 500 <= image.height <= 650
         pixels = np.asarray(image.convert("RGB"))
-    for colour in plots.COLOURS[:3]:
+    for colour in sheets.COLOURS[:3]:
         seen = (pixels == [int(colour[at : at + 2], 16) for at in (1, 3, 5)]).all(2).sum()
-        assert (seen > 200) == (colour != plots.COLOURS[2])
+        assert (seen > 200) == (colour != sheets.COLOURS[2])
     assert not any(tmp_path.glob(".*"))
 
 
@@ -165,7 +165,7 @@ def test_curves_by_hand(tmp_path, drawn):
     corners = axes.collections[0].get_paths()[0].vertices
     for corner in ([1, 0.1], [1, 0.3], [3, 0.4], [3, 0.5], [4, 0.9]):
         assert np.isclose(corners, corner).all(1).any()
-    assert [to_hex(band.get_facecolor()[0]) for band in axes.collections[:2]] == [c.lower() for c in plots.COLOURS[:2]]
+    assert [to_hex(band.get_facecolor()[0]) for band in axes.collections[:2]] == [c.lower() for c in sheets.COLOURS[:2]]
     assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 

@@ -20,16 +20,18 @@ PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "e
 
 
 def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:
-    """The table with our column names; labels of our heads that are not among `heads` may be mapped, and are left out.
+    """The table with our column names. One set of flags serves all verbs: labels of our heads that are not among
+    `heads` may be mapped too, and where there are no heads those of any, and are left out.
 
     Raises: KeyError for a mapped column that is missing or no path column.
     """
     names = list(dict.fromkeys([*PLAIN, *(column for head in heads for column in label_columns(head))]))
-    others = [column for head in HEADS for column in label_columns(head)]  # one set of flags serves all verbs
+    others = [column for head in HEADS for column in label_columns(head)]
     for ours, theirs in mapped.items():
         if theirs not in table.columns:
             raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")
-        if ours not in [*names, *others]:
+        unread = not heads and not difflib.get_close_matches(ours, PLAIN, 1, 0.8)
+        if ours not in [*names, *others] and not unread:
             raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
     chosen = {ours: table[theirs] for ours, theirs in mapped.items() if ours in names}
     table = table.drop(columns=list(mapped.values())).assign(**chosen)

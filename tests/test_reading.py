@@ -354,6 +354,16 @@ def test_flags_of_labels_serve_where_they_are_not_read(heads):
         read(frame, heads=heads, columns=columns | {"gender": "sexe"})
 
 
+def test_labels_of_other_heads_may_be_mapped_where_none_are_read():
+    frame = pd.DataFrame({"path": ["a.jpg"], "colour": ["d"]})
+    own = {"columns": {"tone": "colour"}, "labels": {"tone:d": "dark"}}
+    assert "colour" not in read(frame, heads=(), **own).table
+    assert read(frame, heads=(Head("tone", ("dark", "light")),), **own).labels().tolist() == [[0]]
+    for heads, name in (((), "persn"), ((MASK,), "tone")):
+        with pytest.raises(KeyError, match=f"columns= maps '{name}', which is none of"):
+            read(frame, heads=heads, columns={name: "colour"})
+
+
 def test_columns_that_are_not_read_are_told():
     with pytest.warns(UserWarning, match="column 'masks' is not read; did you mean 'mask'?"):
         table(masks=["worn"])

@@ -269,6 +269,14 @@ def test_a_file_where_the_folder_should_be_is_a_note(photos, tmp_path, capsys):
     assert f"crops are not kept in {tmp_path / 'crops'}: File exists" in capsys.readouterr().err
 
 
+def test_a_folder_that_cannot_be_written_is_a_note_and_nothing_is_announced(photos, tmp_path, capsys):
+    (tmp_path / "crops").mkdir()
+    (tmp_path / "crops" / "lock").symlink_to(tmp_path / "nowhere" / "lock")  # root may write where rights forbid it
+    check(Cache(tmp_path / "crops").keep(photos, CROPS)[0], photos)
+    told = capsys.readouterr().err
+    assert f"crops are not kept in {tmp_path / 'crops'}: No such file" in told and "keeping crops" not in told
+
+
 # keeps crops in a process whose files may not grow past 20 kB, as on a disk that fills up
 LIMITED = """
 import resource, signal, sys

@@ -1,6 +1,8 @@
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -164,9 +166,12 @@ def test_an_empty_folder_that_is_there_is_filled(tmp_path, monkeypatch, name):
     (real / ".DS_Store").touch()
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(real if name == "." else tmp_path)
+    placed, replace = [], os.replace
+    monkeypatch.setattr("os.replace", lambda old, new: (placed.append(Path(new).name), replace(old, new)))
     model = model_of()
     vote = Ensemble([model, model])
     torch_export(vote, name)
+    assert placed[-3:] == ["member0", "member1", "ensemble.json"]  # what opens the folder comes last
     files = {".DS_Store", "ensemble.json", "member0", "member1"}
     assert {path.name for path in real.iterdir()} == files and {path.name for path in tmp_path.iterdir()} == {
         "real",

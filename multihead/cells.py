@@ -33,6 +33,13 @@ SPLITS = {
 }
 
 
+def text_table(path: str | Path) -> pd.DataFrame:
+    """A table that this library wrote, every cell as its text, with what `write_text` lets survive."""
+    import pandas as pd
+
+    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
+
+
 def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], blank: pd.Series) -> list[Any]:
     """A column's cells, parsed once per distinct text. Raises: ValueError that says of the first that cannot be parsed
     its row and column, and names the others."""

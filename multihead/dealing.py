@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from multihead import ranks
+from multihead.cells import text_table
 from multihead.data import Photos, check_disjoint
-from multihead.files import text_table
 
 
 def deal(photos: Photos, folds: int, seed: int = 0) -> list[tuple[Photos, Photos]]:

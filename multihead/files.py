@@ -9,10 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any, TextIO
 
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -153,13 +150,6 @@ def check_writable(path: str | Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write text (UTF-8; undecodable bytes of file names survive) in one step."""
     replace_file(path, lambda fresh: fresh.write_text(text, encoding="utf-8", errors="surrogateescape"))
-
-
-def text_table(path: str | Path) -> pd.DataFrame:
-    """A table that this library wrote, every cell as its text, with what `write_text` lets survive."""
-    import pandas as pd
-
-    return pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
 
 
 def cache_folder() -> Path:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from multihead.cells import text_table
 from multihead.data import Photos
 from multihead.evaluation import evaluate, scores
-from multihead.files import text_table
 from multihead.heads import Head, base, size
 from multihead.metrics import Scores
 from multihead.model import read_config

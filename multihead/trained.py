@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead.files import text_table, write_text
+from multihead.cells import text_table
+from multihead.files import write_text
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 
@@ -44,9 +45,12 @@ class Crop:
     def __post_init__(self) -> None:
         if self.region not in REGIONS:
             raise ValueError(f"crop {self.name!r} has region {self.region!r}; expected one of {REGIONS}")
-        if not 0 <= self.margin < float("inf"):
-            raise ValueError(f"crop {self.name!r} has margin {self.margin}; expected a share of the box >= 0")
-        if len(self.size) != 2 or any(not isinstance(side, int) or side < 1 for side in self.size):
+        if not isinstance(self.margin, Real) or not 0 <= self.margin < float("inf"):
+            raise ValueError(f"crop {self.name!r} has margin {self.margin!r}; expected a share of the box >= 0")
+        if isinstance(self.size, list):
+            object.__setattr__(self, "size", tuple(self.size))
+        pair = isinstance(self.size, tuple) and len(self.size) == 2
+        if not pair or any(not isinstance(side, int) or side < 1 for side in self.size):
             raise ValueError(f"crop {self.name!r} has size {self.size!r}; expected (height, width), whole numbers >= 1")
 
     def resized(self, height: int, width: int | None = None) -> Crop:

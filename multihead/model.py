@@ -130,7 +130,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
             _check_pixels(pixels, crop)
             rows = None if present is None else present[:, column].to(pixels.device)
             if rows is None or bool(rows.all()):
-                seen = self.backbone(self.normalise(pixels))
+                seen = self._seen(pixels)
                 found[crop] = seen + 0 * self.absent[column].to(seen.dtype)  # keeps a gradient on every process
                 continue
             vector = self.absent[column].expand(len(pixels), -1)
@@ -138,10 +138,22 @@ class Model(nn.Module, PyTorchModelHubMixin):
                 shown = pixels[rows]
                 if self.training and len(shown) == 1:
                     shown = shown.expand(2, -1, -1, -1)  # batch norm cannot train on one row
-                seen = self.backbone(self.normalise(shown))[: int(rows.sum())]
+                seen = self._seen(shown)[: int(rows.sum())]
                 vector = vector.to(seen.dtype).index_put((rows.nonzero()[:, 0],), seen)
             found[crop] = vector  # (B, D)
         return found
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        try:
+            return self.backbone(self.normalise(pixels))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            high, wide = pixels.shape[2:]
+            raise ValueError(
+                f"{self.backbone_name} cannot learn from a batch of one photo of {high}x{wide}: its batch norms see one "
+                "number a channel; expected 2 photos a batch or more (-b), or larger crops (--resize)"
+            ) from error
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float images of uint8 ones, by the mean and std of the weights; keeps the memory format."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from multihead.augment import Augment, Diary, Flip, Gentle, check
 from multihead.balance import Balance, Fixed
@@ -115,7 +116,7 @@ class Recipe:
             object.__setattr__(self, name, whole("recipe", name, getattr(self, name), bound))
         if isinstance(self.augment, list):
             object.__setattr__(self, "augment", tuple(self.augment))
-        if not 0 <= self.smoothing < 1:
+        if not isinstance(self.smoothing, Real) or not 0 <= self.smoothing < 1:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
         choice("recipe", "select", self.select, ("best", "last"))
         choice("recipe", "amp_dtype", self.amp_dtype, tuple(AMP))
@@ -128,7 +129,7 @@ class Recipe:
         if not isinstance(self.head_weights, Mapping):
             raise ValueError(f"recipe: head_weights is {self.head_weights!r}; expected them by head, as {{'age': 2}}")
         for name in ("head_lr", "layer_decay", "soft_bands"):
-            if getattr(self, name) is not None:
+            if name == "head_lr" or getattr(self, name) is not None:
                 highest = 1 if name == "layer_decay" else float("inf")
                 between("recipe", name, getattr(self, name), 0, highest, open_low=True)
         if self.clip_grad is not None:

@@ -53,7 +53,8 @@ Sampler = Weighted | Shares
 def row_weights(sampler: Sampler, labels: np.ndarray, heads: Sequence[Head], sources: Sequence[str]) -> np.ndarray:
     """The probability (N,) that a draw is each row, of labels (N, base heads), -1 = unknown, and sources (N,).
 
-    Raises: ValueError for a head or a source that there is not, or where shares leave rows that none fills.
+    Raises: ValueError for a head or a source that there is not, where shares leave rows that none fills, or no row's
+    class is known.
     """
     if isinstance(sampler, Shares):
         return _by_source(sampler, sources)
@@ -67,15 +68,20 @@ def _by_class(sampler: Weighted, labels: np.ndarray, heads: Sequence[Head]) -> n
     from multihead.labels import encode
 
     names = [head.name for head in base(heads)]
+    options = f"joint or one of {', '.join(names)}"
     if sampler.by not in ("joint", *names):
-        raise ValueError(f"weighted: by is {sampler.by!r}; expected joint or one of {', '.join(names)}")
+        raise ValueError(f"weighted: by is {sampler.by!r}; expected {options}")
     classes = encode(labels, heads) if sampler.by == "joint" else labels[:, names.index(sampler.by)]
+    if not len(classes):
+        return np.zeros(0)
     known = classes != UNKNOWN
-    found = np.full(len(classes), 1 / max(1, len(classes)))
-    if known.any():
-        counts = np.bincount(classes[known])
-        rare = counts[classes[known]].astype(float) ** -sampler.power
-        found[known] = rare / rare.sum() * known.mean()
+    if not known.any():
+        lacking = f"{sampler.by} of any" if sampler.by != "joint" else f"all of {', '.join(names)} of any one"
+        raise ValueError(f"weighted: nothing says {lacking} training photo; expected by to be {options}, and labelled")
+    found = np.full(len(classes), 1 / len(classes))
+    counts = np.bincount(classes[known])
+    rare = counts[classes[known]].astype(float) ** -sampler.power
+    found[known] = rare / rare.sum() * known.mean()
     return found
 
 

@@ -32,8 +32,7 @@ class OneCycle:
     interval: str = option("batch", _INTERVAL, "sched-interval", metavar="{batch,epoch}")
 
     def __post_init__(self) -> None:
-        if not 0 <= self.pct_start <= 1:
-            raise ValueError(f"onecycle: pct_start is {self.pct_start!r}; expected a share from 0 to 1")
+        between("onecycle", "pct_start", self.pct_start, 0, 1)
         choice("onecycle", "interval", self.interval, INTERVALS)
 
 

@@ -35,6 +35,8 @@ def test_which_regions_need_a_box():
     [
         ({"region": "hand"}, "crop 'c' has region 'hand'; expected one of"),
         ({"margin": -0.1}, "crop 'c' has margin -0.1"),
+        ({"margin": "0.1"}, "crop 'c' has margin '0.1'; expected a share"),
+        ({"size": 224}, r"crop 'c' has size 224; expected \(height, width\)"),
         ({"size": (224,)}, "expected \\(height, width\\)"),
         ({"size": (0, 10)}, "whole numbers >= 1"),
         ({"size": (10.5, 10)}, "whole numbers >= 1"),

@@ -95,6 +95,14 @@ def test_absent_rows_stay_out_of_the_backbone_and_read_the_learned_vector():
     torch.testing.assert_close(features[face], whole[face])
 
 
+def test_one_small_photo_is_too_few_to_learn_from():
+    crop = FULL.resized(32)
+    model = Model("resnet18", heads_on(crop), pretrained=False).train()
+    with pytest.raises(ValueError, match=r"resnet18 cannot learn from a batch of one photo of 32x32.*2 photos a batch"):
+        model({crop: pixels(crop, 1)})
+    assert model({crop: pixels(crop, 2)})["age"].shape == (2, 3)
+
+
 def test_an_absent_crops_pixels_are_not_read():
     body = BODY.resized(32)
     model = Model("resnet10t", [AGE.on(body)]).eval()

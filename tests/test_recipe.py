@@ -173,6 +173,8 @@ def test_the_strategy_draws_every_field():
         ({"seed": -1}, "recipe: seed is -1; expected a whole number >= 0"),
         ({"smoothing": 1.0}, "recipe: smoothing is 1.0; expected 0 <= smoothing < 1"),
         ({"smoothing": float("nan")}, "recipe: smoothing is nan"),
+        ({"smoothing": "0.1"}, "recipe: smoothing is '0.1'; expected 0 <= smoothing < 1"),
+        ({"head_lr": None}, "recipe: head_lr is None; expected a number > 0"),
         ({"select": "first"}, "recipe: select is 'first'; expected one of best, last"),
         ({"missing": "drop"}, "recipe: missing is 'drop'; expected one of full, skip, error"),
         ({"distill": 1.1}, "recipe: distill is 1.1; expected a number >= 0 and <= 1"),
@@ -218,7 +220,7 @@ def test_a_recipe_refuses(arguments, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OneCycle(1.5), "pct_start is 1.5; expected a share from 0 to 1"),
+        (lambda: OneCycle(1.5), "pct_start is 1.5; expected a number >= 0 and <= 1"),
         (lambda: Step(decay_epochs=0), "decay_epochs is 0; expected a whole number >= 1"),
         (lambda: Cyclic(cycle_mode="square"), "cycle_mode is 'square'; expected one of triangular, triangular2, exp_"),
         (lambda: Cyclic(up_epochs=float("nan")), "cyclic: up_epochs is nan; expected a number > 0"),

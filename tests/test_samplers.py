@@ -32,8 +32,14 @@ def test_power_zero_changes_nothing():
     np.testing.assert_allclose(row_weights(Weighted(power=0), LABELS, HEADS, SOURCES), np.full(5, 0.2))
 
 
-def test_all_unknown_rows_are_drawn_alike():
-    np.testing.assert_allclose(row_weights(Weighted(), np.full((4, 3), -1), HEADS, SOURCES[:4]), np.full(4, 0.25))
+def test_where_no_class_is_known_there_is_nothing_to_even_out():
+    labels = np.array([(0, -1, -1), (-1, 1, -1)])  # masks of one source, genders of another
+    with pytest.raises(ValueError, match="weighted: nothing says all of mask, gender, age of any one training photo"):
+        row_weights(Weighted(), labels, HEADS, SOURCES[:2])
+    with pytest.raises(ValueError, match="nothing says age of any training photo; expected by to be joint or one of"):
+        row_weights(Weighted("age"), labels, HEADS, SOURCES[:2])
+    np.testing.assert_allclose(row_weights(Weighted("mask"), labels, HEADS, SOURCES[:2]), [0.5, 0.5])
+    assert row_weights(Weighted(), labels[:0], HEADS, []).shape == (0,)
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["joint", "mask", "gender", "age"]))

@@ -266,7 +266,8 @@ def test_fields_of_one_meaning_have_one_help_and_flag():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OneCycle(1.5), "onecycle: pct_start is 1.5; expected a share from 0 to 1"),
+        (lambda: OneCycle(1.5), "onecycle: pct_start is 1.5; expected a number >= 0 and <= 1"),
+        (lambda: OneCycle("0.1"), "onecycle: pct_start is '0.1'; expected a number"),
         (lambda: OneCycle(interval="step"), "onecycle: interval is 'step'; expected one of batch, epoch"),
         (lambda: Cosine(interval="Epoch"), "cosine: interval is 'Epoch'; expected one of batch, epoch"),
         (lambda: CosineRestarts(0), "cosinerestarts: cycle_epochs is 0; expected a number > 0"),

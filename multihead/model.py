@@ -151,8 +151,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
                 raise
             high, wide = pixels.shape[2:]
             raise ValueError(
-                f"{self.backbone_name} cannot learn from a batch of one photo of {high}x{wide}: its batch norms see one "
-                "number a channel; expected 2 photos a batch or more (-b), or larger crops (--resize)"
+                f"{self.backbone_name} cannot learn from a batch of one photo of {high}x{wide}: its batch norms see "
+                "one number a channel; expected 2 photos a batch or more (-b), or larger crops (--resize)"
             ) from error
 
     def normalise(self, pixels: Tensor) -> Tensor:

@@ -110,6 +110,10 @@ def held_out(
     """
     between("nested", "folds", folds, 2)
     people = number_people(groups, np.ones(len(labels), bool))
+    if (count := int(people.max(initial=-1)) + 1) < folds:
+        raise ValueError(
+            f"nested: {count} people are too few; expected {folds} or more, some of whom are left out in turn"
+        )
     fold = deal(people, labels, [1 / folds] * folds, seed)
     places = [np.flatnonzero(fold == number) for number in range(folds)]
     parts = [correct(np.delete(probs, here, 0), np.delete(labels, here, 0), probs[here]) for here in places]

@@ -92,6 +92,12 @@ def soften(
     return Photos(table.assign(**columns), photos.heads)
 
 
+def is_taught(photos: Photos) -> bool:
+    """Whether any of the photos carries a teacher's answer."""
+    columns = _joint_columns(photos)
+    return bool(columns) and bool(photos.table[columns[0]].fillna("").astype(str).str.strip().any())
+
+
 def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
     """Joint probabilities (N, K) float32 from the columns that `soften` wrote, or `predict` without its label; NaN in
     rows that have none, and in all rows where the columns are not there. A teacher whose heads or classes stand in

@@ -6,6 +6,7 @@ bits as one that was not.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from multihead.recipe import Recipe
 from multihead.runs import Run
 from multihead.samplers import row_weights
 from multihead.sides import Ready, check_labelled, check_schedule, report, target_rows
+from multihead.teaching import is_taught
 
 
 def fit(
@@ -160,6 +162,12 @@ def check_recipe(model: Model, photos: Photos, recipe: Recipe) -> None:
     combine(nothing, dict.fromkeys(names, False), recipe.head_weights)
     create_optimizer(model, recipe.optim, head_lr=recipe.head_lr, layer_decay=recipe.layer_decay)
     target_rows(photos, model.heads, recipe)
+    if not recipe.distill and is_taught(photos):
+        warnings.warn(
+            "the training photos carry a teacher's answers (joint:0, ...), of which nothing is learned: set distill "
+            "(--distill), their share in the targets",
+            stacklevel=2,
+        )
     if recipe.sampler is not None:
         row_weights(recipe.sampler, photos.labels(model.heads), model.heads, photos.table.source.tolist())
     if any(isinstance(part, DrawnMask) for part in members(recipe.augment)):

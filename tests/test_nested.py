@@ -118,7 +118,9 @@ def test_a_part_without_labels_is_nan():
 
 def test_refusals():
     probs, labels, groups = timid(3)
-    with pytest.raises(ValueError, match="3 people cannot be dealt into 5 parts"):
+    with pytest.raises(
+        ValueError, match="nested: 3 people are too few; expected 5 or more, some of whom are left out in turn"
+    ):
         nested_gain(probs, labels, groups, HEADS)
     with pytest.raises(ValueError, match="nested: folds is 1; expected a number >= 2"):
         nested_calibration(probs, labels, groups, HEADS, folds=1)

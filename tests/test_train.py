@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from multihead.runs import Run
 from multihead.samplers import Weighted
 from multihead.schedules import Constant, OneCycle, Plateau, rate
 from multihead.steps import Stepper
-from multihead.train import epochs, fit, prepare
+from multihead.train import check_recipe, epochs, fit, prepare
 
 ROOT = Path(__file__).parents[1]
 SMALL = FULL.resized(32, 24)
@@ -725,6 +726,22 @@ def test_a_teacher_pulls_the_model(sides):
     assert (found.probs.argmax(1) == 17).all()
     with pytest.raises(ValueError, match="distill needs photos with a teacher's answers"):
         trained(sides, distill=0.5)
+
+
+def test_a_teacher_whom_nobody_asks_is_told_of(sides):
+    train, _ = sides
+    answers = {
+        f"joint:{place}": np.where(np.arange(len(train)) == 3, "1" if place == 17 else "0", "") for place in range(18)
+    }
+    taught = train.with_columns(**answers)
+    with pytest.warns(UserWarning, match="carry a teacher's answers .* of which nothing is learned: set distill"):
+        check_recipe(small_model(), taught, QUICK)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_recipe(small_model(), taught, replace(QUICK, distill=0.5))
+        check_recipe(small_model(), train, QUICK)
+        blank = taught.with_columns(**{name: [""] * len(train) for name in answers})
+        check_recipe(small_model(), blank, QUICK)
 
 
 def test_pseudo_labels_do_not_validate(sides):

@@ -3,7 +3,8 @@
 A crop is found by what its pixels depend on: the photo's bytes, the region, the reduction of the decode and the size.
 So a moved or copied collection is found again, and a changed photo or box is not. The folder (by default
 multihead/crops under $XDG_CACHE_HOME or ~/.cache) may be deleted at any time, a run in progress included: what is
-missing is decoded again. `cache=False` (--no-cache) keeps crops in memory instead, up to `MEMORY`.
+missing is decoded again. What no run has read for `UNUSED` days is deleted when others are written. `cache=False`
+(--no-cache) keeps crops in memory instead, up to `MEMORY`.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from multihead.cutting import CUTTING, crop_regions, cut_at, reduction_for
 from multihead.files import cache_folder, turn
 from multihead.images import open_image
 from multihead.logs import bar
-from multihead.packs import FileWriter, Kept, MemoryWriter, Shelf
+from multihead.packs import FileWriter, Kept, MemoryWriter, Shelf, delete_unused, mark_used
 
 LIMIT = 8 << 30  # bytes that one set of photos may add to the folder, and never more than half of the free disk
 MEMORY = 2 << 30  # bytes of crops kept in memory where they are not kept on disk
+UNUSED = 60  # days after which crops that no run has read are deleted, when others are written
 PIECE = 256 << 20  # bytes of crops that are written as one pack: what a killed process loses
 _CHUNK = 128  # photos decoded before they are written
 
@@ -82,7 +84,9 @@ class Cache:
                 job.write(missing, self.contents, lambda shelf: MemoryWriter(len(missing), shelf.size), sys.maxsize)
                 missing = job.missing()
             job.check_readable(missing, self.contents)
-            return job.kept(), reasons
+            kept = job.kept()
+            mark_used(kept.packs)
+            return kept, reasons
 
     def _shelf(self, crop: Crop) -> Shelf:
         name = f"{crop.region}-{crop.margin:g}-{crop.size[0]}x{crop.size[1]}-v{CUTTING}"
@@ -102,6 +106,8 @@ class Cache:
             (lock := self.folder / "lock").touch()  # where nothing can be written it says so
             with turn(lock, lambda: ranks.say(f"waiting for another process that writes to {self.folder}")):
                 missing = job.missing()  # another process may have written them meanwhile
+                if missing:
+                    self._tidy(job)
                 if missing and self._has_room(job.bytes(missing)):
                     for shelf in job.shelves:
                         shelf.tidy()
@@ -109,6 +115,13 @@ class Cache:
         except OSError as error:
             ranks.say(f"crops are not kept in {self.folder}: {error.strerror or error}")
         return job.missing()
+
+    def _tidy(self, job: _Job) -> None:
+        """Delete what no run has read for long, this one included."""
+        assert self.folder is not None
+        mark_used(job.kept().packs)
+        if freed := delete_unused(self.folder, UNUSED * 86400):
+            ranks.say(f"deleted crops that no run has read for {UNUSED} days, {_mb(freed)}, from {self.folder}")
 
     def _has_room(self, needed: int) -> bool:
         free = shutil.disk_usage(self.folder or ".").free

@@ -85,6 +85,26 @@ def pack_files(folder: Path) -> Iterator[Path]:
         yield from sorted(folder.glob("*.pack"))
 
 
+def mark_used(packs: Sequence[Pack]) -> None:
+    """Let the files of these packs be as young as now, for `delete_unused`."""
+    for pack in packs:
+        if pack.path is not None:
+            with contextlib.suppress(OSError):  # deleted since, or of a folder that cannot be written
+                os.utime(pack.path)
+
+
+def delete_unused(folder: Path, seconds: float) -> int:
+    """Delete the packs, in the folders of a folder, that nobody has used for so long; how many bytes that frees."""
+    freed, before = 0, time.time() - seconds
+    for path in folder.glob("*/*.pack"):
+        with contextlib.suppress(OSError):  # deleted since, or not to be deleted
+            found = path.stat()
+            if found.st_mtime < before:
+                path.unlink()
+                freed += found.st_size
+    return freed
+
+
 class FileWriter:
     """A pack in the making, in a file that gets its name when `close` is called."""
 

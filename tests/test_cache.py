@@ -228,6 +228,32 @@ def test_the_folder_may_go_at_any_time(photos, tmp_path, decoded):
     assert len(packs(folder)) == 3
 
 
+def test_what_no_run_has_read_for_long_is_deleted_when_others_are_written(photos, tmp_path, decoded, capsys):
+    folder = tmp_path / "cache"
+    for part in (photos[:2], photos[2:3]):
+        Cache(folder).keep(part, CROPS)
+    long_ago = time.time() - (module.UNUSED + 1) * 86400
+    for path in packs(folder):
+        os.utime(path, (long_ago, long_ago))
+    before = len(packs(folder))
+    Cache(folder).keep(photos[:2], CROPS)  # nothing is written, and what is read is young again
+    assert len(packs(folder)) == before and "deleted" not in capsys.readouterr().err
+    young = [path for path in packs(folder) if time.time() - path.stat().st_mtime < 3600]
+    assert len(young) == len(CROPS)
+    for path in young:
+        os.utime(path, (long_ago, long_ago))  # as after a long pause
+    decoded.clear()
+    kept, _ = Cache(folder).keep([*photos[:2], photos[4]], CROPS)  # what this run reads stays
+    check(kept, [*photos[:2], photos[4]])
+    assert "deleted crops that no run has read for 60 days, 1 MB" in capsys.readouterr().err
+    assert len(packs(folder)) == before and len(decoded) == 1
+    decoded.clear()
+    Cache(folder).keep(photos[:2], CROPS)
+    assert not decoded
+    Cache(folder).keep(photos[2:3], CROPS)
+    assert len(decoded) == 1
+
+
 def aged(photos):
     """Photos that were not written just now: their digests are remembered."""
     for photo in photos:

@@ -212,7 +212,12 @@ def _imdecode(data: bytes, reduction: int) -> np.ndarray | None:
 def _decode_pillow(data: bytes, format: str, max_pixels: int) -> np.ndarray:
     # The format's own class, not Image.open: that one warns of size by itself and tries formats that run programs.
     with _silence() if format == "TIFF" else nullcontext():
-        return from_pillow(_pillow_class(format)(io.BytesIO(data)), max_pixels)
+        image = from_pillow(_pillow_class(format)(io.BytesIO(data)), max_pixels)
+    if format in ("PNG", "TIFF") and image.min() == image.max():  # of 16 bits a colour Pillow keeps the upper 8
+        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.ndim == 3:
+            check_levels(stored[:, :, :3])
+    return image
 
 
 def _pillow_class(format: str) -> type[ImageFile.ImageFile]:

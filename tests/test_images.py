@@ -171,6 +171,22 @@ def test_other_formats_equal_pillow(format):
     np.testing.assert_array_equal(read_image(data), by_pillow(data))
 
 
+@pytest.mark.parametrize("ending", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_eight_bits_a_colour_in_sixteen_are_refused(ending, channels):
+    """Pillow keeps the upper eight, which are all 0."""
+    drawn = np.random.default_rng(0).integers(0, 256, (6, 5, channels), np.uint8)
+    drawn[..., 3:] = 255
+    with pytest.raises(ImageError, match=r"bytes: expected uint16 up to 65535, got uint16 \(6, 5, 3\) up to 2\d\d"):
+        read_image(cv2.imencode(ending, drawn.astype(np.uint16))[1].tobytes())
+    whole = cv2.imencode(ending, drawn.astype(np.uint16) * 257)[1].tobytes()
+    np.testing.assert_array_equal(read_image(whole), drawn[:, :, 2::-1])
+    for level in (0, 257, 65535):  # one colour all over is no sign of it
+        plain = np.full((6, 5, channels), level, np.uint16)
+        plain[..., 3:] = 65535
+        assert (read_image(cv2.imencode(ending, plain)[1].tobytes()) == level >> 8).all()
+
+
 @pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.float32, torch.float16, torch.bfloat16])
 def test_tensors_are_as_their_arrays(kind):
     array = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)

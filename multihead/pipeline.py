@@ -207,6 +207,8 @@ class _Lane:
         """The row without its probabilities, and its crops; None for these where there is no answer."""
         if isinstance(photo, str):
             return Answer(item, None, None, photo), None
+        if box is None and self._searches(item):
+            item = replace(item, searched=True)
         if self.needs and box is None and not item.whole and self.missing != "full":
             if self.missing == "error":
                 raise ValueError(f"{item.name}: no face found; use missing='full' or 'skip'")

@@ -40,7 +40,7 @@ def predict(
     draw: str | Path | None = None,
     pins: Pins = Pins(),
 ) -> pd.DataFrame:
-    """A table of answers: path, box, one column per head, label, probabilities, error; in the order of the source.
+    """A table of answers: path, box, face, a column per head, label, probabilities, error; in the order of the source.
 
     source: a path, folder, glob pattern, CSV, `Photos`, DataFrame, RGB array (H, W, 3) or (N, H, W, 3) (OpenCV's
     are BGR: array[:, :, ::-1]), torch tensor (3, H, W) or (N, 3, H, W), PIL picture, bytes, open file, or a list or
@@ -55,11 +55,12 @@ def predict(
     what is fastest here, fewer are answered in f32.
 
     Columns: path is the photo's name as its source wrote it (answers of `Photos` join on their table's column
-    `name`); box is "x0 y0 x1 y1" in pixels; label the number of the likeliest joint class, which the joint macro-F1
-    counts; a head's own column is its likeliest class by itself, as its own F1 counts it. Of one multi-head model
-    they always agree; a flat model's or a vote's likeliest whole need not consist of the likeliest parts
-    (`multihead.decode(label)` has its parts). "mask:worn" and so on are the probabilities of each head, "joint:0"
-    and so on the joint ones. A photo that cannot be read has a row with its reason.
+    `name`); box is "x0 y0 x1 y1" in pixels; face "none" where one was looked for in vain, "whole" where the source
+    says so, so that the table, answered again, gives the same answers; label the number of the likeliest joint
+    class, which the joint macro-F1 counts; a head's own column is its likeliest class by itself, as its own F1
+    counts it. Of one multi-head model they always agree; a flat model's or a vote's likeliest whole need not consist
+    of the likeliest parts (`multihead.decode(label)` has its parts). "mask:worn" and so on are the probabilities of
+    each head, "joint:0" and so on the joint ones. A photo that cannot be read has a row with its reason.
 
     Raises: ValueError for an unknown `faces` or `missing`, or, with missing="error", a photo without a face.
     """
@@ -124,6 +125,7 @@ def _columns(rows: Sequence[Answer], space: Sequence[Head]) -> dict[str, list[An
     )
     probs = probs[: len(rows)]
     columns: dict[str, Any] = {"path": [row.item.name for row in rows], "box": [box_text(row.box) for row in rows]}
+    columns["face"] = [_face(row) for row in rows]
     parts = marginals(probs, space)
     for head in space:
         best = np.nan_to_num(parts[head.name]).argmax(1)
@@ -177,6 +179,13 @@ def write_table(rows: Iterable[Answer], space: Sequence[Head], write: Callable[[
     finally:
         flush()
     return tally
+
+
+def _face(row: Answer) -> str:
+    """What tables of photos say of a face that has no box."""
+    if row.item.whole:
+        return "whole"
+    return "none" if row.item.searched and row.box is None else ""
 
 
 def box_text(box: Box | None) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multihead.cells import text_table
 from multihead.files import write_text
 from multihead.sources import named_unlike
 
@@ -92,6 +91,8 @@ def _seen(tables: Sequence[Path], photos: Photos, model: str) -> list[str]:
 
 def _read(tables: Sequence[Path]) -> pd.DataFrame:
     import pandas as pd
+
+    from multihead.cells import text_table
 
     return pd.concat([text_table(table) for table in tables], ignore_index=True)
 

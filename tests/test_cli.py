@@ -476,7 +476,7 @@ def test_predict_writes_the_table(model_folder, photos, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "t.csv", keep_default_na=False)
     heads = [f"{head.name}:{name}" for head in HEADS for name in head.classes]
     joint = [f"joint:{index}" for index in range(18)]
-    assert list(table) == ["path", "box", "mask", "gender", "age", "label", *heads, *joint, "error"]
+    assert list(table) == ["path", "box", "face", "mask", "gender", "age", "label", *heads, *joint, "error"]
     assert table.label.tolist()[1] == "" and "empty file" in table.error[1] and table.error[0] == ""
     assert table.label[0] == str(np.argmax(table[joint].to_numpy()[0].astype(float)))
 
@@ -492,7 +492,7 @@ def test_exit_status_of_predict(model_folder, photos, tmp_path, names, flags, st
 def test_predict_prints_into_a_pipe(model_folder, photos, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("predict", model_folder, photos, "-o", "-", "-q") == 0
-    assert capsys.readouterr().out.startswith("path,box,mask") and not (tmp_path / "-").exists()
+    assert capsys.readouterr().out.startswith("path,box,face,mask") and not (tmp_path / "-").exists()
     assert run("predict", model_folder, photos, "-o", "a.xlsx") == 2
     assert "-o a.xlsx: answers are a table in CSV; expected a name in .csv" in capsys.readouterr().err
 
@@ -509,7 +509,7 @@ def test_predict_prints_without_output_and_is_quiet_with_it(model_folder, photos
     (photos / "b.png").unlink()
     assert run("predict", model_folder, photos) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("path,box,mask,") and len(printed.out.splitlines()) == 3 and printed.err == ""
+    assert printed.out.startswith("path,box,face,mask,") and len(printed.out.splitlines()) == 3 and printed.err == ""
     assert run("predict", model_folder, photos, "-o", tmp_path / "t.csv", "-q") == 0
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "t.csv").read_text() == printed.out

@@ -72,7 +72,7 @@ def test_the_columns_and_what_they_say(folder):
     model = model_of()
     found = predict(model, folder / "a.png")
     names = [f"{head.name}:{name}" for head in HEADS for name in head.classes]
-    assert list(found) == ["path", "box", "mask", "gender", "age", "label", *names, *JOINT, "error"]
+    assert list(found) == ["path", "box", "face", "mask", "gender", "age", "label", *names, *JOINT, "error"]
     (row,) = found.to_dict("records")
     probs = expected(model, read_image(folder / "a.png"))
     np.testing.assert_allclose([row[name] for name in JOINT], probs, atol=1e-6)
@@ -182,7 +182,7 @@ def test_nothing_there_is_a_row_with_its_reason(folder):
 
 def test_an_empty_folder_gives_an_empty_table(tmp_path):
     found = predict(model_of(), tmp_path)
-    assert len(found) == 0 and {"path", "box", "label", "error", "mask:worn", "joint:17"} <= set(found)
+    assert len(found) == 0 and {"path", "box", "face", "label", "error", "mask:worn", "joint:17"} <= set(found)
 
 
 def test_what_is_no_source(folder):
@@ -335,6 +335,27 @@ def test_boxes_and_tight_faces_of_a_table_are_used(folder):
     model = model_of(HEADS, FACE.resized(32))
     found = predict(model, photos, finder=finder, missing="error")
     assert finder.seen == 0 and found.box.tolist() == ["5.00 6.00 30.00 40.00", ""]
+
+
+def test_a_table_answered_again_gives_the_same_answers(folder, tmp_path):
+    """A tight face would be searched, and a photo without a face be searched again."""
+
+    class Blind(Looker):
+        def find(self, images):
+            return [[] for _ in super().find(images)]
+
+    photos = read(pd.DataFrame({"path": ["a.png", "b.png"], "face": ["", "whole"]}), root=folder)
+    model = model_of(HEADS, FACE.resized(32))
+    first = predict(model, photos, finder=Blind())
+    assert first.face.tolist() == ["none", "whole"] and first.box.tolist() == ["", ""]
+    first.assign(path=[str(folder / name) for name in first.path]).to_csv(tmp_path / "answers.csv", index=False)
+    looker = Looker()
+    again = predict(model, tmp_path / "answers.csv", finder=looker)
+    assert looker.seen == 0
+    pd.testing.assert_frame_equal(again.drop(columns="path"), first.drop(columns="path"))
+    seen = predict(model, [folder / "a.png", folder / "none.png"], finder=looker)
+    assert seen.face.tolist() == ["", ""] and seen.box[0] and seen.error[1]
+    assert predict(model, folder / "a.png", finder=Blind(), missing="skip").face.tolist() == ["none"]
 
 
 def test_a_box_outside_its_photo_is_a_row_with_its_reason(folder):

@@ -39,7 +39,7 @@ def test_int8_is_written_where_it_keeps_the_bound(model, photos, tmp_path, capfd
     check = openvino(model, tmp_path / "x", "int8", photos=photos, max_drop=0.9, limit=12)[""]
     opened = load(tmp_path / "x")
     assert check.precision == opened.precision == "int8" and check.rows == 40
-    assert "macro-F1" in check.remark and "calibrated it" in check.remark
+    assert "agreement" in check.remark and "calibrated it" in check.remark
     written = import_openvino().Core().read_model(tmp_path / "x" / "model.xml")
     kinds = [node.get_type_name() for node in written.get_ordered_ops()]
     assert kinds.index("Convolution") < kinds.index("Relu") < kinds.index("FakeQuantize")  # pixels are not quantised
@@ -139,7 +139,19 @@ def test_bf16_is_kept_where_int8_costs_too_much(graph, model, photos, monkeypatc
     monkeypatch.setattr(quantised, "_quantise", lambda *rest: graph.clone())  # nncf gave it back as it was
     kept, precision, remark = quantised.int8(graph, model, photos, max_drop=0.2, limit=12)
     assert kept is graph and precision == "bf16"
-    assert remark == "int8 could not keep macro-F1 within 0.2: bf16 was written"
+    assert remark == "int8 could not keep agreement within 0.2: bf16 was written"
+
+
+def test_a_model_that_knows_nothing_is_held_to_its_answers(graph, model, photos, monkeypatch):
+    """Its macro-F1 cannot fall by the bound, whatever int8 makes of it."""
+    said = []
+    monkeypatch.setattr(quantised, "_quantise", lambda nncf, graph, *rest: _zeroed(graph))
+    before = measure(graph, controls(graph, model, photos.split(0.5, seed=0)[1], 12), "f32")[1]
+    assert 0 < before < 0.3
+    options = {"limit": 12, "say": said.append}
+    assert quantised.int8(graph, model, photos, max_drop=before + 0.01, **options)[1] == "bf16"
+    assert f"macro-F1 of f32 {before:.4f} is too low to lose" in said[0] and "agreement of f32 1.0000" in said[1]
+    assert "agreement" not in quantised.int8(graph, model, photos, max_drop=before - 0.01, **options)[2]
 
 
 def _unlabelled(photos):

@@ -1,5 +1,6 @@
 """At what size a photo is searched, and its pixels at that size from the least decoding."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,10 @@ import cv2
 import numpy as np
 
 from multihead.decoders import REDUCTIONS, Encoded, decoded
+
+# pixels of a photo that is always decoded in full: a coarser decode would save less than the second one costs that
+# finer looks and most crops ask for (benchmarks/predict.py)
+ONCE = 640 * 480
 
 
 class Look(NamedTuple):
@@ -23,7 +28,7 @@ def halved(size: tuple[int, int], shortest: int, longest: int) -> Look:
     for reduction in reversed(REDUCTIONS[1:]):
         small = (-(-size[0] // reduction), -(-size[1] // reduction))
         if min(small) >= shortest:
-            return Look(reduction, _fit(small, longest))
+            return Look(1 if math.prod(size) <= ONCE else reduction, _fit(small, longest))
     return fitted(size, longest)
 
 
@@ -37,9 +42,12 @@ def fitted(size: tuple[int, int], longest: int) -> Look:
 def pixels(photo: Encoded, planned: Look) -> np.ndarray:
     """The photo's RGB uint8 pixels (H, W, 3) for this look."""
     image = photo.pixels(planned.reduction)
+    high, wide = planned.size
+    while image.shape[0] % (4 * high) == image.shape[1] % (4 * wide) == 0:
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # for which OpenCV has a fast way
     if image.shape[:2] == planned.size:
         return image
-    return cv2.resize(image, planned.size[::-1], interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (wide, high), interpolation=cv2.INTER_AREA)
 
 
 def in_full(photo: Encoded, planned: Look) -> tuple[np.ndarray, np.ndarray]:

@@ -316,10 +316,10 @@ def test_a_portrait_seen_in_the_mirror_only_needs_no_finer_look(monkeypatch):
         return [(boxes[: int(seen)], np.zeros((int(seen), 5, 2))) for seen in bright]
 
     monkeypatch.setattr(Finder, "_detect", detect)
-    image = np.zeros((400, 600, 3), np.uint8)
-    image[:, -8:] = 255
+    image = np.zeros((800, 1200, 3), np.uint8)
+    image[:, -16:] = 255
     photo, asked = watched(image)
-    assert search(Finder(), [photo])[0][0].box == (360, 0, 560, 200) and set(asked) == {2}
+    assert search(Finder(), [photo])[0][0].box == (720, 0, 1120, 400) and set(asked) == {4}
 
 
 class Plain:

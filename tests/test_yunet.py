@@ -90,17 +90,19 @@ def test_large_photos_are_searched_at_1280_pixels(model):
 
 
 def test_a_jpeg_is_decoded_as_far_as_needed(model):
-    asked, image = [], photo((200, 120, 320, 280))
+    asked, image = [], photo((400, 240, 640, 560), (800, 1200))
 
     def decode(reduction):
         asked.append(reduction)
         return np.ascontiguousarray(image[::reduction, ::reduction])
 
     finder = YuNet(model)
-    assert finder.reduction((400, 600)) == 4 and finder.reduction((3000, 4000)) == 8 and finder.reduction((90, 90)) == 1
-    assert finder.search([Encoded("a", (400, 600), decode)])[0][0].box == (200, 120, 320, 280) and asked == [4]
+    assert (
+        finder.reduction((700, 600)) == 4 and finder.reduction((3000, 4000)) == 8 and finder.reduction((400, 600)) == 1
+    )
+    assert finder.search([Encoded("a", (800, 1200), decode)])[0][0].box == (400, 240, 640, 560) and asked == [8]
     image[:] = 0
-    assert finder.search([Encoded("b", (400, 600), decode)]) == [[]] and asked == [4, 4, 1]
+    assert finder.search([Encoded("b", (800, 1200), decode)]) == [[]] and asked == [8, 8, 1]
 
 
 def test_each_thread_has_a_detector_and_leaves_it_to_the_next(model):

@@ -9,28 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame, pad_same
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
-ROWS = 16  # photos in a batch for which oneDNN chooses the order of weights; for others it may have to change it
+from multihead.convolutions import ACTIVATIONS, SEVERAL, Chain, FusedConv, chain_parts, padding
 
-# activation -> oneDNN's name of it and the numbers that it takes
-ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, list[float], str]]] = {
-    nn.ReLU: lambda act: ("relu", [], ""),
-    nn.ReLU6: lambda act: ("hardtanh", [0.0, 6.0], ""),
-    nn.SiLU: lambda act: ("swish", [], ""),
-    nn.Hardswish: lambda act: ("hardswish", [], ""),
-    nn.Sigmoid: lambda act: ("sigmoid", [], ""),
-    nn.Tanh: lambda act: ("tanh", [], ""),
-    nn.LeakyReLU: lambda act: ("leaky_relu", [act.negative_slope], ""),
-    nn.GELU: lambda act: ("gelu", [], act.approximate),
-}
+Step = tuple[str, str | None, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -38,11 +29,12 @@ class Plan:
     """What becomes of a backbone.
 
     steps: (name of a convolution, name of the activation that alone reads its result or None, shape of its input).
-    mirrored: whether all is seen in a mirror.
+    mirrored: whether all is seen in a mirror. chains: the names of three convolutions each that become a `Chain`.
     """
 
-    steps: tuple[tuple[str, str | None, tuple[int, ...]], ...]
+    steps: tuple[Step, ...]
     mirrored: bool
+    chains: tuple[tuple[str, str, str], ...] = ()
 
 
 def planned(
@@ -59,14 +51,24 @@ def planned(
         return None
     with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False):
         expected = [backbone(example) for example in examples]
-        steps = _steps(backbone, examples[0])
-        for mirrored in (True, False) if _mirrors(backbone) and len(steps) == len(_convs(backbone)) else (False,):
-            plan = Plan(steps, mirrored)
+        steps, chains = _steps(backbone, examples[0])
+        mirrors = (True, False) if _mirrors(backbone) and len(steps) == len(_convs(backbone)) else (False,)
+        for mirrored, chained in itertools.product(mirrors, (chains, ()) if chains else ((),)):
+            plan = Plan(steps, mirrored, chained)
             with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):  # operations that are private
                 made = fused(backbone, plan)
-                if steps and all(near(made(each), found) for each, found in zip(examples, expected, strict=True)):
+                if steps and all(_is(made, *each, near) for each in zip(examples, expected, strict=True)):
                     return plan, made
     return None
+
+
+def _is(made: nn.Module, example: Tensor, expected: Tensor, near: Callable[[Tensor, Tensor], bool]) -> bool:
+    """Whether the features of the example, alone and as several, are the expected ones."""
+    if not near(made(example), expected):
+        return False
+    several = (image.expand(SEVERAL, *image.shape[1:]) for image in (example, expected))
+    chained = any(isinstance(part, Chain) for part in made.modules())
+    return not chained or near(made(next(several).contiguous(memory_format=torch.channels_last)), next(several))
 
 
 def fused(backbone: nn.Module, plan: Plan) -> nn.Module:
@@ -75,54 +77,20 @@ def fused(backbone: nn.Module, plan: Plan) -> nn.Module:
     Raises: RuntimeError, NotImplementedError or AttributeError where torch or the processor cannot do it.
     """
     parts: dict[int, Any] = {}  # what deepcopy takes instead of what it would copy
+    found: dict[str, tuple[Any, Any, tuple[int, ...]]] = {}
     for conv_name, activation_name, shape in plan.steps:
-        conv: Any = backbone.get_submodule(conv_name)
         activation = None if activation_name is None else backbone.get_submodule(activation_name)
-        parts[id(conv)] = FusedConv(conv, activation, shape, plan.mirrored)
+        found[conv_name] = backbone.get_submodule(conv_name), activation, shape
         if activation is not None:
             parts[id(activation)] = nn.Identity()
+    for chain in plan.chains:
+        wide, deep, narrow = (found.pop(name) for name in chain)
+        parts |= {id(wide[0]): nn.Identity(), id(deep[0]): nn.Identity()}
+        parts[id(narrow[0])] = Chain((wide, deep, narrow), plan.mirrored, chain_parts(deep[0], deep[2]))
+    for conv, activation, shape in found.values():
+        parts[id(conv)] = FusedConv(conv, activation, shape, plan.mirrored)
     made = copy.deepcopy(backbone, parts)
     return Mirrored(made) if plan.mirrored else made
-
-
-class FusedConv(nn.Module):
-    """A convolution with the activation after it. x: (B, C, H, W), in the weights' precision.
-
-    shape: of the x for which the weights are laid out. mirrored: x and result are upside down and left to right. Its
-    weights are no parameters: they are not in `state_dict`, `to` does not move them, and copies share them.
-    """
-
-    def __init__(self, conv: nn.Conv2d, activation: nn.Module | None, shape: Sequence[int], mirrored: bool) -> None:
-        super().__init__()
-        self.kernel, self.stride, self.dilation, self.groups = conv.kernel_size, conv.stride, conv.dilation, conv.groups
-        self.bias = None if conv.bias is None else conv.bias.detach()
-        self.pads = type(conv) is Conv2dSame and not mirrored and max(conv.kernel_size) > 1
-        self.padding = _padding(conv)
-        self.what = ACTIVATIONS[type(activation)](activation) if activation is not None else ("none", [], "")
-        weight = conv.weight.detach()
-        weight = weight.flip(2, 3) if mirrored else weight
-        height, width = shape[2:]
-        if self.pads:
-            self.padding = (0, 0)
-            height, width = pad_same(torch.empty(1, 1, height, width, device="meta"), *self._window()).shape[2:]
-        self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-            weight.contiguous(memory_format=torch.channels_last),
-            self.padding, self.stride, self.dilation, self.groups, [ROWS, shape[1], height, width],
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The activation of the convolution."""
-        x = pad_same(x, *self._window()) if self.pads else x
-        name, numbers, kind = self.what
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups, name, numbers, kind
-        )
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FusedConv:
-        return self  # it never changes, and torch does not copy tensors in oneDNN's order
-
-    def _window(self) -> tuple[Any, Any, Any]:
-        return self.kernel, self.stride, self.dilation
 
 
 class Mirrored(nn.Module):
@@ -137,12 +105,22 @@ class Mirrored(nn.Module):
         return self.backbone(images.flip(2, 3).contiguous(memory_format=torch.channels_last))
 
 
-def _steps(backbone: nn.Module, example: Tensor) -> tuple[tuple[str, str | None, tuple[int, ...]], ...]:
-    """The plain convolutions that run once, each with the activation that alone reads its result, as a pass shows."""
+def _steps(backbone: nn.Module, example: Tensor) -> tuple[tuple[Step, ...], tuple[tuple[str, str, str], ...]]:
+    """The plain convolutions that run once, each with the activation that alone reads its result, as a pass shows; and
+    those in a row that are worth a chain."""
     results: dict[int, tuple[nn.Module, Tensor, int]] = {}  # the tensors are held, so that no two share an id
     shapes: dict[nn.Module, tuple[int, ...]] = {}
     follows: dict[nn.Module, nn.Module] = {}
+    before: dict[nn.Module, nn.Module] = {}  # convolution -> the one whose result, after its activation, it reads
     runs: Counter[nn.Module | None] = Counter()
+
+    def made(inputs: Any) -> nn.Module | None:
+        conv, _, version = results.get(id(inputs[0]) if inputs else 0, (None, None, 0))
+        return conv if conv is not None and inputs[0]._version == version else None  # else added to in place
+
+    def conv_asked(conv: nn.Module, inputs: Any) -> None:
+        if (source := made(inputs)) is not None:
+            before[conv] = source
 
     def conv_done(conv: nn.Module, inputs: Any, result: Any) -> None:
         runs[conv] += 1
@@ -152,24 +130,48 @@ def _steps(backbone: nn.Module, example: Tensor) -> tuple[tuple[str, str | None,
 
     def activation_asked(activation: nn.Module, inputs: Any) -> None:
         runs[activation] += 1
-        conv, _, version = results.get(id(inputs[0]) if inputs else 0, (None, None, 0))
-        if conv is not None and inputs[0]._version == version:  # else something was added to it in place
+        if (conv := made(inputs)) is not None:
             follows[conv] = activation
+            results.pop(id(inputs[0]))
+
+    def activation_done(activation: nn.Module, inputs: Any, result: Any) -> None:
+        for conv, other in follows.items():
+            if other is activation:
+                results[id(result)] = (conv, result, result._version)
 
     with contextlib.ExitStack() as hooks:
         for part in backbone.modules():
             if _is_plain(part):
+                hooks.callback(part.register_forward_pre_hook(conv_asked).remove)
                 hooks.callback(part.register_forward_hook(conv_done).remove)
             elif type(part) in ACTIVATIONS:
                 hooks.callback(part.register_forward_pre_hook(activation_asked).remove)
+                hooks.callback(part.register_forward_hook(activation_done).remove)
         backbone(example)
     names = {part: name for name, part in backbone.named_modules() if part is not backbone}
-    steps = []
+    steps: dict[nn.Module, Step] = {}
     for conv, shape in shapes.items():
         if runs[conv] == 1 and conv in names:
             activation = follows.get(conv)
-            steps.append((names[conv], names.get(activation) if runs[activation] == 1 else None, shape))  # type: ignore[arg-type]
-    return tuple(steps)
+            steps[conv] = (names[conv], names.get(activation) if runs[activation] == 1 else None, shape)  # type: ignore[arg-type]
+    return tuple(steps.values()), tuple(_chains(steps, before))
+
+
+def _chains(steps: Mapping[nn.Module, Step], before: Mapping[nn.Module, nn.Module]) -> Iterator[tuple[str, str, str]]:
+    """The names of three convolutions in a row: to many channels, of each by itself, and to few."""
+    for narrow, deep in before.items():
+        wide = before.get(deep)
+        if wide is None or not {wide, deep, narrow} <= set(steps) or steps[narrow][1] is not None:
+            continue
+        assert isinstance(deep, nn.Conv2d) and isinstance(wide, nn.Conv2d) and isinstance(narrow, nn.Conv2d)
+        depthwise = deep.groups == deep.in_channels == deep.out_channels > 1
+        if depthwise and _is_point(wide) and _is_point(narrow) and chain_parts(deep, steps[deep][2]) > 1:
+            yield steps[wide][0], steps[deep][0], steps[narrow][0]
+
+
+def _is_point(conv: nn.Conv2d) -> bool:
+    """Whether each pixel of a convolution's result is of one pixel."""
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1 and padding(conv) == (0, 0)
 
 
 def _mirrors(backbone: nn.Module) -> bool:
@@ -209,11 +211,3 @@ def _is_plain(part: nn.Module) -> bool:
         return False
     uneven = any((size - 1) * gap % 2 for size, gap in zip(part.kernel_size, part.dilation, strict=True))
     return part.padding != "same" or not uneven
-
-
-def _padding(conv: nn.Conv2d) -> tuple[int, int]:
-    """Pixels of zeros on each side, (rows, columns); of TensorFlow's padding, in the mirror."""
-    if type(conv) is Conv2dSame or conv.padding == "same":
-        height, width = ((size - 1) // 2 * gap for size, gap in zip(conv.kernel_size, conv.dilation, strict=True))
-        return (height, width)
-    return (0, 0) if isinstance(conv.padding, str) else (int(conv.padding[0]), int(conv.padding[1]))

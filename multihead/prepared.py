@@ -134,7 +134,7 @@ class Lowered(nn.Module):
             made = found[1]
         elif found is not None and self.dtype != torch.float32:
             with torch.inference_mode(), contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):
-                low = fused(self.backbone, found[0])
+                low = fused(self.backbone, replace(found[0], chains=()))  # whose sums would be rounded on the way
                 if _apart(low(example.to(self.dtype)).float(), features) < ROUGH:
                     made = low
         self.backbone, self.mode = made or self.backbone, replace(self.mode, fused=made is not None)

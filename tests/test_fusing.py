@@ -11,7 +11,8 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from multihead import FACE, FULL, HEADS, Ensemble, fusing
-from multihead.fusing import ACTIVATIONS, FusedConv, Mirrored, planned
+from multihead.convolutions import ACTIVATIONS, SEVERAL, Chain, FusedConv, chain_parts
+from multihead.fusing import Mirrored, planned
 from multihead.modes import Mode
 from multihead.prepared import prepared, ready
 from multihead.timing import pixels
@@ -268,3 +269,84 @@ def test_sixteen_bits_are_fused_where_they_are_computed():
 def test_other_layouts_and_compiled_backbones_are_not_fused(mode):
     fast = ready(lively("test_resnet").eval(), mode)
     assert fast.backbone.mode.fused is False and kinds(fast)[0] == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 2),
+    size=st.tuples(st.integers(5, 19), st.integers(5, 19)),
+    count=st.integers(1, 4),
+    rows=st.sampled_from([1, SEVERAL, SEVERAL + 1]),
+    same=st.booleans(),
+    seed=st.integers(0, 9),
+)
+def test_a_chain_is_its_convolutions_one_after_the_other(kernel, stride, size, count, rows, same, seed):
+    torch.manual_seed(seed)
+    wide, narrow = nn.Conv2d(5, 8 * count, 1), nn.Conv2d(8 * count, 6, 1, bias=seed % 2 == 0)
+    options = {"groups": 8 * count, "bias": seed % 3 > 0}
+    deep = Conv2dSame(8 * count, 8 * count, kernel, stride, **options) if same else None
+    deep = deep or nn.Conv2d(8 * count, 8 * count, kernel, stride, kernel // 2, **options)
+    plain = nn.Sequential(wide, nn.ReLU6(), deep, nn.SiLU(), narrow).eval().requires_grad_(False)
+    images = torch.randn(rows, 5, *size).contiguous(memory_format=torch.channels_last) * 3
+    shapes = [images.shape, (1, 8 * count, *size), plain[:4](images).shape]
+    convs = list(zip((wide, deep, narrow), (plain[1], plain[3], None), shapes, strict=True))
+    torch.testing.assert_close(Chain(convs, False, count)(images), plain(images), rtol=1e-4, atol=1e-4)
+    if same and fusing._turns(deep):
+        seen = images.flip(2, 3).contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(Chain(convs, True, count)(seen).flip(2, 3), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_of_a_chain_by_hand():
+    deep = nn.Conv2d(96, 96, 3, 2, 1, groups=96)
+    assert chain_parts(deep, (1, 96, 112, 112)) == 3  # 3 rows of 112 pixels of 96 numbers are 129 kB
+    assert chain_parts(deep, (1, 96, 56, 56)) == 2 and chain_parts(deep, (1, 96, 40, 40)) == 1
+    assert chain_parts(nn.Conv2d(672, 672, 5, 1, 2, groups=672), (1, 672, 14, 14)) == 1  # short rows do not pay
+    assert chain_parts(nn.Conv2d(20, 20, 5, groups=20), (1, 20, 900, 900)) == 1  # eight channels lie together
+    assert chain_parts(nn.Conv2d(160, 160, 5, groups=160), (1, 160, 900, 900)) == 4
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count"), [("tf_efficientnet_lite0", 5), ("mobilenetv2_100", 6), ("efficientnet_b0", 0)]
+)
+def test_chains_are_found_and_answer_the_same(backbone, count):
+    """Where a squeeze reads what lies between, as in efficientnet_b0, there is none."""
+    model = lively(backbone, [head.on(FULL.resized(224)) for head in HEADS]).eval()
+    fast = ready(model, Mode(fused=True))
+    assert sum(isinstance(part, Chain) for part in fast.modules()) == count
+    for rows in (1, SEVERAL):
+        images = pixels(model.crops, rows, CPU)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast.probs(images), model.probs(images), rtol=0, atol=1e-5)
+
+
+class Inverted(nn.Module):
+    """Three convolutions in a row, of which what is said is read besides."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.wide, self.deep = nn.Conv2d(4, 96, 1), nn.Conv2d(96, 96, 3, padding=1, groups=96)
+        self.first, self.second, self.narrow, self.read = nn.ReLU(), nn.ReLU(), nn.Conv2d(96, 8, 1), read
+
+    def forward(self, images):
+        seen = {"wide": self.first(self.wide(images))}
+        seen["deep"] = self.second(self.deep(seen["wide"]))
+        found = self.narrow(seen["deep"])
+        return found + seen[self.read].mean((1, 2, 3), keepdim=True) if self.read else found
+
+
+@pytest.mark.parametrize("read", ["", "wide", "deep"])
+def test_a_chain_is_read_at_its_end_alone(read):
+    torch.manual_seed(0)
+    plain, images = Inverted(read).eval(), torch.randn(1, 4, 112, 112)
+    made = fused(plain, [images])
+    assert sum(isinstance(part, Chain) for part in made.modules()) == (not read)
+    assert kinds(made)[:2] == ((0, 0) if not read else (3, 2))
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_chain_makes_of_several_photos_is_looked_at(monkeypatch):
+    monkeypatch.setattr(FusedConv, "add_to", lambda *arguments: None)
+    made = fused(Inverted("").eval(), [torch.randn(1, 4, 112, 112)])
+    assert kinds(made)[:2] == (3, 2)

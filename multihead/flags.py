@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from multihead.options import takes_many, variants
-from multihead.parsers import Last, one_of, pair, span
+from multihead.parsers import Last, one_of, or_none, pair, span
 from multihead.spelling import Spelled, spelled
 
 
@@ -122,6 +122,8 @@ def _add(group: Any, item: dataclasses.Field[Any], hint: Any, default: object) -
         group.add_argument(*names, dest=dest(item), type=pair(of), nargs="+", help=text, metavar="NAME=VALUE")
     else:
         metavar = item.metadata.get("metavar")
+        if plain in (int, float) and item.default is None:
+            plain, metavar = or_none(plain), metavar or plain.__name__.upper()
         group.add_argument(*names, dest=dest(item), type=plain, help=text, metavar=metavar, action=Last)
 
 

@@ -57,6 +57,16 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return name
 
 
+def or_none(of: type) -> Callable[[str], Any]:
+    """A flag's type: a number of a type, or the word none for nothing, as where a file of settings says otherwise."""
+
+    def number(text: str) -> Any:
+        return None if text.lower() == "none" else of(text)
+
+    number.__name__ = of.__name__  # as argparse's complaints call it
+    return number
+
+
 def span(text: str) -> tuple[float, float]:
     """A flag's type: years as 57-59, or one of them. Raises: argparse.ArgumentTypeError."""
     low, _, high = text.partition("-")

@@ -147,6 +147,15 @@ def test_a_blank_flag_of_an_arm_is_its_default(file):
     assert [one.optim for one in found.values()] == [AdamW(0.5), AdamW(0.5), AdamW()]
 
 
+def test_none_is_nothing_whatever_is_shared(file):
+    found = recipes("-c", file("clip_grad: 2\npatience: 3\n"), "--patience", "none", "--vary", "clip-grad=none,1")
+    assert [(one.clip_grad, one.patience) for one in found.values()] == [(None, None), (1, None)]
+    with pytest.raises(ValueError, match="arm 'nil': argument --clip-grad: invalid float value: 'nil'"):
+        recipes("--vary", "clip-grad=nil")
+    with pytest.raises(ValueError, match="argument --lr: invalid float value: 'none'"):
+        recipes("--vary", "lr=none")
+
+
 def test_arms_may_change_what_a_shared_object_spells(file):
     """Else they would be one and the same arm under several names."""
     found = recipes("-c", file("opt: sgd(lr=0.1)\naug: gentle(rotate=5)\n"), "--vary", "lr=0.01,1")

@@ -28,7 +28,7 @@ from multihead.cutting import CUTTING, crop_regions, cut_at, reduction_for
 from multihead.files import cache_folder, turn
 from multihead.images import open_image
 from multihead.logs import bar
-from multihead.packs import FileWriter, Kept, MemoryWriter, Shelf, delete_unused, mark_used
+from multihead.packs import FileWriter, Kept, MemoryWriter, Pack, Shelf, delete_unused, mark_used
 
 LIMIT = 8 << 30  # bytes that one set of photos may add to the folder, and never more than half of the free disk
 MEMORY = 2 << 30  # bytes of crops kept in memory where they are not kept on disk
@@ -84,9 +84,8 @@ class Cache:
                 job.write(missing, self.contents, lambda shelf: MemoryWriter(len(missing), shelf.size), sys.maxsize)
                 missing = job.missing()
             job.check_readable(missing, self.contents)
-            kept = job.kept()
-            mark_used(kept.packs)
-            return kept, reasons
+            mark_used(job.packs())
+            return job.kept(), reasons
 
     def _shelf(self, crop: Crop) -> Shelf:
         name = f"{crop.region}-{crop.margin:g}-{crop.size[0]}x{crop.size[1]}-v{CUTTING}"
@@ -119,7 +118,7 @@ class Cache:
     def _tidy(self, job: _Job) -> None:
         """Delete what no run has read for long, this one included."""
         assert self.folder is not None
-        mark_used(job.kept().packs)
+        mark_used(job.packs())
         if freed := delete_unused(self.folder, UNUSED * 86400):
             ranks.say(f"deleted crops that no run has read for {UNUSED} days, {_mb(freed)}, from {self.folder}")
 
@@ -201,6 +200,14 @@ class _Job:
             for column, (key, shelf) in enumerate(zip(plan.keys, self.shelves))
             if key is not None and key not in shelf.places
         ]
+
+    def packs(self) -> list[Pack]:
+        """Those that hold any of these crops, also where other crops of a photo are missing."""
+        found: dict[int, Pack] = {}
+        for column, shelf in enumerate(self.shelves):
+            keys = {plan.keys[column] for plan in self.plans if plan}
+            found |= {id(pack): pack for key, (pack, _) in shelf.places.items() if key in keys}
+        return list(found.values())
 
     def bytes(self, rows: Sequence[int]) -> int:
         """What the crops of these rows take."""

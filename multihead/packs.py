@@ -99,10 +99,17 @@ def delete_unused(folder: Path, seconds: float) -> int:
     for path in folder.glob("*/*.pack"):
         with contextlib.suppress(OSError):  # deleted since, or not to be deleted
             found = path.stat()
-            if found.st_mtime < before:
+            if found.st_mtime < before and _is_pack(path):
                 path.unlink()
                 freed += found.st_size
     return freed
+
+
+def _is_pack(path: Path) -> bool:
+    """Whether the file ends as a pack does: others call other things so, and name their folder as a cache's."""
+    with open(path, "rb") as file:
+        file.seek(-_END.size, os.SEEK_END)
+        return file.read(len(_MARK)) == _MARK
 
 
 class FileWriter:

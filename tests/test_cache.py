@@ -228,20 +228,24 @@ def test_the_folder_may_go_at_any_time(photos, tmp_path, decoded):
     assert len(packs(folder)) == 3
 
 
+def aged_packs(folder):
+    """The packs as after a long pause."""
+    long_ago = time.time() - (module.UNUSED + 1) * 86400
+    for path in packs(folder):
+        os.utime(path, (long_ago, long_ago))
+    return packs(folder)
+
+
 def test_what_no_run_has_read_for_long_is_deleted_when_others_are_written(photos, tmp_path, decoded, capsys):
     folder = tmp_path / "cache"
     for part in (photos[:2], photos[2:3]):
         Cache(folder).keep(part, CROPS)
-    long_ago = time.time() - (module.UNUSED + 1) * 86400
-    for path in packs(folder):
-        os.utime(path, (long_ago, long_ago))
-    before = len(packs(folder))
+    before = len(aged_packs(folder))
     Cache(folder).keep(photos[:2], CROPS)  # nothing is written, and what is read is young again
     assert len(packs(folder)) == before and "deleted" not in capsys.readouterr().err
     young = [path for path in packs(folder) if time.time() - path.stat().st_mtime < 3600]
     assert len(young) == len(CROPS)
-    for path in young:
-        os.utime(path, (long_ago, long_ago))  # as after a long pause
+    aged_packs(folder)
     decoded.clear()
     kept, _ = Cache(folder).keep([*photos[:2], photos[4]], CROPS)  # what this run reads stays
     check(kept, [*photos[:2], photos[4]])
@@ -252,6 +256,26 @@ def test_what_no_run_has_read_for_long_is_deleted_when_others_are_written(photos
     assert not decoded
     Cache(folder).keep(photos[2:3], CROPS)
     assert len(decoded) == 1
+
+
+def test_packs_stay_of_photos_whose_other_crops_are_missing(photos, tmp_path):
+    folder = tmp_path / "cache"
+    Cache(folder).keep(photos, CROPS[:1])
+    (old,) = aged_packs(folder)
+    kept, _ = Cache(folder).keep(photos, CROPS)
+    check(kept, photos)
+    assert old in packs(folder) and old in [pack.path for pack in kept.packs]
+
+
+def test_files_that_only_are_called_packs_are_not_deleted(photos, tmp_path):
+    folder = tmp_path / "cache"
+    others = [folder / "textures" / name for name in ("a.pack", "b.pack")]
+    others[0].parent.mkdir(parents=True)
+    others[0].write_bytes(b"PACK of something else, long enough to end otherwise")
+    others[1].write_bytes(b"short")
+    assert aged_packs(folder) == others
+    Cache(folder).keep(photos, CROPS)
+    assert len(packs(folder)) == len(others) + len(CROPS) and all(path.exists() for path in others)
 
 
 def aged(photos):

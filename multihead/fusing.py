@@ -66,7 +66,7 @@ def _is(made: nn.Module, example: Tensor, expected: Tensor, near: Callable[[Tens
     """Whether the features of the example, alone and as several, are the expected ones."""
     if not near(made(example), expected):
         return False
-    several = (image.expand(SEVERAL, *image.shape[1:]) for image in (example, expected))
+    several = (image[:1].expand(SEVERAL, *image.shape[1:]) for image in (example, expected))
     chained = any(isinstance(part, Chain) for part in made.modules())
     return not chained or near(made(next(several).contiguous(memory_format=torch.channels_last)), next(several))
 
@@ -159,13 +159,15 @@ def _steps(backbone: nn.Module, example: Tensor) -> tuple[tuple[Step, ...], tupl
 
 def _chains(steps: Mapping[nn.Module, Step], before: Mapping[nn.Module, nn.Module]) -> Iterator[tuple[str, str, str]]:
     """The names of three convolutions in a row: to many channels, of each by itself, and to few."""
+    free = set(steps)  # that are in no chain yet
     for narrow, deep in before.items():
         wide = before.get(deep)
-        if wide is None or not {wide, deep, narrow} <= set(steps) or steps[narrow][1] is not None:
+        if wide is None or not {wide, deep, narrow} <= free or steps[narrow][1] is not None:
             continue
         assert isinstance(deep, nn.Conv2d) and isinstance(wide, nn.Conv2d) and isinstance(narrow, nn.Conv2d)
         depthwise = deep.groups == deep.in_channels == deep.out_channels > 1
         if depthwise and _is_point(wide) and _is_point(narrow) and chain_parts(deep, steps[deep][2]) > 1:
+            free -= {wide, deep, narrow}
             yield steps[wide][0], steps[deep][0], steps[narrow][0]
 
 

@@ -350,3 +350,15 @@ def test_what_a_chain_makes_of_several_photos_is_looked_at(monkeypatch):
     monkeypatch.setattr(FusedConv, "add_to", lambda *arguments: None)
     made = fused(Inverted("").eval(), [torch.randn(1, 4, 112, 112)])
     assert kinds(made)[:2] == (3, 2)
+
+
+def test_chains_that_would_share_a_convolution_are_one():
+    """A convolution to few channels that is also the one to many of the next three is computed once."""
+    torch.manual_seed(0)
+    several = [nn.Conv2d(4, 96, 1), nn.ReLU(), nn.Conv2d(96, 96, 3, padding=1, groups=96), nn.Conv2d(96, 64, 1)]
+    more = [nn.Conv2d(64, 64, 3, padding=1, groups=64), nn.ReLU(), nn.Conv2d(64, 8, 1)]
+    plain, images = nn.Sequential(*several, *more).eval(), torch.randn(2, 4, 224, 224)
+    plan, made = planned(plain, [images], lambda found, expected: torch.allclose(found, expected, atol=1e-4))
+    assert plan.chains == (("0", "2", "3"),)
+    with torch.no_grad():
+        torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-4)

@@ -124,6 +124,10 @@ class Chain(nn.Module):
             narrow.add_to(sums, deep(wide(x)))
         return sums
 
+    def convs(self) -> list[FusedConv]:
+        """Those of which some run in a pass, which are no modules of its own."""
+        return [conv for row in (self.whole, *self.parts) for conv in row]
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Chain:
         return self  # as its convolutions
 

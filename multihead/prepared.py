@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from multihead.choices import Choice, answering_choice
+from multihead.convolutions import SEVERAL, Chain
 from multihead.fusing import Plan, fused, planned
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
@@ -150,16 +151,26 @@ class Lowered(nn.Module):
         bytes."""
         if example.device.type != "cpu":
             return sys.maxsize
+        parts = list(self.backbone.modules())
+        inside = [conv for part in parts if isinstance(part, Chain) for conv in part.convs()]
+        for count in (SEVERAL, 1) if inside else (1,):  # chains give less at a time of several
+            rows = LARGEST // self._largest((*parts, *inside), example[:1].expand(count, -1, -1, -1))
+            if rows >= count:
+                return rows
+        return 1
+
+    def _largest(self, parts: Sequence[nn.Module], images: Tensor) -> int:
+        """Bytes an image of the largest result that these parts give."""
         sizes = [1]
 
         def done(part: Any, inputs: Any, result: Any) -> None:
-            sizes.append(result.nbytes // len(example) if isinstance(result, Tensor) else 0)
+            sizes.append(result.nbytes // len(images) if isinstance(result, Tensor) else 0)
 
         with contextlib.ExitStack() as hooks, torch.inference_mode():
-            for part in self.backbone.modules():
+            for part in parts:
                 hooks.callback(part.register_forward_hook(done).remove)
-            self._pass(example)
-        return max(1, LARGEST // max(sizes))
+            self._pass(images)
+        return max(sizes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features (B, D) of normalised images (B, 3, H, W)."""

@@ -14,7 +14,7 @@ from multihead import FACE, FULL, HEADS, Ensemble, fusing
 from multihead.convolutions import ACTIVATIONS, SEVERAL, Chain, FusedConv, chain_parts
 from multihead.fusing import Mirrored, planned
 from multihead.modes import Mode
-from multihead.prepared import prepared, ready
+from multihead.prepared import LARGEST, prepared, ready
 from multihead.timing import pixels
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
@@ -362,3 +362,13 @@ def test_chains_that_would_share_a_convolution_are_one():
     assert plan.chains == (("0", "2", "3"),)
     with torch.no_grad():
         torch.testing.assert_close(made(images), plain(images), rtol=1e-4, atol=1e-4)
+
+
+def test_what_chains_give_on_their_way_counts_for_how_many_photos_are_computed_together(monkeypatch):
+    fast = ready(lively("fbnetc_100", [head.on(FULL.resized(224)) for head in HEADS]).eval(), Mode(fused=True))
+    sizes, plain = [], FusedConv.forward
+    monkeypatch.setattr(FusedConv, "forward", lambda conv, x: sizes.append(plain(conv, x).nbytes) or plain(conv, x))
+    with torch.inference_mode():
+        fast.probs(pixels(fast.crops, SEVERAL, CPU))
+    assert any(isinstance(part, Chain) for part in fast.modules())
+    assert fast.backbone.rows == LARGEST // (max(sizes) // SEVERAL)

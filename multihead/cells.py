@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.heads import AGE_NUMBER, BLANKS, UNKNOWN, Head, size
+from multihead.heads import AGE_NUMBER, BLANKS, UNKNOWN, Head, number_column, size, span_column
 from multihead.labels import bands, class_index
 
 if TYPE_CHECKING:
@@ -90,6 +90,19 @@ def head_numbers(table: pd.DataFrame, number: str, heads: Sequence[Head]) -> np.
     if own and own.in_years:
         _warn_of_indices(found, own)
     return found
+
+
+def head_spans(table: pd.DataFrame, number: str) -> list[str]:
+    """The spans (N,) in the column of a number as they are written, "" where there is none."""
+    return [cell.strip() if span_of(cell) else "" for cell in table.get(number, _blank(table)).tolist()]
+
+
+def numbers_or_spans(table: pd.DataFrame, number: str) -> pd.Series:
+    """The cells (N,) of a number in a table of `Photos`: where it is unknown, the span that was read in its place."""
+    known = table[number_column(number)]
+    if span_column(number) not in table:
+        return known
+    return known.astype(object).where(known.notna(), table[span_column(number)])
 
 
 def span_of(cell: str) -> tuple[float, float] | None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead import splits
-from multihead.cells import BOX
+from multihead.cells import BOX, numbers_or_spans
 from multihead.files import write_text
-from multihead.heads import UNKNOWN, Head, base, number_column, numbers
+from multihead.heads import UNKNOWN, Head, base, number_column, numbers, span_column
 from multihead.labels import bands, class_index
 from multihead.sources import named_unlike
 
@@ -96,7 +96,8 @@ class Photos:
     @property
     def extra(self) -> list[str]:
         """Names of the source's other columns, kept as text."""
-        own = [*CORE, *_names(self.heads), *map(number_column, numbers(self.heads))]
+        counted = [of(number) for number in numbers(self.heads) for of in (number_column, span_column)]
+        own = [*CORE, *_names(self.heads), *counted]
         return [column for column in self.table.columns if column not in own]
 
     def known(self) -> dict[str, int]:
@@ -237,7 +238,7 @@ class Photos:
             column = f"{head.name}_band" if head.number == head.name else head.name
             plain[column] = ["" if i < 0 else head.classes[i] for i in label]
         for number in numbers(self.heads):
-            plain[number] = self.table[number_column(number)]
+            plain[number] = numbers_or_spans(self.table, number)
         plain[BOX] = self.table[BOX]
         whole, searched = self.table.whole.to_numpy(bool), self.table.searched.to_numpy(bool)
         faceless = searched & self.table.x0.isna().to_numpy()

@@ -163,6 +163,11 @@ def number_column(number: str) -> str:
     return "years" if number == AGE_NUMBER else f"{number}:number"
 
 
+def span_column(number: str) -> str:
+    """The column of `Photos.table`, where there are any, of the spans that stand in a number's place, as 25-29."""
+    return f"{number}:span"
+
+
 def numbers(heads: Sequence[Head]) -> list[str]:
     """The numbers that heads band, each once.
 

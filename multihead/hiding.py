@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from multihead.data import Photos
-from multihead.heads import UNKNOWN, number_column
+from multihead.heads import UNKNOWN, number_column, span_column
 
 
 def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:
@@ -27,4 +27,6 @@ def hide_labels(photos: Photos, share: float, *, seed: int = 0) -> Photos:
         if head.number is not None:
             column = number_column(head.number)
             columns[column] = np.where(cells, np.nan, columns.get(column, photos.numbers(head)))
+            if (spans := span_column(head.number)) in photos.table:
+                columns[spans] = np.where(cells, "", columns.get(spans, photos.table[spans].to_numpy()))
     return photos.with_columns(**columns)

@@ -16,6 +16,7 @@ from multihead.cells import (
     face_word,
     head_labels,
     head_numbers,
+    head_spans,
     joint_class,
     line_number,
     mapped_cells,
@@ -26,7 +27,7 @@ from multihead.cells import (
 )
 from multihead.columns import PLAIN, our_columns
 from multihead.data import Photos
-from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, number_column, numbers, size
+from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, number_column, numbers, size, span_column
 from multihead.labels import decode
 from multihead.layouts import folder_labels, read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
@@ -194,6 +195,8 @@ def _photos(table: pd.DataFrame, root: Path, source: str, heads: tuple[Head, ...
     found[["years"]] = np.nan
     for number in numbers(heads):
         found[number_column(number)] = head_numbers(table, number, heads)
+        if any(spans := head_spans(table, number)):  # heads of other edges may read more of them than ours do
+            found[span_column(number)] = spans
     found[BOX] = boxes_of(table)
     face = np.array(parse_cells(table, "face", face_word, blank), object)
     found["whole"], found["searched"] = face == "whole", face == "none"

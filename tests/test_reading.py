@@ -13,6 +13,7 @@ from PIL import Image
 from multihead.boxes import add_boxes
 from multihead.data import LeakError, check_disjoint
 from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head
+from multihead.hiding import hide_labels
 from multihead.labels import class_index, encode, joint, marginals
 from multihead.layouts import read_csv
 from multihead.pseudo import check_not_pseudo, provenance
@@ -742,6 +743,19 @@ def test_usual_words_for_classes_and_spans_of_years():
     for wrong in ("40-35", "200-300", "131+"):
         with pytest.raises(ValueError, match=f"'{re.escape(wrong)}' is no age; expected years from 0 to 130"):
             table(age=[wrong])
+
+
+def test_spans_of_years_survive_a_written_table_for_heads_of_other_edges(tmp_path):
+    decade = Head("decade", ("20s", "30s", "older"), edges=(30, 40), number="age")
+    rows = pd.DataFrame({"path": ["a", "b", "c", "d"], "age": ["40-44", " 60+", "33", ""]})
+    photos = read(rows, root="/photos") + read(pd.DataFrame({"path": ["e"], "age": ["34,5"]}), root="/others")
+    photos.write(tmp_path / "t.csv")
+    written = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
+    assert written.age.tolist() == ["40-44", "60+", "33.0", "", "34.5"] and photos.extra == []
+    again = read(tmp_path / "t.csv", heads=[AGE, decade])
+    assert again.labels().tolist() == [[1, 2], [2, 2], [1, 1], [-1, -1], [1, 1]]
+    hide_labels(photos, 1).write(tmp_path / "hidden.csv")
+    assert read(tmp_path / "hidden.csv", heads=[AGE, decade]).known() == {"age": 0, "decade": 0}
 
 
 def test_words_of_a_table_are_mapped_to_ours(tmp_path):

@@ -32,6 +32,7 @@ def evaluate(args: argparse.Namespace) -> int:
     import json
 
     from multihead import evaluation
+    from multihead.columns import where_labels_stand
     from multihead.joined import load
     from multihead.trained import seen_in_training
     from multihead.yunet import open_detector
@@ -59,7 +60,8 @@ def evaluate(args: argparse.Namespace) -> int:
         names = ", ".join(found.faceless[:5])
         print(f"{len(found.faceless)} photos have no face and were {done}, for example {names}", file=sys.stderr)
     if not any(head.n for head in found.heads.values()):
-        print("none of the photos has a label: nothing is scored; see the table's column names", file=sys.stderr)
+        told = where_labels_stand(evaluation.label_heads(model))
+        print(f"none of the photos has a label: nothing is scored; {told}", file=sys.stderr)
     if args.json:
         print(json.dumps(found.to_dict(args.by), indent=2))
     else:

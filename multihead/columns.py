@@ -19,6 +19,15 @@ MEANT = ("source", "face", "label", "error", "status", "score", "root", "box")  
 PLAIN = ["path", "root", "person", "split", "source", "face", "box", "label", "error", "status", "score", *BOX]
 
 
+def where_labels_stand(heads: Sequence[Head]) -> str:
+    """What tables and folders have to hold, for an error or note about photos without any label of these heads."""
+    columns, head = list(dict.fromkeys(column for head in heads for column in label_columns(head))), heads[0]
+    return (
+        f"expected one of the columns {', '.join(columns)}: map others with columns= (--columns {columns[0]}=...); or "
+        f'folders named after classes: translate others with labels= (--labels "{head.name}:FOLDER={head.classes[0]}")'
+    )
+
+
 def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Head, ...]) -> pd.DataFrame:
     """The table with our column names. One set of flags serves all verbs: labels of our heads that are not among
     `heads` may be mapped too, and where there are no heads those of any, and are left out.

@@ -247,18 +247,17 @@ class Photos:
         write_text(path, plain.to_csv(index=False))
 
 
-def check_disjoint(left: Photos, right: Photos) -> None:
-    """Nothing where no person, file or equal file is on both sides.
+def check_disjoint(
+    left: Photos, right: Photos, advice: str = "split by person with photos.split() or photos.folds()"
+) -> None:
+    """Nothing where no person, file or equal file is on both sides; advice: what to do where one is.
 
     Raises: LeakError that counts and names them.
     """
     for what, found in _shared(left, right).items():
         if found:
             listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
-            raise LeakError(
-                f"{len(found)} {what} are on both sides: {listed}; "
-                "split by person with photos.split() or photos.folds()"
-            )
+            raise LeakError(f"{len(found)} {what} are on both sides: {listed}; {advice}")
 
 
 def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from multihead.data import Photos
     from multihead.heads import Head
 
+HELD_OUT = "the table's split column holds them out, so leave them out of --extra"
+
 
 def read_sources(
     args: argparse.Namespace, sources: Sequence[str] | None = None, heads: Sequence[Head] | None = None
@@ -65,7 +67,7 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
     for source in session.extra:
         more = _extra(args, [source], session.ignore_split)
         for part in held_out:
-            check_disjoint(more, part)
+            check_disjoint(more, part, HELD_OUT)
         training = training + more
     return training, valid
 
@@ -85,7 +87,7 @@ def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tup
     say("folds of the train part of the split column; --ignore-split takes all")
     for name, part in named.items():
         if name != "train" and extra is not None:
-            check_disjoint(extra, part)
+            check_disjoint(extra, part, HELD_OUT)
     if "train" not in named:
         raise ValueError(f"the split column holds {sorted(named)} and no train; --ignore-split takes all photos")
     return named["train"], extra

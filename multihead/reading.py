@@ -75,7 +75,15 @@ def read(
     names = [name] * len(sources) if name is not None or sources is not source else unlike_names(sources)
     joined: Photos | None = None
     for each, own in zip(sources, names):
-        found = _one(each, base(heads), columns or {}, words, root, own, people, taken)  # type: ignore[arg-type]
+        try:
+            found = _one(each, base(heads), columns or {}, words, root, own, people, taken)  # type: ignore[arg-type]
+        except KeyError as error:
+            if len(sources) == 1 or not columns:
+                raise
+            alone = (
+                "; columns= holds for every table: read those of other names alone and add them up (`multihead split`"
+            )
+            raise KeyError(f"{error.args[0]}{alone} each, then name the tables written)") from error
         joined = found if joined is None else joined + found
     if lost := sorted(set(words) - taken):
         raise KeyError(f"labels= maps words of {lost[0]!r}, which is no column of what was read")

@@ -13,10 +13,11 @@ from multihead.augment import Plain, members
 from multihead.batches import PhotoSet
 from multihead.boxes import locate_faces
 from multihead.cache import Cache
+from multihead.columns import where_labels_stand
 from multihead.criteria import Criterion, criterion
 from multihead.data import Photos
 from multihead.evaluation import answers, scores
-from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, label_columns, size
+from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, size
 from multihead.labels import encode, joint
 from multihead.logs import LISTED, bar
 from multihead.losses import per_head
@@ -105,10 +106,9 @@ def report(sides: Mapping[str, Ready]) -> None:
 def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
     """Nothing where there is a label to learn. Raises: ValueError, before anything is decoded."""
     if not (train.labels(model.heads) != UNKNOWN).any() and not recipe.distill:
-        columns = list(dict.fromkeys(column for head in base(model.heads) for column in label_columns(head)))
         raise ValueError(
-            f"none of {len(train)} training photos has a label for {[head.name for head in model.space]}; expected one "
-            f"of the columns {', '.join(columns)}: map others with columns= (--columns {columns[0]}=...)"
+            f"none of {len(train)} training photos has a label for {[head.name for head in model.space]}; "
+            + where_labels_stand(base(model.heads))
         )
 
 

@@ -111,8 +111,9 @@ def check_unseen(member: Path, valid: Photos) -> None:
     from multihead.reading import read
 
     for table in splits_of(member):
+        advice = f"{table} trained {member}: give photos of people that trained no member"
         # people are written with their source before them, or are global
-        check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid)
+        check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid, advice)
 
 
 def splits_of(member: Path) -> list[Path]:

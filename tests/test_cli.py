@@ -465,6 +465,13 @@ def test_evaluate_names_what_it_did_not_count(model_folder, photos, capsys):
     assert "not counted: " in printed.err and "b.png" in printed.err and "empty file" in printed.err
 
 
+def test_evaluate_says_where_labels_are_expected_when_there_are_none(model_folder, photos, capsys):
+    assert run("evaluate", model_folder, photos, "-j", "0") == 0
+    told = "nothing is scored; expected one of the columns mask, gender, age, age_band: map others with columns="
+    printed = capsys.readouterr().err
+    assert told in printed and '--labels "mask:FOLDER=worn"' in printed
+
+
 # ---- predict
 
 

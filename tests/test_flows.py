@@ -104,7 +104,8 @@ def test_a_blank_split_is_training_and_may_not_leak(people, tmp_path, capsys):
     assert "1 people are on both sides" in capsys.readouterr().err
     extra = ["--extra", str(people / "train")]
     assert main(["train", str(tmp_path / "good.csv"), *extra, *TINY, "--output", str(tmp_path / "run")]) == 2
-    assert "on both sides" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "on both sides" in told and "so leave them out of --extra" in told
 
 
 def test_several_rows_of_one_photo_share_its_picture(model, tmp_path):

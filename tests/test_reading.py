@@ -424,6 +424,17 @@ def test_bad_cells_name_row_and_column(columns, message):
         table(**columns)
 
 
+def test_tables_of_unlike_columns_are_to_be_read_alone(tmp_path):
+    faces = write_csv(tmp_path / "faces.csv", "file,sex\na.jpg,male\n")
+    masks = write_csv(tmp_path / "masks.csv", "image,label\nb.jpg,worn\n")
+    told = r"faces.csv: column 'image' \(for 'path'\) is not in the table; .* read those of other names alone and add"
+    with pytest.raises(KeyError, match=told):
+        read([faces, masks], columns={"path": "image"})
+    both = read(faces, columns={"path": "file", "gender": "sex"})
+    both += read(masks, columns={"path": "image", "mask": "label"})
+    assert both.known() == {"mask": 1, "gender": 1, "age": 0}
+
+
 def test_missing_columns_are_named():
     with pytest.raises(KeyError, match=r"no 'path' column; the table has \['file', 'mask'\]; map one with columns="):
         read(pd.DataFrame({"file": ["a"], "mask": ["worn"]}))

@@ -385,7 +385,7 @@ def test_a_model_that_is_all_frozen_cannot_be_trained(sides):
 def test_nothing_to_train_on_is_an_error(sides, tmp_path):
     train, valid = sides
     unknown = train.with_columns(mask=-1, gender=-1, age=-1, years=np.nan)
-    told = r"none of 70 training photos has a label for \['mask', .* columns mask, gender, age, age_band: map others"
+    told = r"none of 70 training photos has a label for \['mask', .* columns mask, gender, age, age_band: map others .*mask:FOLDER=worn"
     with pytest.raises(ValueError, match=told):
         fit(small_model(), unknown, valid, QUICK, workers=0)
     for number in range(3):

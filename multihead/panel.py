@@ -12,6 +12,8 @@ from multihead.parts import read_sources, scored_part
 from multihead.settings import Sources, speaker
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from multihead.data import Photos
     from multihead.fitting import Fitted, Wanted
     from multihead.heads import Head
@@ -166,11 +168,17 @@ def _fit(args: argparse.Namespace, opened: Sequence[Any], wanted: Wanted, say: C
         )
     if wanted.decode:
         table = decoding_gain(probs, labels, groups, heads, wanted)
-        gained = table[(table.arm == "decoded") & (table.metric == "macro_f1")]
-        gain, low, high = gained[["difference", "low", "high"]].to_numpy(float)[0]
-        text = f"macro-F1 {gain:+.4f} [{low:+.4f}, {high:+.4f}] for people that nothing was fitted on"
-        say(f"decoding by {wanted.decode}: {text}")
+        say(f"decoding by {wanted.decode}: {_gains(table)} for people that nothing was fitted on")
     return found
+
+
+def _gains(table: pd.DataFrame) -> str:
+    """The gain over the joint classes of a table of `decoding_gain`; where no photo knows all heads, over each head."""
+    gained = table[(table.arm == "decoded") & table.difference.notna()].set_index("metric")
+    named = {"macro_f1": "macro-F1"} if "macro_f1" in gained.index else {name: name for name in gained.index}
+    rows = zip(named.values(), gained.loc[list(named), ["difference", "low", "high"]].to_numpy(float))
+    told = [f"{name} {gain:+.4f} [{low:+.4f}, {high:+.4f}]" for name, (gain, low, high) in rows]
+    return ", ".join(told) or "a gain that is not known"
 
 
 def _pooled_temperatures(args: argparse.Namespace, whole: Any, say: Callable[[str], None]) -> dict[str, float]:
@@ -195,6 +203,9 @@ def _tell(
     say(f"{name}: temperatures {', '.join(f'{head} {value:.3f}' for head, value in temperatures.items())}")
     say("  expected calibration error before and after, of people that were not fitted on:")
     for row in rows:
+        if not row["n"]:
+            say(f"  {row['part']:8} unknown: no photo has all its labels")
+            continue
         say(f"  {row['part']:8} {row['ece']:.4f} -> {row['ece_after']:.4f}{_doubt(row, temperatures)}")
 
 

@@ -16,6 +16,7 @@ from multihead.data import Photos, write_splits
 from multihead.decoding import fit_prior_weights, fit_weights
 from multihead.ensemble import open_folds
 from multihead.evaluation import evaluate, person_voted
+from multihead.fitting import Wanted, decoding_gain
 from multihead.heads import GENDER, HEADS, MASK, flat
 from multihead.joined import Ensemble, load
 from multihead.labels import marginals
@@ -107,6 +108,25 @@ def test_everything_fitted_is_fitted_out_of_fold(folders, photos, tmp_path, caps
         "temperatures mask " in told and f"decoding by {decode}: macro-F1 " in told and "nothing was fitted on" in told
     )
     assert "expected calibration error before and after" in told and "4 members, soft voting" in told
+
+
+def test_gains_of_folds_that_no_photo_has_all_labels_for_are_told_by_head(folders, people, tmp_path, capsys):
+    """As of two collections, one labelled for mask and one for the rest."""
+    photos = read(people / "train")
+    first = np.array(photos.people) < sorted(photos.people)[len(photos) // 2]
+    labels = {"mask": np.where(first, photos.table["mask"], -1), "gender": np.where(first, -1, photos.table["gender"])}
+    photos.with_columns(**labels).write(tmp_path / "t.csv")
+    assert main(["folds", str(tmp_path / "t.csv"), "--folds", "2", "-o", str(tmp_path / "f"), *FLAGS]) == 0
+    command = ["ensemble", str(tmp_path / "f"), "--calibrate", "--decode", "prior", "-o", str(tmp_path / "e")]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "  joint    unknown: no photo has all its labels" in told and "nan" not in told
+    folds = open_folds(tmp_path / "f")
+    wanted = Wanted(calibrate=True, shares=(1.0,), decode="prior")
+    table = decoding_gain([folds.probs], folds.photos.labels(), folds.photos.groups(), folds.photos.heads, wanted)
+    rows = table[table.arm == "decoded"].set_index("metric").difference
+    gains = [f"{name}_f1 {rows[f'{name}_f1']:+.4f} [" for name in ("mask", "gender", "age")]
+    assert f"decoding by prior: {gains[0]}" in told and all(gain in told for gain in gains)
 
 
 def test_scoring_an_ensemble_on_its_own_training_photos_is_told(folders, people, tmp_path, capsys):

@@ -31,7 +31,7 @@ from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, number_column, n
 from multihead.labels import decode
 from multihead.layouts import folder_labels, read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
-from multihead.sources import plain_path, unlike_names
+from multihead.sources import plain_path, unlike_names, with_slashes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,7 +139,7 @@ def _boxed(photos: Photos, boxes: str | Path | None) -> Photos:
 
 def _nearest(folder: Path, paths: pd.Series) -> Path:
     """The folder that a table's paths are relative to: its own, or the current one where only there are photos."""
-    first = paths.head(20).tolist()
+    first = with_slashes(paths.head(20).tolist(), folder, Path("."))
     if any((folder / path).exists() for path in first) or not any(Path(path).exists() for path in first):
         return folder
     return Path(".")
@@ -182,7 +182,8 @@ def _text(cell: object) -> str:
 def _photos(table: pd.DataFrame, root: Path, source: str, heads: tuple[Head, ...], people: str) -> Photos:
     import pandas as pd
 
-    paths = [plain_path(root / path) if ".." in path else str(root / path) for path in table.path]
+    told = with_slashes(table.path.tolist(), root)
+    paths = [plain_path(root / path) if ".." in path else str(root / path) for path in told]
     rows = len(table)
     blank = pd.Series([""] * rows, dtype=object)
     person = table.get("person", blank).str.strip()

@@ -22,6 +22,16 @@ def unlike_names(sources: Sequence[object]) -> list[str | None]:
     ]
 
 
+def with_slashes(paths: Sequence[str], *folders: Path) -> list[str]:
+    r"""The paths of a table that Windows wrote, as they are here: imgs\a.jpg is imgs/a.jpg where the first of them are
+    to be found in one of the folders so, and not as they are written."""
+    turned = [path.replace("\\", "/") for path in paths]
+    first = [(old, new) for old, new in zip(paths, turned) if old != new][:20]
+    if os.sep == "\\" or any((folder / old).exists() for old, _ in first for folder in folders):
+        return list(paths)
+    return turned if any((folder / new).exists() for _, new in first for folder in folders) else list(paths)
+
+
 def named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     """The table, those of its sources named with their folder that are others than the other table's of that name."""
     renamed = table

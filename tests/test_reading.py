@@ -424,6 +424,22 @@ def test_bad_cells_name_row_and_column(columns, message):
         table(**columns)
 
 
+def test_a_table_that_windows_wrote_is_read_where_its_photos_are(tmp_path, monkeypatch):
+    (tmp_path / "imgs").mkdir()
+    (tmp_path / "imgs" / "b.jpg").write_bytes(b"b")
+    rows = "path,mask\nimgs\\gone.jpg,worn\nimgs\\b.jpg,worn\nimgs/c.jpg,worn\n"
+    wanted = [str(tmp_path / "imgs" / name) for name in ("gone.jpg", "b.jpg", "c.jpg")]
+    source = write_csv(tmp_path / "t.csv", rows)
+    assert read(source).paths == wanted and read(pd.read_csv(source), root=tmp_path).paths == wanted
+    assert read(source).table.name[1] == "imgs\\b.jpg"  # as the table has it, whose rows answers are joined with
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tables").mkdir()
+    assert read(write_csv(tmp_path / "tables" / "t.csv", rows)).paths[1] == wanted[1]
+    (tmp_path / "imgs\\b.jpg").write_bytes(b"here a name may hold a backslash")
+    assert read(source).paths[1] == str(tmp_path / "imgs\\b.jpg")
+    assert read(write_csv(tmp_path / "u.csv", "path\nfar\\b.jpg\n")).paths == [str(tmp_path / "far\\b.jpg")]
+
+
 def test_tables_of_unlike_columns_are_to_be_read_alone(tmp_path):
     faces = write_csv(tmp_path / "faces.csv", "file,sex\na.jpg,male\n")
     masks = write_csv(tmp_path / "masks.csv", "image,label\nb.jpg,worn\n")

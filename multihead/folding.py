@@ -67,8 +67,8 @@ def folds(args: argparse.Namespace) -> int:
     if ranks.first() and not (out / "args.yaml").exists():
         settings = flag_files.effective(Network, network) | flag_files.effective(Recipe, replace(recipe, select="last"))
         settings |= flag_files.effective(Sources, flags.build(Sources, values)) | flag_files.effective(Training, rows)
-        own = {"folds": args.folds, "extra": args.extra, "ignore_split": args.ignore_split}
-        own |= {"fold_column": args.fold_column} if args.fold_column else {}
+        own = {"fold_column": args.fold_column} if args.fold_column else {"folds": args.folds}
+        own |= {"extra": args.extra, "ignore_split": args.ignore_split}
         settings = {"data": args.data, **{name: value for name, value in own.items() if value}, **settings}
         settings[STARTED_IN] = str(Path.cwd())
         write_text(out / "args.yaml", yaml.safe_dump(settings, sort_keys=False))

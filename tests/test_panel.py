@@ -73,6 +73,18 @@ def test_folds_of_images_are_refused_by_name(people, tmp_path, capsys):
     assert code == 2 and "12 people are on both sides: " in told and table.people[0] in told
 
 
+def test_settings_of_a_tables_own_folds_name_the_column_and_no_number(people, tmp_path):
+    table = read(people / "train")
+    number = {person: place % 3 for place, person in enumerate(dict.fromkeys(table.people))}
+    table.with_columns(mine=[str(number[person]) for person in table.people]).write(tmp_path / "t.csv")
+    out = tmp_path / "o"
+    assert main(["folds", str(tmp_path / "t.csv"), "--fold-column", "mine", "-o", str(out), *FLAGS]) == 0
+    settings = yaml.safe_load((out / "args.yaml").read_text())
+    assert settings["fold_column"] == "mine" and "folds" not in settings
+    assert len(open_folds(out).folders) == 3
+    assert main(["folds", "-c", str(out / "args.yaml"), "-o", str(out), "-q"]) == 0
+
+
 def test_a_soft_vote_is_the_mean_of_all_folds(folders, photos, tmp_path):
     members = [folders / name / f"fold{fold}" for name in "ab" for fold in range(2)]
     assert main(["ensemble", str(folders / "a"), str(folders / "b"), "-o", str(tmp_path / "e"), "-q"]) == 0

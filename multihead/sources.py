@@ -27,9 +27,10 @@ def with_slashes(paths: Sequence[str], *folders: Path) -> list[str]:
     to be found in one of the folders so, and not as they are written."""
     turned = [path.replace("\\", "/") for path in paths]
     first = [(old, new) for old, new in zip(paths, turned) if old != new][:20]
-    if os.sep == "\\" or any((folder / old).exists() for old, _ in first for folder in folders):
+    found = lambda path: any(os.path.exists(folder / path) for folder in folders)  # noqa: E731 (Path's own may raise)
+    if os.sep == "\\" or any(found(old) for old, _ in first):
         return list(paths)
-    return turned if any((folder / new).exists() for _, new in first for folder in folders) else list(paths)
+    return turned if any(found(new) for _, new in first) else list(paths)
 
 
 def named_unlike(table: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:

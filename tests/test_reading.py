@@ -438,6 +438,8 @@ def test_a_table_that_windows_wrote_is_read_where_its_photos_are(tmp_path, monke
     (tmp_path / "imgs\\b.jpg").write_bytes(b"here a name may hold a backslash")
     assert read(source).paths[1] == str(tmp_path / "imgs\\b.jpg")
     assert read(write_csv(tmp_path / "u.csv", "path\nfar\\b.jpg\n")).paths == [str(tmp_path / "far\\b.jpg")]
+    endless = "b\\" + "a" * 300 + ".jpg"  # of which Path.exists raises
+    assert len(read(pd.DataFrame({"path": [endless]}), root=tmp_path)) == 1
 
 
 def test_tables_of_unlike_columns_are_to_be_read_alone(tmp_path):

@@ -63,7 +63,7 @@ def int8(
     feeds = [feed for feed, _ in _feeds(model, calibrating, limit, 1)]
     control = controls(graph, model, controlling, limit)
     name, before = measure(graph, control, "f32")
-    if before <= max_drop:  # nothing could cost as much: a model that knows these photos too little
+    if before <= max_drop < 1:  # nothing could cost as much: a model that knows these photos too little
         say(f"int8: {name} of f32 {before:.4f} is too low to lose {max_drop:g}: its answers are compared instead")
         control = [replace(batch, labels=np.full_like(batch.labels, UNKNOWN)) for batch in control]
         name, before = measure(graph, control, "f32")

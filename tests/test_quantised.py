@@ -154,6 +154,14 @@ def test_a_model_that_knows_nothing_is_held_to_its_answers(graph, model, photos,
     assert "agreement" not in quantised.int8(graph, model, photos, max_drop=before - 0.01, **options)[2]
 
 
+def test_without_a_bound_macro_f1_is_told(graph, model, photos, monkeypatch):
+    """A bound of 1 asks for int8 whatever it costs: any model's macro-F1 is below it, so it says nothing of one."""
+    said = []
+    monkeypatch.setattr(quantised, "_quantise", lambda nncf, graph, *rest: _zeroed(graph))
+    _, precision, remark = quantised.int8(graph, model, photos, max_drop=1.0, limit=12, say=said.append)
+    assert precision == "int8" and remark.startswith("macro-F1 ") and "too low" not in "".join(said)
+
+
 def _unlabelled(photos):
     table = photos.table.copy()
     for head in HEADS:

@@ -102,14 +102,17 @@ def _parse(parser: argparse.ArgumentParser, tokens: Sequence[str]) -> argparse.N
 
 @contextlib.contextmanager
 def notes(quiet: bool) -> Iterator[None]:
-    """Inside, what this package warns of is a line on standard error, or nothing; other warnings are as ever."""
+    """Inside, what this package warns of is a line on standard error, once, or nothing; other warnings are as ever."""
+    told: set[str] = set()  # each run of folds or a comparison would say the same
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore" if quiet else "always", category=UserWarning, module=r"multihead\b")
         usual, own = warnings.showwarning, str(Path(__file__).parent)
 
         def show(message: Any, category: Any, filename: str, *more: Any, **others: Any) -> None:
             if filename.startswith(own):
-                print(f"note: {message}", file=sys.stderr)
+                if str(message) not in told:
+                    print(f"note: {message}", file=sys.stderr)
+                told.add(str(message))
             else:
                 usual(message, category, filename, *more, **others)
 

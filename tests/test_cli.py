@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -732,3 +733,13 @@ def test_help_names_every_verb_and_flag(capsys):
     for flag in ("--pretrained-path", "--initial-checkpoint", "--resize", "--opt", "--sched", "--lr", "--epochs", "--seed",
                  "--smoothing", "--resume", "-c", "-j", "--model-ema", "--grad-accum-steps", "--quiet"):  # fmt: skip
         assert flag in out
+
+
+def test_a_note_is_told_once_a_command(capsys):
+    """Each run of folds, or of a comparison, checks its recipe and warns anew."""
+    for _ in range(2):
+        with cli.notes(quiet=False):
+            for text in ("one", "two", "one"):
+                with warnings.catch_warnings():  # what is inside forgets what was warned of
+                    warnings.warn_explicit(text, UserWarning, cli.__file__, 1, "multihead.train")
+        assert capsys.readouterr().err == "note: one\nnote: two\n"

@@ -205,8 +205,8 @@ class _Job:
         """Those that hold any of these crops, also where other crops of a photo are missing."""
         found: dict[int, Pack] = {}
         for column, shelf in enumerate(self.shelves):
-            keys = {plan.keys[column] for plan in self.plans if plan}
-            found |= {id(pack): pack for key, (pack, _) in shelf.places.items() if key in keys}
+            places = [shelf.places.get(plan.keys[column] or b"") for plan in self.plans if plan]
+            found |= {id(place[0]): place[0] for place in places if place}
         return list(found.values())
 
     def bytes(self, rows: Sequence[int]) -> int:

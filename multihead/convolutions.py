@@ -23,6 +23,7 @@ ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[str, list[float], str]]
     nn.GELU: lambda act: ("gelu", [], act.approximate),
 }
 
+# of chains, found on a Zen 3
 NEAR = 56 << 10  # bytes of pixels that a depthwise convolution reads together, and that a core's nearest caches hold
 MOST = 4  # parts of the channels: more passes over what is before and after them cost more than they save
 LEAST = 32  # channels of a part, for the convolutions before and after
@@ -87,7 +88,7 @@ class FusedConv(nn.Module):
         return self.kernel, self.stride, self.dilation
 
 
-Row = tuple[FusedConv, FusedConv, FusedConv]
+Three = tuple[FusedConv, FusedConv, FusedConv]
 
 
 class Chain(nn.Module):
@@ -106,7 +107,7 @@ class Chain(nn.Module):
         (wide, first, seen), (deep, second, held), (narrow, _, found) = convs
         step = deep.out_channels // count
 
-        def some(part: slice) -> Row:
+        def some(part: slice) -> Three:
             return (
                 FusedConv(wide, first, seen, mirrored, made=part),
                 FusedConv(deep, second, held, mirrored, made=part),

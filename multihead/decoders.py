@@ -5,7 +5,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
 import cv2
@@ -212,12 +212,15 @@ def _imdecode(data: bytes, reduction: int) -> np.ndarray | None:
 def _decode_pillow(data: bytes, format: str, max_pixels: int) -> np.ndarray:
     # The format's own class, not Image.open: that one warns of size by itself and tries formats that run programs.
     with _silence() if format == "TIFF" else nullcontext():
-        image = from_pillow(_pillow_class(format)(io.BytesIO(data)), max_pixels)
-    if format in ("PNG", "TIFF") and image.min() == image.max():  # of 16 bits a colour Pillow keeps the upper 8
-        stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if stored is not None and stored.ndim == 3:
-            check_levels(stored[:, :, :3])
-    return image
+        image = _pillow_class(format)(io.BytesIO(data))
+        deep = format in ("PNG", "TIFF") and ";16" in str(image.tile)  # how samples are stored, which loading forgets
+        pixels = from_pillow(image, max_pixels)
+    if deep and not image.mode.startswith("I"):  # of 16 bits a colour Pillow keeps the upper 8
+        with suppress(cv2.error):  # of kinds that it does not know
+            stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            if stored is not None and stored.ndim == 3:
+                check_levels(stored[:, :, :3])
+    return pixels
 
 
 def _pillow_class(format: str) -> type[ImageFile.ImageFile]:

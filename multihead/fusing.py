@@ -57,12 +57,12 @@ def planned(
             plan = Plan(steps, mirrored, chained)
             with contextlib.suppress(RuntimeError, NotImplementedError, AttributeError):  # operations that are private
                 made = fused(backbone, plan)
-                if steps and all(_is(made, *each, near) for each in zip(examples, expected, strict=True)):
+                if steps and all(_same(made, *each, near) for each in zip(examples, expected, strict=True)):
                     return plan, made
     return None
 
 
-def _is(made: nn.Module, example: Tensor, expected: Tensor, near: Callable[[Tensor, Tensor], bool]) -> bool:
+def _same(made: nn.Module, example: Tensor, expected: Tensor, near: Callable[[Tensor, Tensor], bool]) -> bool:
     """Whether the features of the example, alone and as several, are the expected ones."""
     if not near(made(example), expected):
         return False

@@ -10,7 +10,7 @@ import numpy as np
 from multihead.decoders import REDUCTIONS, Encoded, decoded
 
 # pixels of a photo that is always decoded in full: a coarser decode would save less than the second one costs that
-# finer looks and most crops ask for (benchmarks/predict.py)
+# finer looks and most crops ask for
 ONCE = 640 * 480
 
 

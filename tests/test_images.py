@@ -179,6 +179,11 @@ def test_eight_bits_a_colour_in_sixteen_are_refused(ending, channels):
     drawn[..., 3:] = 255
     with pytest.raises(ImageError, match=r"bytes: expected uint16 up to 65535, got uint16 \(6, 5, 3\) up to 2\d\d"):
         read_image(cv2.imencode(ending, drawn.astype(np.uint16))[1].tobytes())
+    if channels == 4:  # a cut-out
+        clear = drawn.astype(np.uint16)
+        clear[:, :, 3] = np.where(np.arange(5) < 2, 0, 65535)
+        with pytest.raises(ImageError, match="expected uint16 up to 65535"):
+            read_image(cv2.imencode(ending, clear)[1].tobytes())
     whole = cv2.imencode(ending, drawn.astype(np.uint16) * 257)[1].tobytes()
     np.testing.assert_array_equal(read_image(whole), drawn[:, :, 2::-1])
     for level in (0, 257, 65535):  # one colour all over is no sign of it

@@ -58,6 +58,9 @@ def parse_cells(table: pd.DataFrame, column: str, parse: Callable[[str], Any], b
         hint = "; the table is not in UTF-8: save it so (in Excel: CSV UTF-8)" if coded else ""
         if others:
             hint += f"; nor are {', '.join(repr(other) for other, _ in others[:5])}" + ", ..." * (len(others) > 5)
+        if not coded:
+            key = f"{column}:{cell.strip()}"
+            hint += f'; labels= translates words: --labels "{key}=WORD", or "{key}=" for a blank'
         raise ValueError(f"{_row_of(table, row)}, column {column!r}: {why}{hint}")
     return [parsed[cell] for cell in cells]
 

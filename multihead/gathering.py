@@ -108,6 +108,7 @@ def scan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def split(args: argparse.Namespace) -> int:
     """Divide photos into training and validation by person and write the table with its split column."""
+    from multihead.columns import where_labels_stand
     from multihead.data import write_splits
     from multihead.files import check_writable
 
@@ -118,6 +119,8 @@ def split(args: argparse.Namespace) -> int:
         print(f"note: all photos are divided anew, whatever their split column says ({parts})", file=sys.stderr)
     train, valid = photos.split(args.val_share, seed=args.seed)
     write_splits(args.output, {"train": train, "val": valid})
+    if not any(photos.known().values()):
+        print(f"none of the photos has a label; {where_labels_stand(photos.heads)}", file=sys.stderr)
     say = speaker(args)
     counts = train.counts().merge(valid.counts(), on=["head", "class"], suffixes=(" train", " val"))
     say(counts.to_string(index=False))

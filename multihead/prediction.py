@@ -18,6 +18,7 @@ from multihead.labels import marginals
 from multihead.layouts import read_csv
 from multihead.modes import Pins
 from multihead.pipeline import Answer, answers
+from multihead.sources import with_slashes
 from multihead.splits import groups
 from multihead.voting import person_vote, shared_heads
 
@@ -226,7 +227,8 @@ def submission(
         raise KeyError(f"{info} has columns {list(listed.columns)}; expected ImageID, as in the competition's info.csv")
     folder = Path(images) if images else info.parent / "images"
     folder = folder if folder.is_dir() else info.parent
-    photos = [Item(str(folder / name), folder / name) for name in listed.ImageID]  # a row each, whatever is there
+    named = with_slashes(listed.ImageID.tolist(), folder)
+    photos = [Item(str(folder / name), folder / name) for name in named]  # a row each, whatever is there
     options: Any = {"batch_size": batch_size, "finder": finder, "workers": workers, "pins": pins}
     rows = list(answers(model, photos, **options))
     unread = [(name, row.error) for name, row in zip(listed.ImageID, rows) if row.probs is None]

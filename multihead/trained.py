@@ -103,17 +103,20 @@ def _place(path: str, real: Callable[[str], str]) -> str:
 
 
 def check_unseen(member: Path, valid: Photos) -> None:
-    """Nothing where the member, as far as its folder tells, was trained on none of these photos' people.
+    """Nothing where the member, and what it began from, were, as far as folders tell, trained on none of these photos'
+    people.
 
     Raises: LeakError that names them.
     """
     from multihead.data import check_disjoint
     from multihead.reading import read
 
-    for table in splits_of(member):
-        advice = f"{table} trained {member}: give photos of people that trained no member"
-        # people are written with their source before them, or are global
-        check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid, advice)
+    for begun, tables in _line(member):
+        trained = str(member) if begun is member else f"{begun}, which {member} began from"
+        for table in tables:
+            advice = f"{table} trained {trained}: give photos of people that trained no member"
+            # people are written with their source before them, or are global
+            check_disjoint(read(table, heads=valid.heads, people="global").part("train"), valid, advice)
 
 
 def splits_of(member: Path) -> list[Path]:

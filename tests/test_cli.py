@@ -592,7 +592,11 @@ def test_split(data, tmp_path, capsys):
     assert capsys.readouterr().out == "" and (tmp_path / "t.csv").read_bytes() == (tmp_path / "s.csv").read_bytes()
     table.assign(split=["test"] * 7 + ["train"] * 77).to_csv(tmp_path / "old.csv", index=False)
     assert run("split", tmp_path / "old.csv", "-o", tmp_path / "new.csv") == 0
-    assert "divided anew, whatever their split column says (7 test, 77 train)" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "divided anew, whatever their split column says (7 test, 77 train)" in told and "none of the" not in told
+    table[["path"]].to_csv(tmp_path / "bare.csv", index=False)
+    assert run("split", tmp_path / "bare.csv", "-o", tmp_path / "new.csv") == 0
+    assert "none of the photos has a label; expected one of the columns mask, gender, age" in capsys.readouterr().err
 
 
 # ---- wrong input

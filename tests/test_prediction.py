@@ -493,6 +493,15 @@ def test_unreadable_rows_get_the_prior_and_rows_stay_in_place(people, info, tmp_
     assert filled.ans[~bad].tolist() == wanted.ans[~wanted.ImageID.isin([names[2], names[5]])].tolist()
 
 
+def test_a_submission_that_windows_wrote(people, info, tmp_path):
+    listed = pd.read_csv(info)
+    wanted, _ = submission(model_of(), info)
+    told = "images\\" + listed.ImageID
+    listed.assign(ImageID=told).to_csv(tmp_path / "info.csv", index=False)
+    found, unread = submission(model_of(), tmp_path / "info.csv", people / "eval")
+    assert found.ans.tolist() == wanted.ans.tolist() and found.ImageID.tolist() == told.tolist() and unread == []
+
+
 def test_a_submissions_photos_may_lie_elsewhere(people, info, tmp_path):
     (tmp_path / "info.csv").write_bytes(info.read_bytes())
     wanted, _ = submission(model_of(), info)

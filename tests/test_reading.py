@@ -395,6 +395,17 @@ def test_a_photo_may_have_several_faces():
 
 
 @pytest.mark.parametrize(
+    ("column", "cell", "word"), [("mask", "wrn", "worn"), ("age", "??", ""), ("split", "dev", "val")]
+)
+def test_a_bad_cell_says_how_it_is_translated(column, cell, word):
+    with pytest.raises(ValueError, match=re.escape(f'--labels "{column}:{cell}=WORD", or "{column}:{cell}=" for')):
+        table(**{column: [cell]})
+    frame = pd.DataFrame({"path": ["a.jpg"], column: [cell]})
+    same = read(frame, labels={f"{column}:{cell}": word})
+    assert same.table.equals(read(frame.assign(**{column: word})).table)
+
+
+@pytest.mark.parametrize(
     ("columns", "message"),
     [
         (
@@ -807,7 +818,7 @@ def test_words_of_a_table_are_mapped_to_ours(tmp_path):
     other = pd.DataFrame({"path": ["d"], "age": ["old"]})
     both = read([rows, other], labels=words | {"age:old": ">=60"})  # each table has its own
     assert both.labels()[-1].tolist() == [-1, -1, 2] and both.labels()[0].tolist() == [0, 1, -1]
-    told = "row 2 .a., column 'mask': 'With Mask' is no class .*; nor are '[?]', 'bare'$"
+    told = "row 2 .a., column 'mask': 'With Mask' is no class .*; nor are '[?]', 'bare';"
     with pytest.raises(ValueError, match=told):  # all of a column at once
         read(rows)
 

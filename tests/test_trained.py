@@ -133,6 +133,8 @@ def test_who_trained_the_weights_that_a_run_began_with_trained_its_model(trained
     assert found.startswith(f"2 of these 2 photos trained {tmp_path / start}, which this model began from, so")
     (found,) = seen_in_training(run_from(tmp_path / "newest", fresh, "new"), read(trained))  # and so on
     assert str(tmp_path / start) in found
+    with pytest.raises(LeakError, match="splits.csv trained .*, which .*new began from: give photos of people that"):
+        check_unseen(new, read(trained))
     assert seen_before(tmp_path / start, read(trained)) and seen_before(tmp_path / start, read(fresh)) == []
     assert seen_before(None, read(trained)) == seen_before("timm/resnet18", read(trained)) == []
 

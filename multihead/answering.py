@@ -107,6 +107,7 @@ def predict(args: argparse.Namespace) -> int:
     """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
     from multihead import prediction
     from multihead.files import check_writable, growing
+    from multihead.inputs import named_as_given
     from multihead.joined import load
     from multihead.logs import bar
     from multihead.pipeline import answers
@@ -124,7 +125,7 @@ def predict(args: argparse.Namespace) -> int:
         check_writable(args.output)
     source: Any = list(args.source)
     if args.boxes or args.columns or args.person_vote:
-        source = read_sources(args, args.source, heads=())
+        source = named_as_given(read_sources(args, args.source, heads=()), args.source)
     if args.person_vote:
         _check_people(args, source, model)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("faces", "batch_size", "missing", "workers")}

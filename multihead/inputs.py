@@ -17,6 +17,7 @@ from multihead.crops import Box, box_of
 from multihead.data import Photos
 from multihead.images import is_open_file, is_tensor, iter_image_files
 from multihead.reading import read
+from multihead.sources import plain_path
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,20 @@ def _shown(photos: Photos) -> list[str]:
     places: dict[str, str] = {}
     shared = {name for name, path in zip(photos.table.name, photos.paths) if places.setdefault(name, path) != path}
     return [path if name in shared else name for name, path in zip(photos.table.name, photos.paths)]
+
+
+def named_as_given(photos: Photos, sources: Sequence[str]) -> Photos:
+    """The photos of folders, named as they are where no table is made of them: what names them is read again as it is
+    written. Those of tables keep the names that these have."""
+    if not all(os.path.isdir(source) for source in sources):
+        return photos
+    folders = {plain_path(source): source for source in sources}
+    names = list(photos.table.name)
+    for row, path in enumerate(map(Path, photos.paths)):
+        for whole, given in folders.items():
+            if path.is_relative_to(whole):
+                names[row] = str(Path(given, path.relative_to(whole)))
+    return photos.with_columns(name=names)
 
 
 def _scattered(names: Sequence[str]) -> set[str]:

@@ -535,6 +535,18 @@ def test_predict_opens_run_folders_and_ensembles(trained, model_folder, photos, 
         assert run("predict", folder, photos / "a.png", "-o", tmp_path / "t.csv", "-q") == 0
 
 
+def test_predict_names_photos_of_a_folder_alike_with_boxes_and_without(model_folder, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").symlink_to(photos)
+    assert run("scan", "in", "-o", "boxes.csv", "-q") == 0
+    assert run("predict", model_folder, "in", "-o", "plain.csv", "-q") == 0
+    assert run("predict", model_folder, "in", "--boxes", "boxes.csv", "-o", "answers/boxed.csv", "-q") == 0
+    plain, boxed = pd.read_csv("plain.csv"), pd.read_csv("answers/boxed.csv")
+    assert boxed.path.tolist() == plain.path.tolist() == [f"in/{name}" for name in sorted(os.listdir(photos))]
+    assert run("predict", model_folder, "answers/boxed.csv", "-o", "again.csv", "-q") == 0
+    pd.testing.assert_frame_equal(pd.read_csv("again.csv"), boxed)
+
+
 def test_predict_reads_its_own_table(model_folder, photos, tmp_path, capsys):
     assert run("predict", model_folder, photos, "-o", photos / "t.csv") == 0
     assert run("predict", model_folder, photos / "t.csv", "-o", tmp_path / "u.csv") == 0

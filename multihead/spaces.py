@@ -51,7 +51,9 @@ class Span:
     @property
     def ends(self) -> tuple[float, float]:
         """The lowest and the highest number that a trial may get, as such."""
-        high = self.high if self.step is None else self.low + self.step * ((self.high - self.low) // self.step)
+        high = self.high
+        if self.step is not None and high not in self:
+            high = self.low + self.step * ((high - self.low) // self.step)
         return (int(self.low), int(high)) if self.whole else (self.low, high)
 
 

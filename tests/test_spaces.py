@@ -112,6 +112,19 @@ def test_the_numbers_of_a_span(low, step, count, place):
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "step"),
+    [(0.1, 0.3, 0.1), (0, 0.3, 0.1), (0, 1, 0.1), (0.1, 0.7, 0.2), (0.05, 0.25, 0.05), (0, 0.9, 0.3)],
+)
+def test_the_highest_number_is_tried_where_steps_reach_it(low, high, step):
+    """However fractions are rounded."""
+    span = Span(low, high, step=step)
+    assert span.ends == (low, high)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = {round(suggest(study.ask(), {"share": span})["share"], 9) for _ in range(100)}
+    assert found == {round(low + step * place, 9) for place in range(round((high - low) / step) + 1)}
+
+
+@pytest.mark.parametrize(
     ("text", "spelled"),
     [
         ("lr=1e-4..1e-2:log", "0.0001..0.01:log"),

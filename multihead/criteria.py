@@ -141,7 +141,7 @@ def _class_weights(loss: Leaf, head: Head, counts: np.ndarray) -> np.ndarray:
             raise ValueError(f"head {head.name!r} expects {len(counts)} class_weights, got {len(given)}: {given}")
         return np.asarray(given, dtype=float) / max(given)
     there = np.asarray(counts, dtype=float) > 0
-    rows = np.where(there, counts, 1).astype(float)
+    rows = np.maximum(counts, 1.0)  # soft bands and teachers leave dust, which would outweigh all photos
     number = rows if given == "inverse" else -np.expm1(rows * math.log(0.999))  # (1 - b ** rows), without the (1 - b)
     weights = there / number
     return weights / (weights.max() or 1.0)

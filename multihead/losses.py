@@ -24,7 +24,8 @@ class CrossEntropy:
 
     class_weights: a row of a class counts as if its photo were there so many times; None, a number for each class,
     "inverse" (1 / training rows of the class) or "effective" ((1 - b) / (1 - b ** rows) with b = .999, Cui et al.
-    2019, arXiv 1901.05555). Only their ratios matter. A class without training rows gets weight 0 from either word.
+    2019, arXiv 1901.05555). Only their ratios matter. For either word a class without training rows has weight 0, one
+    that only shares of rows fill, of soft bands or a teacher, less than a row together, that of one row.
     """
 
     class_weights: str | tuple[float, ...] | None = option(None, WEIGHTS_HELP)

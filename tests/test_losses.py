@@ -23,6 +23,7 @@ from multihead.losses import (
     SymmetricCrossEntropy,
     per_head,
 )
+from multihead.targets import band_rows
 
 FOUR = Head("four", ("a", "b", "c", "d"))
 COUNTS = np.array([100.0, 10.0, 1.0, 4.0])
@@ -392,6 +393,24 @@ def test_a_class_without_training_rows_weighs_nothing(word):
         loss_of(CrossEntropy(word), logits, hot(labels), counts=tensor),
         loss_of(CrossEntropy(word), logits, hot(labels), counts=counts),
     )
+
+
+@pytest.mark.parametrize("word", ["inverse", "effective"])
+def test_dust_in_a_class_outweighs_no_photo(word):
+    """Nobody is near 60, and the class of those who are weighs no more than one photo would make it."""
+    years = np.random.default_rng(0).integers(18, 48, 500).astype(float)
+    rows = band_rows(years, np.full(500, -1), AGE, width=2.0)
+    mass = rows.sum(0)
+    assert 0 < mass[2] < 1e-6
+    logits = logits_of(500, 3)
+    found, one = (
+        loss_of(CrossEntropy(word), logits, rows, AGE, np.array([*mass[:2], last])) for last in (mass[2], 1.0)
+    )
+    torch.testing.assert_close(found, one, rtol=1e-6, atol=0)
+    without = loss_of(
+        CrossEntropy(word), logits, torch.cat([rows[:, :2], 0 * rows[:, 2:]], 1), AGE, np.array([*mass[:2], 0.0])
+    )
+    torch.testing.assert_close(found, without, rtol=1e-6, atol=0)
 
 
 def test_frequent_classes_weigh_less():

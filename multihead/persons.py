@@ -10,7 +10,7 @@ import numpy as np
 
 from multihead.heads import UNKNOWN, Head, base
 from multihead.labels import marginals
-from multihead.paired import draws, tally
+from multihead.paired import draws, number_people, tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,9 +28,9 @@ def class_intervals(
 ) -> np.ndarray:
     """F1 of each class with an interval from resampled people: (classes, 3), the F1, its low and its high end.
 
-    people: (N,) person of each row, as of `Photos.groups`. labels: (N,) class numbers, -1 = unknown and left out.
-    answers: (N,). An interval holds the middle `level` of the resamples in which the class occurs among labels or
-    answers; it is NaN with fewer than two people, the F1 where the class occurs nowhere.
+    people: (N,) person of each row, as of `Photos.groups`; -1 is one of its own. labels: (N,) class numbers, -1 =
+    unknown and left out. answers: (N,). An interval holds the middle `level` of the resamples in which the class occurs
+    among labels or answers; it is NaN with fewer than two people, the F1 where the class occurs nowhere.
 
     >>> class_intervals(np.array([0, 1]), np.array([0, 1]), np.array([0, 1]), 2)[:, 0]
     array([1., 1.])
@@ -39,7 +39,7 @@ def class_intervals(
     found = np.full((classes, 3), math.nan)
     if not known.any():
         return found
-    people = np.unique(people[known], return_inverse=True)[1]
+    people = number_people(people, known)
     counts = tally(people, labels[known], answers[None, known])[:, 0]  # (G, 2, C as far as it occurs)
     number = counts.shape[-1]
     found[:number, 0] = _f1(counts.sum(0))

@@ -57,6 +57,14 @@ def test_class_intervals_by_hand():
     assert np.isnan(class_intervals(people, labels * 0 - 1, labels, 2)).all()
 
 
+def test_a_photo_of_nobody_known_is_a_person_of_its_own():
+    _, labels, answers = case(3)
+    apart = class_intervals(np.arange(60), labels, answers, 4, resamples=50)
+    found = class_intervals(np.full(60, -1), labels, answers, 4, resamples=50)
+    np.testing.assert_array_equal(found, apart)
+    assert np.isfinite(found).all()
+
+
 def hot(labels):
     return np.eye(18)[encode(np.array(labels), HEADS)]
 

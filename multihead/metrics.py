@@ -92,7 +92,7 @@ def confusion(labels: np.ndarray, answers: np.ndarray, classes: Sequence[str]) -
     for what, found in (("labels", labels), ("answers", answers)):
         if len(found) and not 0 <= found.min() <= found.max() < number:
             raise ValueError(f"{what} must lie in 0..{number - 1}, got {found.min()}..{found.max()}")
-    counts = np.bincount(labels * number + answers, minlength=number * number)
+    counts = np.bincount(labels * np.int64(number) + answers, minlength=number * number)
     return Confusion(tuple(classes), counts.reshape(number, number))
 
 

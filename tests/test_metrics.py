@@ -85,6 +85,12 @@ def test_no_rows_are_nan_not_zero():
     assert empty.to_dict()["macro_f1"] is None and empty.to_dict()["accuracy"] is None
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32])
+def test_narrow_labels_count_as_wide_ones(kind):
+    labels = np.arange(18).astype(kind)
+    assert (confusion(labels, np.arange(18), list("abcdefghijklmnopqr")).counts == np.eye(18)).all()
+
+
 def test_confusion_refuses_what_is_no_class():
     with pytest.raises(ValueError, match=r"answers must lie in 0\.\.1, got 0\.\.2"):
         confusion(np.array([0, 1]), np.array([0, 2]), ["a", "b"])
@@ -176,6 +182,8 @@ def test_by_a_head_and_by_a_column():
     assert list(scores.by("mask")) == ["worn", "incorrect", "not_worn"]
     assert worn.f1 == score(probs[labels[:, 0] == 0], labels[labels[:, 0] == 0], HEADS).f1
     assert {name: len(part.labels) for name, part in scores.by("source").items()} == {"a": 30, "b": 30}
+    known = [int((labels[source == "a", column] >= 0).sum()) for column in range(3)]
+    assert [part.n for part in scores.by("source")["a"].heads.values()] == known != [30] * 3
     assert list(scores.by("year")) == ["0", "1"]
     assert scores.by("source")["a"].by("year")["1"].n == scores.rows((source == "a") & (np.arange(90) % 2 == 1)).n
     with pytest.raises(

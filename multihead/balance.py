@@ -59,14 +59,16 @@ def combine(
     A head that is not known has factor 0: its parameters and its s get a gradient of exactly zero. Where there is no
     other, the result is 0 with such a gradient.
 
-    Raises: ValueError for the weight of a head that is not there, a weight that is no number >= 0, or a log_variance
-    that is not one number a head.
+    Raises: ValueError for the weight of a head that is not there, a weight that is no number >= 0, weights that are all
+    0, or a log_variance that is not one number a head.
     """
     if unknown := sorted(set(weights) - set(losses)):
         raise ValueError(f"head_weights names {unknown}; the model's heads are {sorted(losses)}")
     for name, weight in weights.items():
         if not (math.isfinite(weight) and weight >= 0):
             raise ValueError(f"head_weights: {name} is {weight!r}; expected a number >= 0")
+    if not any(weights.get(name, 1.0) for name in losses):
+        raise ValueError(f"head_weights {dict(weights)} leave nothing to learn; expected a number > 0 for some head")
     terms = dict(losses)
     if log_variance is not None:
         if log_variance.shape != (len(losses),):

@@ -140,6 +140,8 @@ class Sum:
         check_losses("sum", self.losses)
         for weight in self.weights:
             between("sum", "weight", weight, 0)
+        if not any(self.weights):
+            raise ValueError(f"sum: weights are {self.weights!r}; expected a number > 0 for some loss")
 
 
 Loss = CrossEntropy | Focal | SoftF1 | SymmetricCrossEntropy | Custom | Ordinal | Sum

@@ -110,6 +110,8 @@ def test_combine_refuses_weights_that_make_no_sense():
     for weight in (-1.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match=f"head_weights: age is {weight}; expected a number >= 0"):
             combine(losses, KNOWN, {"age": weight})
+    with pytest.raises(ValueError, match=r"head_weights {'mask': 0, .* leave nothing to learn; expected a number > 0"):
+        combine(losses, KNOWN, dict.fromkeys(("mask", "gender", "age"), 0))
     with pytest.raises(ValueError, match=r"log_variance has shape \(2,\); expected \(3,\), one a head"):
         combine(losses, KNOWN, {}, torch.zeros(2))
 

@@ -520,6 +520,7 @@ def test_per_head():
         (lambda: Sum((SoftF1(),), (0.4, 0.6)), "sum: 1 losses and 2 weights; expected one weight a loss"),
         (lambda: Sum((), ()), "sum: 0 losses"),
         (lambda: Sum((SoftF1(),), (-0.4,)), "sum: weight is -0.4"),
+        (lambda: Sum((SoftF1(), Focal()), (0, 0.0)), r"sum: weights are \(0, 0.0\); expected a number > 0 for some"),
         (lambda: Sum((SoftF1,), (1.0,)), "is no loss; expected one of .*, as in CrossEntropy"),
     ],
 )

@@ -50,6 +50,14 @@ def test_fewer_rows_than_a_batch_still_make_a_step():
     assert order.steps == 1 and sorted(row for batch in order for _, row, *_ in batch) == [4, 7, 9]
 
 
+@pytest.mark.parametrize(("accumulate", "world"), [(4, 1), (2, 2), (1, 4)])
+def test_few_rows_are_divided_among_the_batches_of_a_step(accumulate, world):
+    """Not each of them read in every batch."""
+    orders = [Shuffled(range(10), 32, accumulate=accumulate, rank=rank, world=world) for rank in range(world)]
+    seen = [row for order in orders for batch in order for _, row, *_ in batch]
+    assert orders[0].steps == 1 and len(seen) == 12 and set(seen) == set(range(10))
+
+
 def test_in_order_leaves_nothing_out():
     assert in_order([5, 6, 7], 2) == [[Key(0, 5), Key(0, 6)], [Key(0, 7)]]
     assert in_order([], 2) == []

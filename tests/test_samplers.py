@@ -97,6 +97,21 @@ def test_draw_of_even_weights_is_a_shuffle_that_follows_the_seed():
     assert one == again != other and one != sorted(one)
 
 
+def test_draw_spreads_a_row_that_comes_often_over_the_epoch():
+    """Not its copies side by side, in one batch."""
+    drawn = draw(np.array([0.5, *[0.01] * 50]), 100, np.random.default_rng(0))
+    batches = [(part == 0).sum() for part in np.split(drawn, 10)]
+    assert sum(batches) == 50 and max(batches) < 10 and min(batches) > 0
+
+
+def test_draw_takes_neighbours_of_a_table_no_more_often_apart_than_others():
+    """Rows with half a photo each: any two may come together, those that stand side by side too."""
+    rng = np.random.default_rng(0)
+    drawn = [set(draw(np.full(6, 1 / 6), 3, rng).tolist()) for _ in range(400)]
+    both = [sum({0, other} <= rows for rows in drawn) for other in range(1, 6)]
+    assert min(both) > 40 and max(both) < 130  # a fifth of 400 is 80
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

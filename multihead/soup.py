@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ def average(models: Sequence[Model], weights: Sequence[float] | None = None) -> 
                 "of one backbone, heads, crops, mean and std (an Ensemble votes over unlike models)"
             )
     shares = [1.0] * len(models) if weights is None else [float(weight) for weight in weights]
-    if len(shares) != len(models) or min(shares) < 0 or not sum(shares) > 0:
+    if len(shares) != len(models) or not all(0 <= share < math.inf for share in shares) or not any(shares):
         raise ValueError(f"weights {weights} do not fit {len(models)} models; expected a number >= 0 each, not all 0")
     states = [model.state_dict() for model in models]
     mixed = {name: _mean([state[name] for state in states], shares) for name in states[0]}

@@ -52,6 +52,8 @@ def test_class_intervals_by_hand():
     found = class_intervals(people, labels, np.array([0, 0, 1, 0]), 2, resamples=500)
     # person 5 twice: class 0 all right, class 1 nowhere; person 9 twice: class 0 never right, class 1 two of three
     assert found == pytest.approx(np.array([[4 / 5, 0, 1], [2 / 3, 2 / 3, 2 / 3]]))
+    gap = class_intervals(people, 2 * labels, 2 * labels, 3, resamples=5)  # nothing is of the class between
+    assert np.isnan(gap[1]).all() and gap[[0, 2], 0].tolist() == [1, 1]
     alone = class_intervals(people * 0, labels, labels, 2)
     assert alone[:, 0].tolist() == [1, 1] and np.isnan(alone[:, 1:]).all()
     assert np.isnan(class_intervals(people, labels * 0 - 1, labels, 2)).all()

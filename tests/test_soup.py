@@ -61,6 +61,15 @@ def test_greedy_takes_what_does_not_lower_the_score():
     assert float(made.head["age"].bias.detach()[0]) == pytest.approx(3.5)
 
 
+def test_greedy_takes_a_member_that_leaves_the_score_as_it_is():
+    """As in the paper; of equal models the first is the one to begin with, and one without a score is left out."""
+    models = [small(seed) for seed in range(4)]
+    made, chosen = greedy_soup(models, lambda model: float("nan") if model is models[1] else 0.5)
+    assert chosen == [0, 2, 3]
+    wanted = average([models[number] for number in chosen]).state_dict()
+    assert all(torch.equal(value, wanted[name]) for name, value in made.state_dict().items())
+
+
 @pytest.mark.parametrize("rest", [0, 2])
 def test_statistics_are_those_of_all_photos(photos, rest):
     """Also where two photos would be left over: batches are alike in size, and not of one person each."""
@@ -117,6 +126,9 @@ def test_wrong_input(photos):
         average([small(0), small(0)], [1])
     with pytest.raises(ValueError, match="expected a number >= 0 each, not all 0"):
         average([small(0)], [0])
+    for weight in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="expected a number >= 0 each, not all 0"):
+            average([small(0), small(0)], [1, weight])
     with pytest.raises(ValueError, match="none of 1 models has a score; give photos with labels"):
         greedy_soup([small(0)], lambda model: float("nan"))
     model = small(0)

@@ -320,3 +320,10 @@ def test_names_in_place_of_numbers_are_told():
     assert encode(texts).tolist() == encode(texts.to_numpy()).tolist() == [4, -1]
     mixed = pd.DataFrame({"mask": [0, 2], "gender": [1.0, None], "age": pd.array([1, None], "Int64")})
     assert encode(mixed).tolist() == [4, -1] and decode(pd.array([4, None], "Int64")).tolist() == [[0, 1, 1], [-1] * 3]
+
+
+def test_other_words_are_known_only_beside_their_opposite():
+    """An m of m and other may be anything."""
+    with pytest.raises(ValueError, match="'m' is no class of head 'sex'; expected 0 or male, 1 or other, or a blank"):
+        class_index(Head("sex", ("male", "other")), "m")
+    assert class_index(Head("sex", ("female", "other", "male")), "m") == 2

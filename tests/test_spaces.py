@@ -103,6 +103,14 @@ def test_what_a_trial_gets():
     assert suggest(study.ask(), space) == fixed
 
 
+def test_whole_numbers_of_equal_factors():
+    span = Span(1, 100, log=True, whole=True)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    found = [suggest(study.ask(), {"count": span})["count"] for _ in range(200)]
+    assert 70 < sum(number < 10 for number in found) < 130  # evenly it were about 20
+    assert 7 in span and 7.5 not in span and 101 not in span
+
+
 @given(st.floats(-10, 10), st.floats(0.1, 10), st.integers(1, 20), st.integers(0, 20))
 def test_the_numbers_of_a_span(low, step, count, place):
     span = Span(low, low + step * (count + 0.5), step=step)

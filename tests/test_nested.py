@@ -116,6 +116,14 @@ def test_a_part_without_labels_is_nan():
     assert rows["mask"]["n"] == 30 and np.isfinite(rows["mask"]["ece_after"])
 
 
+def test_what_was_held_impossible_has_a_finite_loss():
+    labels, groups = np.tile([[0], [1]], (10, 1)), np.arange(20)
+    probs = np.eye(2)[np.where(np.arange(20) == 3, 0, labels[:, 0])]  # surely wrong once
+    rows = nested_calibration(probs, labels, groups, SMILE)
+    assert rows[0]["loss"] == pytest.approx(-np.log(np.finfo(np.float32).tiny) / 20)
+    assert all(np.isfinite(row["loss_after"]) for row in rows)
+
+
 def test_refusals():
     probs, labels, groups = timid(3)
     with pytest.raises(

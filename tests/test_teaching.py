@@ -352,6 +352,14 @@ def test_soft_labels_are_read_in_the_order_of_the_heads(photos):
     np.testing.assert_allclose(soft_rows(read(answers, heads=HEADS), HEADS), SURE, atol=2e-6)
 
 
+def test_soft_labels_are_read_in_an_order_that_goes_round(photos):
+    """Which is another than the one back."""
+    other = [AGE, Head("mask", (*MASK.classes[1:], MASK.classes[0])), GENDER]
+    turned = [np.roll(row.reshape(3, 2, 3), -1, 0).transpose(2, 0, 1).ravel() for row in SURE]
+    soft = soften(Teacher(turned, other), photos, workers=0)
+    np.testing.assert_allclose(soft_rows(soft, HEADS), SURE, atol=2e-6)
+
+
 def test_soft_labels_of_other_heads_of_the_same_number_are_refused(photos):
     fruit = Head("fruit", ("apple", "pear", "plum"))
     soft = soften(Teacher(SURE, [fruit, GENDER, AGE]), photos, workers=0)

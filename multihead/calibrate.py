@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from multihead.heads import HEADS, UNKNOWN, Head, base, size
-from multihead.labels import Array, encode, marginals
+from multihead.labels import Array, aligned, encode, marginals
 from multihead.metrics import check_probabilities
 from multihead.options import between, near
 
@@ -177,7 +177,7 @@ def checked(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> tup
         raise ValueError(
             f"probs are {told}; expected joint probabilities (N, {size(heads)}), as scores.probs holds them"
         )
-    probs, labels = np.asarray(probs, float), np.asarray(labels)
+    probs, labels = np.asarray(probs, float), np.asarray(aligned(labels, heads))
     encode(labels, heads)
     if probs.shape != (len(labels), size(heads)):
         raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(heads)}), one row a label")

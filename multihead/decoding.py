@@ -18,7 +18,7 @@ import numpy as np
 
 from multihead.calibrate import checked, questions
 from multihead.heads import UNKNOWN, Head, base, size
-from multihead.labels import Array, encode, joint
+from multihead.labels import Array, aligned, encode, joint
 from multihead.metrics import score
 from multihead.options import between
 
@@ -53,7 +53,7 @@ def prior_weights(labels: np.ndarray, heads: Sequence[Head], strength: float = 1
     >>> prior_weights(np.array([[0], [0], [0], [1], [-1]]), smile).round(3).tolist()
     [0.707, 1.414]
     """
-    labels = np.asarray(labels)
+    labels = np.asarray(aligned(labels, heads))
     encode(labels, heads)  # refuses what does not fit
     columns = zip(base(heads), labels.T)
     return _product({head.name: _prior(column, len(head.classes), strength) for head, column in columns}, heads)
@@ -64,7 +64,7 @@ def prior_joint_weights(labels: np.ndarray, heads: Sequence[Head], strength: flo
 
     Raises: ValueError as `prior_weights` does.
     """
-    return _prior(encode(np.asarray(labels), heads), size(heads), strength)
+    return _prior(np.asarray(encode(labels, heads)), size(heads), strength)
 
 
 def fit_prior_weights(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> np.ndarray:

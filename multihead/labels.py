@@ -36,7 +36,7 @@ def encode(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     array([15, -1])
     """
     table = base(heads)
-    labels = _wide(_numbers(_named(labels, _names(table))))
+    labels = _wide(aligned(labels, table))
     if labels.ndim != 2 or labels.shape[1] != len(table):
         raise ValueError(f"labels have shape {tuple(labels.shape)}; expected (N, {len(table)}) for {_names(table)}")
     joint = labels[:, 0] * 0
@@ -153,6 +153,15 @@ def class_index(head: Head, value: object) -> int:
         return int(number)
     listed = ", ".join(f"{index} or {name}" for index, name in enumerate(head.classes))
     raise ValueError(f"{value!r} is no class of head {head.name!r}; expected {listed}, or a blank for unknown")
+
+
+def aligned(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
+    """Labels (N, heads) as `encode` takes them, a column a head in their order: of a DataFrame the columns named as the
+    heads, missing values as -1.
+
+    Raises: as `encode`, for columns and texts.
+    """
+    return _numbers(_named(labels, _names(base(heads))))
 
 
 def _named(values: Any, names: list[str]) -> Any:

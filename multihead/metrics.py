@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead.heads import HEADS, UNKNOWN, Head, base, size
-from multihead.labels import decode, encode, marginals
+from multihead.labels import aligned, decode, encode, marginals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -212,14 +212,15 @@ def score(
     heads: Sequence[Head] = HEADS,
     slices: Mapping[str, np.ndarray] | None = None,
 ) -> Scores:
-    """Scores of joint probabilities (N, K) against labels (N, heads), -1 = unknown.
+    """Scores of joint probabilities (N, K) against labels (N, heads), -1 = unknown; of a DataFrame by the names of its
+    columns, as in `multihead.encode`.
 
     slices: columns (N,) that `Scores.by` may slice by.
 
     Raises: ValueError where shapes disagree, a label is no class, or a row is not finite or no probabilities.
     """
     table = base(heads)
-    probs, labels = np.asarray(probs), np.asarray(labels)
+    probs, labels = np.asarray(probs), np.asarray(aligned(labels, table))
     if probs.shape != (len(labels), size(table)):
         raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(table)}), one row a label")
     check_probabilities(probs)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead.heads import UNKNOWN, Head, base, size
-from multihead.labels import encode, marginals
+from multihead.labels import aligned, encode, marginals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ def compare(
     """
     if resamples < 1 or not 0 < level < 1:
         raise ValueError(f"compare needs resamples >= 1 and 0 < level < 1, got {resamples!r} and {level!r}")
-    space, labels = base(heads), np.asarray(labels)
+    space, labels = base(heads), np.asarray(aligned(labels, heads))
     answered = _answered(probs, (len(labels), size(space)))
     people, labels = number_people(groups, answered), labels[answered]
     truth = {"macro_f1": encode(labels, space)}

@@ -8,7 +8,7 @@ import numpy as np
 
 from multihead.calibrate import FLOOR, checked, rescale
 from multihead.heads import UNKNOWN, Head, base, size
-from multihead.labels import decode, joint, marginals
+from multihead.labels import aligned, decode, joint, marginals
 from multihead.options import near
 from multihead.paired import number_people
 
@@ -39,7 +39,7 @@ def fit_vote_weights(members: Sequence[np.ndarray], labels: np.ndarray, heads: S
     """
     if not len(members):
         raise ValueError("fit_vote_weights needs the probabilities of at least one member")
-    labels = np.asarray(labels)
+    labels = np.asarray(aligned(labels, heads))
     told = np.stack(
         [_agreeing(checked(probs, labels, heads)[0], labels, heads) for probs in members], 1
     )  # (N, members)

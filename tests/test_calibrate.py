@@ -1,6 +1,7 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -291,3 +292,10 @@ def test_half_precision_is_tempered_in_single(temperature):
         given = torch.from_numpy(probs).to(kind)
         found = apply_temperatures(given, warm, HEADS)
         assert found.dtype == kind and torch.equal(found, apply_temperatures(given.float(), warm, HEADS).to(kind))
+
+
+def test_labels_of_a_table_go_by_their_names():
+    rng = np.random.default_rng(0)
+    probs, labels = rng.dirichlet(np.ones(18), 60), decode(rng.integers(0, 18, 60), HEADS)
+    table = pd.DataFrame(labels, columns=[head.name for head in HEADS])[["age", "mask", "gender"]]
+    assert fit_temperatures(probs, table) == fit_temperatures(probs, labels)

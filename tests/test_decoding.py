@@ -2,6 +2,7 @@ import itertools
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -229,3 +230,10 @@ def test_refusals():
     for fit in (fit_weights, fit_head_weights, fit_joint_weights, fit_prior_weights):
         with pytest.raises(ValueError, match=r"probs have shape \(3, 18\); expected \(4, 18\)"):
             fit(probs[:3], labels, HEADS)
+
+
+def test_labels_of_a_table_go_by_their_names():
+    _, labels = case(unknown=0.2)
+    table = pd.DataFrame(labels, columns=[head.name for head in HEADS])[["age", "mask", "gender"]]
+    for made in (prior_weights, prior_joint_weights):
+        assert made(table, HEADS).tolist() == made(labels, HEADS).tolist()

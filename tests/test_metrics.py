@@ -2,6 +2,7 @@ import json
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -285,3 +286,14 @@ def test_slices_are_a_mapping_that_prints_as_a_table():
     told = [part.f1, *(part.heads[name].f1 for name in ("mask", "gender", "age"))]
     assert rows[0].split() == ["a", "30", *(f"{value:.4f}" for value in told)]
     assert repr(type(found)()).splitlines()[0] == "macro-F1 by slice"
+
+
+def test_labels_of_a_table_are_scored_by_their_names():
+    probs, labels = random_case(40, unknown=0.3)
+    table = pd.DataFrame(labels, columns=[head.name for head in HEADS])[["age", "mask", "gender"]]
+    found, expected = score(probs, table), score(probs, labels)
+    assert found.f1 == expected.f1
+    assert {name: head.f1 for name, head in found.heads.items()} == {n: head.f1 for n, head in expected.heads.items()}
+    assert score(probs, table.replace(-1, None)).f1 == expected.f1
+    with pytest.raises(KeyError, match="none for \\['gender'\\]"):
+        score(probs, table[["age", "mask"]])

@@ -380,3 +380,13 @@ def test_compare_refuses(change, message):
 
 def test_the_case_that_is_broken_above_is_good():
     assert len(broken(lambda case: None)) == 8
+
+
+def test_labels_of_a_table_go_by_their_names():
+    rng = np.random.default_rng(0)
+    arms = {"a": [rng.dirichlet(np.ones(18), 40)], "b": [rng.dirichlet(np.ones(18), 40)]}
+    labels, groups, _ = random_case(40)
+    table = pd.DataFrame(labels, columns=[head.name for head in HEADS])[["age", "mask", "gender"]]
+    pd.testing.assert_frame_equal(
+        compare(arms, table, groups, HEADS, resamples=20), compare(arms, labels, groups, HEADS, resamples=20)
+    )

@@ -1,6 +1,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -191,3 +192,9 @@ def test_votes_refused(groups, shared, message):
 def test_votes_of_no_distribution_are_refused():
     with pytest.raises(ValueError, match="row 0 of the probabilities sums to .*; expected the softmax"):
         person_vote(np.zeros((2, 18)), np.zeros(2, int), HEADS)
+
+
+def test_labels_of_a_table_go_by_their_names():
+    members, labels = members_of([0.5, 1.0], unknown=0.2)
+    table = pd.DataFrame(labels, columns=[head.name for head in HEADS])[["age", "mask", "gender"]]
+    assert fit_vote_weights(members, table, HEADS) == fit_vote_weights(members, labels, HEADS)

@@ -83,9 +83,12 @@ _READY: weakref.WeakKeyDictionary[Model, tuple[Any, Model]] = weakref.WeakKeyDic
 
 
 def _stand(model: Model) -> tuple[Any, ...]:
-    """What changes when weights or statistics do: torch's own counts miss what is written through `.data`."""
-    state = [value for value in model.state_dict().values() if value.is_floating_point()]
-    return tuple((value.device, value.dtype, _digest(value)) for value in state)
+    """What changes when weights, statistics, layers or hooks do: torch's own counts miss what is written through
+    `.data`."""
+    state = [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]
+    hooks = [key for part in model.modules() for key in (*part._forward_pre_hooks, *part._forward_hooks)]
+    layers = tuple(repr(part) for part in model.children())
+    return (*hooks, *layers, *((value.device, value.dtype, _digest(value)) for value in state))
 
 
 def _digest(value: Tensor) -> int:

@@ -189,7 +189,7 @@ def test_a_compiled_mode_compiles_the_copy(monkeypatch):
     assert compiled == [fast.backbone.backbone]
 
 
-def test_a_copy_is_kept_until_the_weights_change():
+def test_a_copy_is_kept_until_the_model_changes():
     """In place, by an optimiser, and past torch's own counting, as madgrad writes."""
     model = lively("test_resnet").eval()
     images = pixels(model.crops, 2, CPU)
@@ -211,7 +211,17 @@ def test_a_copy_is_kept_until_the_weights_change():
     def load():
         model.load_state_dict({name: value * 1.25 for name, value in model.state_dict().items()})
 
-    for change in (change_data, change_signs, change_order, change_statistics, load):
+    def change_pixels():
+        model._mean.mul_(0.5)
+
+    def change_layer():
+        model.backbone.global_pool = nn.Sequential(nn.AdaptiveMaxPool2d(1), nn.Flatten())
+
+    def add_hook():
+        model.backbone.register_forward_hook(lambda part, inputs, result: result * 2)
+
+    changes = (change_data, change_signs, change_order, change_statistics, load, change_pixels, change_layer, add_hook)
+    for change in changes:
         change()
         again = ready(model, Mode())
         assert again is not fast

@@ -129,14 +129,16 @@ def start_from(model: Model, path: str | Path) -> Report:
     Raises: FileNotFoundError; ValueError where nothing fits, naming a few keys of both.
     """
     path = _weights(Path(path))
-    found, strange = _in_order(_state(load(path), path), _heads_near(path), model)
+    heads = _heads_near(path)
+    found, strange = _in_order(_state(load(path), path), heads, model)
     own = model.state_dict()
     renamed = _align(found, own)
     fit = {key for key in own.keys() & renamed.keys() - strange if own[key].shape == renamed[key].shape}
     taken = {key: value for key, value in renamed.items() if key in fit}
     mismatched = tuple(key for key in renamed if key in own and key not in fit)
     unexpected = {key: value for key, value in renamed.items() if key not in own}
-    converted = _classifier(model, {key: value for key, value in unexpected.items() if key not in strange}, own)
+    read = next((head.crops for head in heads if head.parts), ())
+    converted = _classifier(model, {key: value for key, value in unexpected.items() if key not in strange}, own, read)
     if not taken:
         raise ValueError(
             f"nothing in {path} fits {model.backbone_name}: it has {list(found)[:3]}, the model {list(own)[:3]}"
@@ -199,8 +201,7 @@ def _in_order(state: Mapping[str, Tensor], heads: Sequence[Head], model: Model) 
         weight, bias = _layer(head)
         placed |= {key: state[key][rows] for key in (weight, bias) if key in state}
         if weight in placed and head.name in own:
-            blocks = placed[weight].unflatten(1, (len(head.crops), -1))
-            placed[weight] = blocks[:, _blocks(head.crops, wanted.crops)].flatten(1)
+            placed[weight] = _in_blocks(placed[weight], head.crops, wanted.crops)
     if heads and "absent" in state:  # a vector a crop
         placed["absent"] = state["absent"][_blocks(crops(heads), model.crops)]
     return placed, strange
@@ -221,6 +222,11 @@ def _blocks(found: Sequence[Crop], wanted: Sequence[Crop]) -> list[int]:
         if len(set(theirs)) == len(theirs) == len(ours) and set(theirs) == set(ours):
             return [theirs.index(crop) for crop in ours]
     return list(range(len(found)))
+
+
+def _in_blocks(weight: Tensor, found: Sequence[Crop], wanted: Sequence[Crop]) -> Tensor:
+    """The columns (C, D * crops) of a layer, those of each crop where the wanted order has it."""
+    return weight.unflatten(1, (len(found), -1))[:, _blocks(found, wanted)].flatten(1)
 
 
 def _layer(head: Head) -> tuple[str, str]:
@@ -256,8 +262,11 @@ def _is_classifier(key: str) -> bool:
     ) or (key.startswith("head.") and key.count(".") == 2)
 
 
-def _classifier(model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The heads' layers from a classifier over all joint classes, or a flat model's from the same classifier."""
+def _classifier(
+    model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tensor], read: Sequence[Crop]
+) -> dict[str, Tensor]:
+    """The heads' layers from a classifier over all joint classes, or a flat model's from the same classifier; read: the
+    crops that its columns are of, as far as they are known."""
     sizes = [len(head.classes) for head in model.space]
     joint = int(torch.tensor(sizes).prod())
     made: dict[str, Tensor] = {}
@@ -268,6 +277,8 @@ def _classifier(model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tens
         for head in model.heads:
             name = f"head.{head.name}.{kind}"
             rows = _main_effect(value, head, [h.name for h in model.space], sizes)
+            if read and kind == "weight":
+                rows = _in_blocks(rows, read, head.crops)
             if own[name].shape == rows.shape:
                 made[name] = rows
     return made

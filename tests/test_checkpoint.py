@@ -229,6 +229,15 @@ def test_the_columns_of_a_head_go_by_its_crops(tmp_path, theirs, ours, blocks):
     torch.testing.assert_close(model.head["gender"].weight, expected)
 
 
+def test_the_columns_of_a_flat_head_go_by_the_crops_of_each_head(tmp_path):
+    source = Model("resnet10t", flat([MASK.on(FACE), GENDER.on(SMALL, FACE)]))
+    source.save_pretrained(tmp_path)
+    start_from(model := Model("resnet10t", [MASK.on(FACE, SMALL), GENDER.on(SMALL, FACE)]), tmp_path)
+    grid = source.head["mask_gender"].weight.reshape(3, 2, 2, -1)  # mask, gender, crop, features
+    torch.testing.assert_close(model.head["mask"].weight, grid.mean(1).flatten(1))
+    torch.testing.assert_close(model.head["gender"].weight, grid.mean(0)[:, [1, 0]].flatten(1))
+
+
 def test_the_vectors_of_absent_crops_go_by_the_crops(tmp_path):
     source = Model("resnet10t", [MASK.on(FACE), GENDER.on(SMALL, FACE)]).eval()
     torch.nn.init.normal_(source.absent)

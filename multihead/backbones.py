@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from multihead.crops import Crop
 
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 BLANK = 20_260_101  # seed of the weights that a file must replace
 
 
@@ -50,13 +52,34 @@ def feature_width(backbone: nn.Module, crop: Crop) -> int:
     said: Any = getattr(backbone, "head_hidden_size", None)  # num_features is smaller in some backbones (mobilenetv3)
     if said is not None:
         return int(said)
-    with torch.no_grad():
-        found = backbone.eval()(torch.zeros(1, 3, *crop.size))
+    try:
+        with torch.no_grad():
+            found = backbone.eval()(torch.zeros(1, 3, *crop.size))
+    except RuntimeError as error:
+        shape = (1, 3, *crop.size)
+        raise ValueError(f"backbone {type(backbone).__name__} cannot read an RGB photo {shape}: {error}") from error
     backbone.train()
     if not isinstance(found, Tensor) or found.dim() != 2:
         what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         raise ValueError(f"backbone {type(backbone).__name__} gives {what} for a photo; expected features (1, D)")
     return found.shape[1]
+
+
+def statistic(backbone: nn.Module, name: str, given: Sequence[float] | None) -> tuple[float, ...]:
+    """The mean or std of pixels in 0..1, red, green and blue: as given, else the weights' own, else ImageNet's.
+
+    Raises: ValueError for anything but three numbers of 0..1, or a std of 0.
+    """
+    config: Any = getattr(backbone, "pretrained_cfg", None) or {}
+    chosen: Any = (config.get(name) or IMAGENET[name]) if given is None else given
+    found: Any = tuple(chosen) if isinstance(chosen, Iterable) else ()
+    least = 1e-9 if name == "std" else 0  # pixels are divided by it
+    if len(found) != 3 or not all(isinstance(each, Real) and least <= float(each) <= 1 for each in found):
+        raise ValueError(
+            f"{name} is {chosen!r}; expected three numbers of pixels in 0..1, as {IMAGENET[name]}: those of 0..255 "
+            "divided by 255"
+        )
+    return found
 
 
 def _from_file(name: str, crops: Sequence[Crop], options: dict[str, Any], path: Path) -> nn.Module:

@@ -21,6 +21,7 @@ from multihead.crops import Crop
 from multihead.data import Photos
 from multihead.faces import Detector, identity
 from multihead.files import cache_folder, check_writable, turn, write_text
+from multihead.options import choice
 from multihead.scanning import forget, read_boxes, scan
 from multihead.yunet import open_detector
 
@@ -51,8 +52,9 @@ def locate_faces(
 
     missing: "full" keeps photos without a face (their crops read the whole photo), "skip" drops them, "error" raises.
 
-    Raises: ValueError for missing="error" where a photo has no face, naming the first.
+    Raises: ValueError for another `missing`, or for missing="error" where a photo has no face, naming the first.
     """
+    choice("faces", "missing", missing, ("full", "skip", "error"))
     if not any(crop.needs_box for crop in crops):
         return Located(photos, 0, ())
     table = photos.table

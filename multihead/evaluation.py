@@ -21,7 +21,7 @@ from multihead.faces import Detector
 from multihead.heads import HEADS, Head, base, size
 from multihead.loading import loader
 from multihead.metrics import Scores, score
-from multihead.modes import Pins, autocast
+from multihead.modes import Pins, autocast, check_pins
 from multihead.options import whole
 from multihead.orders import in_order
 from multihead.prepared import ENOUGH, is_asked, prepared
@@ -81,6 +81,7 @@ def evaluate(
         raise TypeError(f"expected photos as multihead.read gives them, got {type(photos).__name__}")
     batch_size = whole("evaluate", "batch_size", batch_size, 1)
     workers = whole("evaluate", "workers", workers, 0)
+    check_pins(pins)
     keep_memory()
     check_not_pseudo(photos, "scored")
     located = locate_faces(photos, model.crops, missing=missing, finder=finder)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from multihead import heads as tables
 from multihead import labels as algebra
-from multihead.backbones import create_backbone, feature_width
+from multihead.backbones import create_backbone, feature_width, statistic
 from multihead.crops import Crop
 from multihead.files import replace_file
 from multihead.heads import HEADS, Head
@@ -37,7 +37,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
 
     `forward` takes uint8 images {Crop: (B, 3, H, W)} and returns {head name: logits (B, classes)}.
 
-    Raises: ValueError for an unknown backbone (with the nearest names), FileNotFoundError for missing weights.
+    Raises: ValueError for an unknown backbone (with the nearest names) or statistics that are none of 0..1,
+    FileNotFoundError for missing weights.
 
     >>> from multihead.crops import FULL
     >>> crop = FULL.resized(64)
@@ -85,9 +86,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
             {head.name: nn.Linear(width * len(head.crops), len(head.classes)) for head in self.heads}
         )
         self.absent = nn.Parameter(torch.zeros(len(self.crops), width))
-        config: Any = getattr(self.backbone, "pretrained_cfg", None) or {}
-        self.mean = tuple(mean or config.get("mean") or (0.485, 0.456, 0.406))
-        self.std = tuple(std or config.get("std") or (0.229, 0.224, 0.225))
+        self.mean, self.std = (statistic(self.backbone, name, each) for name, each in (("mean", mean), ("std", std)))
         self.prior = None if prior is None else tuple(prior)
         self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1) * 255, persistent=False)

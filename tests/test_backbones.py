@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import nn
 
+from multihead.backbones import feature_width
 from multihead.crops import FACE, FULL
 from multihead.heads import HEADS
 from multihead.model import Model
@@ -70,3 +71,16 @@ def test_features_are_timms_own(backbone):
     timms.load_state_dict(state)
     images = torch.randint(0, 256, (2, 3, *crop.size), dtype=torch.uint8)
     torch.testing.assert_close(model.features({crop: images})[crop], timms(model.normalise(images)))
+
+
+def test_a_backbone_of_other_channels_is_refused():
+    class Grey(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, images):
+            return self.conv(images).mean((2, 3))
+
+    with pytest.raises(ValueError, match=r"backbone Grey cannot read an RGB photo \(1, 3, 32, 24\): .* 1 channels"):
+        feature_width(Grey(), FULL.resized(32, 24))

@@ -124,6 +124,10 @@ def test_photos_without_a_face(people, missing, count):
     assert evaluate(model, photos.with_columns(searched=True), missing=missing, workers=0).n == count
     with pytest.raises(ValueError, match="2 photos have no face"):
         evaluate(model, photos.with_columns(searched=True), missing="error", workers=0)
+    with pytest.raises(ValueError, match="missing is 'ful'; expected one of full, skip, error"):
+        evaluate(model, photos.with_columns(searched=True), missing="ful", workers=0)
+    with pytest.raises(TypeError, match="pins is 'f32'; expected multihead.modes.Pins"):
+        evaluate(model, photos, pins="f32", workers=0)
 
 
 def test_answers_keep_rows_and_mode(photos):

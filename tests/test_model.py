@@ -176,6 +176,15 @@ def test_the_backbones_statistics_can_be_replaced_and_are_kept(tmp_path):
     assert Model.from_pretrained(tmp_path).mean == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [("mean", (123.7, 116.3, 103.5)), ("mean", 0.5), ("mean", (0.5,)), ("std", (0, 1, 1)), ("std", ("a", 1, 1))],
+)
+def test_statistics_are_of_pixels_in_0_to_1(name, given):
+    with pytest.raises(ValueError, match=f"{name} is .*; expected three numbers of pixels in 0..1"):
+        Model("test_resnet", heads_on(), **{name: given})
+
+
 def test_probs_are_the_product_of_the_heads():
     model = Model("resnet10t", heads_on()).eval()
     images = {SMALL: pixels(SMALL)}

@@ -226,7 +226,11 @@ class Photos:
         sources = ["source"] if self.table.source.nunique() > 1 else []  # which photos are drawn may depend on them
         numbered = [column for column in map(number_column, numbers(self.heads)) if column != "years"]
         read = self.table[["years", *numbered, *BOX, "whole", *_names(self.heads), *taught, *sources]]
-        hashes = pd.util.hash_pandas_object(read.assign(path=[ascii(path) for path in self.paths]))  # not only UTF-8
+        plain: dict[str, Any] = {"path": [ascii(path) for path in self.paths]}  # not only UTF-8
+        for head in self.heads:
+            if head.number is not None:  # where the number is known it alone counts, whether its band is written too
+                plain[head.name] = np.where(np.isnan(self.numbers(head)), read[head.name], UNKNOWN)
+        hashes = pd.util.hash_pandas_object(read.assign(**plain))
         return hashlib.sha256(hashes.to_numpy().tobytes()).hexdigest()[:16]
 
     def write(self, path: str | Path) -> None:

@@ -302,6 +302,15 @@ def test_write_splits_reads_back_as_the_same_parts(tmp_path):
     assert (parts["val"].labels() == valid.labels()).all()
 
 
+def test_photos_that_are_written_and_read_back_are_of_the_same_run(people, tmp_path):
+    """Their table says the bands beside the years, which a folder's names do not."""
+    photos = read(people / "train")
+    photos.write(tmp_path / "w.csv")
+    again = read(tmp_path / "w.csv")
+    assert (again.table["age"] >= 0).all() and (photos.table["age"] < 0).all()
+    assert again.fingerprint() == photos.fingerprint()
+
+
 def test_the_fingerprint_follows_what_training_reads(photos):
     first = photos.fingerprint()
     assert first == read(ROWS, root="/photos", name="other").fingerprint()

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
 from multihead.calibrate import apply_temperatures, check_temperatures
 from multihead.crops import Crop
 from multihead.decoding import reweight
+from multihead.evaluation import Classifier, check_classifier
 from multihead.folders import described, save_members
 from multihead.heads import Head, size
-
-if TYPE_CHECKING:
-    from multihead.evaluation import Classifier
 
 
 class Adjusted(nn.Module):
@@ -52,6 +50,7 @@ class Adjusted(nn.Module):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        check_classifier(model)
         if temperatures is not None and not isinstance(temperatures, Mapping):
             raise TypeError(f"temperatures is {temperatures!r}; expected numbers by head, as {{'age': 1.4}}")
         self.model = model

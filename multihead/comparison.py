@@ -97,6 +97,10 @@ def compare(
 
 def _check(arms: Mapping[str, Arm], seeds: Sequence[int]) -> None:
     """Nothing where there are arms with names for folders, and unlike seeds. Raises: ValueError."""
+    if not isinstance(arms, Mapping):
+        raise TypeError(f"arms is {type(arms).__name__}; expected them by name, as {{'focal': Arm(model, recipe)}}")
+    if not isinstance(seeds, Sequence):
+        raise TypeError(f"seeds is {seeds!r}; expected numbers, as (0, 1, 2)")
     if not arms or not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"arms {list(arms)}, seeds {list(seeds)}; expected an arm or more, and unlike seeds")
     for name in arms:

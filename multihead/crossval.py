@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,13 @@ class Arm:
     about: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.model, Model) or not callable(self.model):
+            raise TypeError(
+                f"arm: model is {type(self.model).__name__}; expected a function that makes a model anew for each fold "
+                "and seed, as lambda: Model('resnet18')"
+            )
+        if not isinstance(self.recipe, Recipe):
+            raise TypeError(f"arm: recipe is {type(self.recipe).__name__}; expected a multihead.Recipe")
         choice("arm", "rows", self.rows, ("all", "full"))
         between("arm", "hidden", self.hidden, 0, 1)
         if self.recipe.patience is not None:
@@ -61,7 +68,10 @@ class Arm:
     def models(self) -> list[Model]:
         """The models, made anew."""
         made = self.model()
-        return [made] if isinstance(made, Model) else list(made)
+        found = list(made) if isinstance(made, Iterable) else [made]
+        if strange := [each for each in found if not isinstance(each, Model)]:
+            raise TypeError(f"arm: model made {strange[0]!r:.80}; expected a multihead.Model, or several")
+        return found
 
     def chosen(self, photos: Photos, seed: int = 0, heads: Sequence[Head] | None = None) -> Photos:
         """Those of the photos that this arm trains models of these heads on (default: of all that the photos were read
@@ -108,10 +118,15 @@ class Cell:
             return kept["rows"], kept["probs"].astype(float)
 
 
-def heads_of(arm: Arm, photos: Photos) -> tuple[Head, ...]:
-    """The heads that an arm answers; nothing is trained. Raises: ValueError where it could not be trained."""
+def check_arm(arm: object) -> None:
+    """Nothing for an `Arm`. Raises: TypeError for anything else, as a model."""
     if not isinstance(arm, Arm):
         raise TypeError(f"an arm is {arm!r:.80}; expected multihead.Arm(model, recipe), whose model a call makes anew")
+
+
+def heads_of(arm: Arm, photos: Photos) -> tuple[Head, ...]:
+    """The heads that an arm answers; nothing is trained. Raises: ValueError where it could not be trained."""
+    check_arm(arm)
     models = made_anew(arm)
     for model in models:
         try:

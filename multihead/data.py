@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,7 @@ class Photos:
 
         Raises: ValueError for a share outside 0..1 or too few people.
         """
-        if not 0 < share < 1:
+        if not isinstance(share, Real) or not 0 < share < 1:
             raise ValueError(f"split share is {share!r}; expected a number between 0 and 1, for example 0.2")
         part = splits.deal(self.groups(), self.labels(), (1 - share, share), seed)
         return self[part == 0], self[part == 1]
@@ -194,8 +195,8 @@ class Photos:
 
         Raises: ValueError for fewer than two folds or fewer people than folds.
         """
-        if count < 2:
-            raise ValueError(f"folds({count}) is no cross-validation; expected 2 or more")
+        if not isinstance(count, Integral) or count < 2:
+            raise ValueError(f"folds({count!r}) is no cross-validation; expected a whole number, 2 or more")
         fold = splits.deal(self.groups(), self.labels(), (1 / count,) * count, seed)
         return [(self[fold != number], self[fold == number]) for number in range(count)]
 

@@ -105,6 +105,8 @@ class Combined(nn.Module):
 
     def __init__(self, members: Sequence[Member]) -> None:
         super().__init__()
+        if isinstance(members, nn.Module):
+            raise TypeError(f"models is a {type(members).__name__}; expected a list of models, as combine([a, b])")
         if not members:
             raise ValueError("combine() needs at least one model")
         for member in members:

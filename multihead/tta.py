@@ -6,19 +6,16 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from multihead.crops import Crop
+from multihead.evaluation import Classifier, check_classifier
 from multihead.folders import described, save_members
 from multihead.heads import Head
 from multihead.options import between
-
-if TYPE_CHECKING:
-    from multihead.evaluation import Classifier
 
 SHIFT, SCALES = 0.06, (0.9, 1.1)  # where the command line names no number; Gentle training sees as much
 WORDS = ("flip", "shift", "scale")
@@ -59,6 +56,7 @@ class TTA(nn.Module):
         self, model: Classifier, *, flip: bool = True, shifts: float = 0.0, scales: Sequence[float] = ()
     ) -> None:
         super().__init__()
+        check_classifier(model)
         self.views = views(flip, shifts, scales)
         self.settings = {"flip": flip, "shifts": shifts, "scales": list(scales)}
         self.model = model

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from multihead.cache import Cache, open_cache
-from multihead.crossval import Arm, made_anew
+from multihead.crossval import Arm, check_arm, made_anew
 from multihead.data import Photos
 from multihead.metrics import selection_of
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
@@ -121,6 +121,7 @@ class _Job:
         self.begun.close()
         try:
             made = self.arm(trial)
+            check_arm(made)
             trial.set_user_attr("about", json.loads(json.dumps(dict(made.about), default=str)))
             return self._score(trial, made)
         except FAULTS as error:

@@ -518,3 +518,11 @@ def test_an_arm_that_cannot_be_run_is_refused_before_any_training(people, tmp_pa
     with pytest.raises(ValueError, match=message):
         compare(arms, read(people / "train"), tmp_path / "out", folds=2)
     assert not (tmp_path / "out").exists()
+
+
+def test_arms_go_by_name_and_seeds_are_several(tmp_path, people):
+    photos, arm = read(people / "train"), Arm(lambda: Model("test_resnet"))
+    with pytest.raises(TypeError, match="arms is list; expected them by name"):
+        compare([arm], photos, tmp_path / "a")
+    with pytest.raises(TypeError, match="seeds is 3; expected numbers, as"):
+        compare({"a": arm}, photos, tmp_path / "a", seeds=3)

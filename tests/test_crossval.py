@@ -180,3 +180,17 @@ def test_bands_of_one_number_are_hidden_each_by_itself(people):
     gone = hidden == UNKNOWN
     assert abs(gone.mean(0) - 0.5).max() < 4 * 0.5 / np.sqrt(len(whole)) and abs(np.corrcoef(gone.T)[0, 1]) < 0.3
     assert (hidden[~gone] == whole.labels()[~gone]).all()
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: Arm(Model("test_resnet")), "arm: model is Model; expected a function that makes a model anew"),
+        (lambda: Arm("resnet18"), "arm: model is str; expected a function that makes a model anew"),
+        (lambda: Arm(lambda: Model("test_resnet"), {"epochs": 1}), "arm: recipe is dict; expected a multihead.Recipe"),
+        (lambda: Arm(lambda: 3).models(), "arm: model made 3; expected a multihead.Model, or several"),
+    ],
+)
+def test_what_is_no_arm_is_told_in_its_words(made, told):
+    with pytest.raises(TypeError, match=told):
+        made()

@@ -292,6 +292,13 @@ def test_odd_file_names_survive(tmp_path):
     assert len(again.fingerprint()) == 16 and again.fingerprint() == photos.fingerprint()
 
 
+def test_shares_and_folds_are_numbers():
+    with pytest.raises(ValueError, match="split share is '0.2'; expected a number between 0 and 1"):
+        crowd(10).split("0.2")
+    with pytest.raises(ValueError, match=r"folds\(2.5\) is no cross-validation; expected a whole number"):
+        crowd(10).folds(2.5)
+
+
 def test_write_splits_reads_back_as_the_same_parts(tmp_path):
     photos = crowd(10)
     train, valid = photos.split(0.2)

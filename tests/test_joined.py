@@ -313,3 +313,14 @@ def test_a_module_of_ones_own_votes(heads, tmp_path):
     with pytest.raises(TypeError, match="member 1 is a Own, which has no save"):
         vote.save(tmp_path / "vote")
     assert not (tmp_path / "vote").exists()
+
+
+@pytest.mark.parametrize("wrap", [Adjusted, TTA])
+def test_a_folders_name_is_no_model(wrap):
+    with pytest.raises(TypeError, match=r"expected a model, ensemble or export, got 'runs/a'; multihead.load"):
+        wrap("runs/a")
+
+
+def test_one_model_is_no_list_of_models():
+    with pytest.raises(TypeError, match=r"models is a Model; expected a list of models, as combine\(\[a, b\]\)"):
+        combine(Model("test_resnet"))

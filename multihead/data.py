@@ -16,7 +16,7 @@ from multihead import splits
 from multihead.cells import BOX, numbers_or_spans
 from multihead.files import write_text
 from multihead.heads import UNKNOWN, Head, base, number_column, numbers, span_column
-from multihead.labels import bands, class_index
+from multihead.labels import bands, class_index, class_indices
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
@@ -205,7 +205,11 @@ class Photos:
         return splits.digests(self.paths)
 
     def with_columns(self, **columns: Any) -> Photos:
-        """The same photos with columns replaced or added, each of length N or one value."""
+        """The same photos with columns replaced or added, each of length N or one value; of a head by name or index.
+
+        Raises: ValueError for a value that is no class of its head.
+        """
+        columns |= {head.name: class_indices(head, columns[head.name]) for head in self.heads if head.name in columns}
         return Photos(self.table.assign(**columns), self.heads)
 
     def counts(self) -> pd.DataFrame:

@@ -155,6 +155,20 @@ def class_index(head: Head, value: object) -> int:
     raise ValueError(f"{value!r} is no class of head {head.name!r}; expected {listed}, or a blank for unknown")
 
 
+def class_indices(head: Head, values: Any) -> Any:
+    """The classes of cells (N,), or of one, as `class_index` reads them; whole numbers stay as they are.
+
+    Raises: ValueError that names the head, the first wrong value and the classes.
+    """
+    cells = np.asarray(values)
+    if cells.dtype.kind in "iu":
+        for value in np.unique(cells):
+            class_index(head, value)
+        return values
+    found = [class_index(head, value) for value in cells.ravel().tolist()]
+    return np.array(found, np.int64) if cells.ndim else found[0]
+
+
 def aligned(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     """Labels (N, heads) as `encode` takes them, a column a head in their order: of a DataFrame the columns named as the
     heads, missing values as -1.

@@ -292,6 +292,15 @@ def test_odd_file_names_survive(tmp_path):
     assert len(again.fingerprint()) == 16 and again.fingerprint() == photos.fingerprint()
 
 
+def test_labels_are_replaced_by_name_or_index(photos):
+    assert set(photos.with_columns(mask="worn").labels()[:, 0]) == {0}
+    names = ["incorrect", "", "2", "worn"]
+    assert photos.with_columns(mask=names).labels()[:, 0].tolist() == [1, -1, 2, 0]
+    for wrong in ("wron", 3, [0, 1, 2, 7]):
+        with pytest.raises(ValueError, match="is no class of head 'mask'; expected 0 or worn"):
+            photos.with_columns(mask=wrong)
+
+
 def test_shares_and_folds_are_numbers():
     with pytest.raises(ValueError, match="split share is '0.2'; expected a number between 0 and 1"):
         crowd(10).split("0.2")

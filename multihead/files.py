@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a share of it, or a file that may grow no more
+LINE = 1 << 20  # bytes, more than a line of a table has
+
 
 def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a new file beside `path`, then put it in its place in one step; folders are made.
+    """Let `write` make a new file beside `path`, then put it in its place in one step; folders are made. Links lead to
+    the file that is replaced; a device or a pipe is written into.
 
     Raises: OSError of the file system; the old file is then untouched.
     """
-    path = Path(path)
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder, naming(path):
+            write(fresh := Path(folder, "written"))
+            Path(path).write_bytes(fresh.read_bytes())
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # a short name, since `path` may have the longest there is; one per thread, since several write pictures
     fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
@@ -25,11 +36,32 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         fresh.touch()
         rights = (path if path.exists() else fresh).stat().st_mode
         fresh.unlink()
-        write(fresh)
+        with naming(path):
+            write(fresh)
         fresh.chmod(rights)  # safetensors leaves files that only their owner may read
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether a device or a pipe stands at the path, as /dev/null or /dev/stdout: nothing that may be replaced."""
+    path = Path(path)
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Inside, the file that could not be written is named: a full disk's error knows none.
+
+    Raises: OSError that names `path`, in place of one that names nothing.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in FULL:
+            raise OSError(error.errno, f"cannot write ({os.strerror(error.errno)})", str(path)) from error
+        raise
 
 
 def remove_torn(folder: Path) -> None:
@@ -50,25 +82,36 @@ def read_json(path: str | Path) -> Any:
 def growing(path: str | Path) -> Iterator[TextIO]:
     """A text file (UTF-8) that stands at `path` when the block ends, also by an error, if anything was written.
 
-    For results that come one by one: what came before an interruption is kept. Raises: OSError of the file system.
+    For results that come one by one: what came before an interruption is kept, as far as its last whole line. Links
+    lead to the file that is replaced; a device or a pipe is written into. Raises: OSError of the file system.
     """
-    path = Path(path)
+    options: Any = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    if is_stream(path):
+        with naming(path), open(path, **options) as stream:
+            yield stream
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        with open(fresh, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            try:
-                yield stream
-            finally:
-                written = stream.tell() > 0
-        if written:
-            os.replace(fresh, path)
+        with naming(path), open(fresh, **options) as stream:
+            yield stream
     except BaseException:
-        if fresh.exists() and fresh.stat().st_size:
-            os.replace(fresh, path)
+        _cut_torn_line(fresh)
         raise
     finally:
+        if fresh.exists() and fresh.stat().st_size:
+            os.replace(fresh, path)
         fresh.unlink(missing_ok=True)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Shorten a file to its last whole line: on a full disk the last is torn."""
+    if path.exists():
+        with open(path, "rb+") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - LINE)
+            file.seek(start)
+            file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
 @contextlib.contextmanager
@@ -135,10 +178,12 @@ def check_writable(path: str | Path) -> None:
 
     Raises: OSError that names the path and what stands in the way.
     """
+    if is_stream(path) and os.access(path, os.W_OK):
+        return
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+        probe = Path(os.path.realpath(path)).with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
         probe.touch()
         probe.unlink()
     except OSError as error:

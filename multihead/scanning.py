@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from multihead.crops import BOX_DIGITS
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
-from multihead.files import turn
+from multihead.files import naming, turn
 from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
 from multihead.yunet import open_detector
@@ -114,7 +114,11 @@ def _scan(
     if hasattr(job.finder, "prepare"):
         job.finder.prepare()
     searched = _search(todo, job, lane_count() if workers is None else max(1, workers), batch)
-    with closing(searched), open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+    with (
+        closing(searched),
+        naming(part),
+        open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
         for found in searched:
             stream.write("".join(text for _, text, _ in found))
             stream.flush()

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -8,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihead.crops import FULL
-from multihead.files import cache_folder, growing, locked, replace_file, turn, write_text
+from multihead.files import cache_folder, check_writable, growing, locked, replace_file, turn, write_text
 from multihead.heads import MASK
 from multihead.model import Model
+
+ROOT = str(Path(__file__).parents[1])
 
 
 def test_a_file_is_replaced_and_folders_are_made(tmp_path):
@@ -126,3 +130,56 @@ def test_weights_may_be_read_by_those_who_may_read_the_rest(tmp_path):
     (tmp_path / "model.safetensors").chmod(0o600)
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o600  # whoever made it private keeps it so
+
+
+def test_a_device_or_a_pipe_is_written_into_and_stays(tmp_path):
+    """As -o /dev/stdout, or -o /dev/null by root, which was replaced by a table."""
+    pipe, got = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    for write in (lambda: write_text(pipe, "one\n"), lambda: _grow(pipe, "one\n")):
+        check_writable(pipe)
+        reader = threading.Thread(target=lambda: got.append(pipe.read_text()))
+        reader.start()
+        write()
+        reader.join(10)
+        assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    assert got == ["one\n", "one\n"]
+
+
+def test_the_file_that_a_link_leads_to_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    link, file = tmp_path / "link", tmp_path / "far" / "file"
+    link.symlink_to(file)  # broken, at first
+    check_writable(link)
+    for write in (write_text, _grow):
+        write(link, write.__name__)
+        assert link.is_symlink() and file.read_text() == write.__name__
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["far", "file", "link"]
+
+
+def test_a_full_disk_leaves_whole_lines_and_is_told_with_the_file(tmp_path):
+    """A size that files may not pass stands for the disk; in a process of its own, as it holds for all of its files."""
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from multihead.files import growing, write_text\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))\n"
+        "for act in (lambda: write_text('text', 'a line' * 9999), lambda: grow()):\n"
+        "    try:\n"
+        "        act()\n"
+        "    except OSError as error:\n"
+        "        print(error)\n"
+    )
+    grow = "def grow():\n    with growing('table') as stream:\n        stream.write('0123456789,\\n' * 9999)\n"
+    process = [sys.executable, "-c", program.replace("for act", grow + "for act")]
+    done = subprocess.run(process, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT})
+    told = done.stdout.splitlines()
+    assert [line.rpartition(": ")[2] for line in told] == [f"'{tmp_path / 'text'}'", f"'{tmp_path / 'table'}'"], done
+    assert all("cannot write (File too large)" in line for line in told)
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+    assert set((tmp_path / "table").read_text().splitlines()) == {"0123456789,"}
+
+
+def _grow(path, text):
+    with growing(path) as stream:
+        stream.write(text)

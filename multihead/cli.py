@@ -35,6 +35,7 @@ from multihead.trained import STARTED_IN
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; the exit status: 0, 1 nothing predicted (or --strict), 2 wrong input, 130 interrupted."""
     tokens = list(sys.argv[1:] if argv is None else argv)
+    _fill_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     parser = _parser(tokens)
@@ -59,6 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"multihead {verb.verb}: error: {text}", file=sys.stderr)
         return 2
+
+
+def _fill_streams() -> None:
+    """Put /dev/null where standard input, output or error are closed: a file that is opened would get their number, and
+    what libraries say would land in it."""
+    with contextlib.suppress(OSError):  # a system without it
+        while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(spare)
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 class Stopped(KeyboardInterrupt):
@@ -178,7 +190,7 @@ def _parser(tokens: Sequence[str]) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=parsers.Parser)
     named = next((token for token in tokens if token in VERBS), None)
     for name, (run, arguments) in VERBS.items():
-        text = (run.__doc__ or "").splitlines()[0]
+        text = (run.__doc__ or f"{name} (python -OO removes the help)").splitlines()[0]
         verb = verbs.add_parser(name, help=text, description=text)
         verb.set_defaults(run=run, parser=verb)
         if name == named:  # the other verbs' flags are not needed: the help stays fast

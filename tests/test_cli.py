@@ -3,6 +3,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -759,3 +760,21 @@ def test_a_note_is_told_once_a_command(capsys):
                 with warnings.catch_warnings():  # what is inside forgets what was warned of
                     warnings.warn_explicit(text, UserWarning, cli.__file__, 1, "multihead.train")
         assert capsys.readouterr().err == "note: one\nnote: two\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_stop_nothing(tmp_path, closed):
+    Model("test_resnet", [MASK.on(FULL.resized(32))]).save_pretrained(tmp_path / "model")
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    command = f"{shlex.quote(sys.executable)} -m multihead predict model a.png -o answers.csv {closed}"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, timeout=300).returncode == 0
+    assert len(pd.read_csv(tmp_path / "answers.csv")) == 1
+
+
+def test_python_without_docstrings_has_the_verbs():
+    """As PYTHONOPTIMIZE=2 in a container."""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-OO", "-m", "multihead", "split", "--help"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "--val-share" in done.stdout, done.stderr

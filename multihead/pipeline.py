@@ -229,7 +229,7 @@ class _Lane:
         for start in range(0, len(there), step):
             part = there[start : start + step]
             for (place, _), probs in zip(part, batch_answers(self.model, [cuts for _, cuts in part]), strict=True):
-                done[place] = replace(done[place], probs=probs)
+                done[place] = _answered(done[place], probs)
         return done
 
     def _draw(self, done: Sequence[Answer]) -> None:
@@ -251,6 +251,13 @@ class _Lane:
                     shown = sorted([*self.drawn.get(name, []), *shown], key=lambda each: each[0] or ())
                     self.drawn[name] = shown
                 annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
+
+
+def _answered(row: Answer, probs: np.ndarray) -> Answer:
+    """The row with its probabilities, or why these are none."""
+    if np.isfinite(probs).all():
+        return replace(row, probs=probs)
+    return replace(row, error=f"{row.item.name}: the model answers with {probs.max()}; its weights are damaged")
 
 
 def _same(one: object, other: object) -> bool:

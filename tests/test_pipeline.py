@@ -290,3 +290,12 @@ def test_more_photos_than_are_counted_ahead(monkeypatch):
     found = list(answers(model_of(), [noise(seed) for seed in range(130)], workers=2, pins=Pins("f32")))
     assert [row.item.name for row in found] == [f"photo {number}" for number in range(130)]
     assert sorted(taken) == [32, 34, 64]
+
+
+def test_a_model_that_answers_with_nan_gives_no_answer(tmp_path):
+    """It was the first class of each head, with blank probabilities."""
+    model = model_of()
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    row = next(answers(model, np.zeros((40, 40, 3), np.uint8)))
+    assert row.probs is None and "the model answers with nan" in row.error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import Tensor, nn
 from multihead.adjusted import Adjusted
 from multihead.crops import Crop
 from multihead.evaluation import check_classifier
+from multihead.files import read_json
 from multihead.folders import described, save_members
 from multihead.heads import Head, base, space
-from multihead.model import Model
+from multihead.model import Model, read_config
 from multihead.options import choice
 from multihead.runtimes import Exported, is_exported
 from multihead.tta import TTA
@@ -162,14 +162,14 @@ def load(folder: str | Path) -> Member:
         if is_exported(folder):
             return Exported(folder)
         return Model.from_pretrained(_own(folder))
-    content = json.loads(listed.read_text())
+    content = read_json(listed)
     makers: dict[str, Callable[[list[Any]], Any]] = {
         "ensemble": lambda members: Ensemble(members, content["weights"], voting=content.get("voting", "soft")),
         "combined": Combined,
         "adjusted": lambda members: Adjusted.from_dict(members[0], content),
         "tta": lambda members: TTA(members[0], **content["views"]),
     }
-    if content.get("kind") not in makers or not content.get("members"):
+    if not isinstance(content, dict) or content.get("kind") not in makers or not content.get("members"):
         raise ValueError(f"{listed} is not of a multihead ensemble; expected what Ensemble.save wrote")
     made: Member = makers[content["kind"]]([load(folder / name) for name in content["members"]])
     return made.eval()
@@ -188,6 +188,7 @@ def _own(folder: Path) -> Path:
         raise FileNotFoundError(
             f"{folder} is no model folder; expected config.json (save_pretrained), ensemble.json, or model/ of a run"
         )
+    read_config(folder)  # what is wrong with it is told here, not by the hub's reader
     return folder
 
 

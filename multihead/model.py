@@ -16,7 +16,7 @@ from multihead import heads as tables
 from multihead import labels as algebra
 from multihead.backbones import create_backbone, feature_width, statistic
 from multihead.crops import Crop
-from multihead.files import replace_file
+from multihead.files import read_json, replace_file
 from multihead.heads import HEADS, Head
 
 FORMAT = 1
@@ -234,7 +234,8 @@ def read_config(folder: str | Path) -> dict[str, object]:
         raise FileNotFoundError(
             f"{folder} is no model folder: config.json is missing; expected what save_pretrained wrote"
         )
-    config = json.loads(path.read_text())
+    content = read_json(path)
+    config = content if isinstance(content, dict) else {}
     if config.get("multihead") != FORMAT or "backbone" not in config:
         raise ValueError(f"{path} is not of a multihead model (format {config.get('multihead')!r}, expected {FORMAT})")
     try:

@@ -324,3 +324,11 @@ def test_a_folders_name_is_no_model(wrap):
 def test_one_model_is_no_list_of_models():
     with pytest.raises(TypeError, match=r"models is a Model; expected a list of models, as combine\(\[a, b\]\)"):
         combine(Model("test_resnet"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "ensemble.json"])
+@pytest.mark.parametrize(("text", "told"), [("[1, 2]", "is not of a multihead"), ('{"ki', "is no JSON")])
+def test_a_damaged_description_is_named(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name} {told}"):
+        load(tmp_path)

@@ -103,7 +103,7 @@ class Cache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (lock := self.folder / "lock").touch()  # where nothing can be written it says so
-            with turn(lock, lambda: ranks.say(f"waiting for another process that writes to {self.folder}")):
+            with turn(lock, lambda: ranks.tell(f"waiting for another process that writes to {self.folder}")):
                 missing = job.missing()  # another process may have written them meanwhile
                 if missing:
                     self._tidy(job)
@@ -120,7 +120,7 @@ class Cache:
         assert self.folder is not None
         mark_used(job.packs())
         if freed := delete_unused(self.folder, UNUSED * 86400):
-            ranks.say(f"deleted crops that no run has read for {UNUSED} days, {_mb(freed)}, from {self.folder}")
+            ranks.tell(f"deleted crops that no run has read for {UNUSED} days, {_mb(freed)}, from {self.folder}")
 
     def _has_room(self, needed: int) -> bool:
         free = shutil.disk_usage(self.folder or ".").free
@@ -132,7 +132,7 @@ class Cache:
             )
             return False
         if self.announce:
-            ranks.say(f"keeping crops, {_mb(needed)}, {where}")
+            ranks.tell(f"keeping crops, {_mb(needed)}, {where}")
         return True
 
 

@@ -63,11 +63,28 @@ def load(path: str | Path) -> Any:
         ) from error
 
 
-def check_identity(old: Mapping[str, Any], new: Mapping[str, Any], path: Path) -> None:
+def kept_weights(path: Path, epoch: int) -> dict[str, Tensor]:
+    """The weights that a run has kept so far, those of `epoch`.
+
+    Raises: FileNotFoundError, ValueError where they are gone or damaged.
+    """
+    try:
+        return dict(load(path)["model"])
+    except (FileNotFoundError, ValueError) as error:
+        advice = "put the file back, or train anew in another folder, from model/ or last.pt by --initial-checkpoint"
+        raise type(error)(f"{error}; it is to hold the weights of epoch {epoch}, the best so far: {advice}") from error
+
+
+def check_identity(old: Mapping[str, Any] | None, new: Mapping[str, Any], path: Path) -> None:
     """Nothing where a checkpoint is of the run that would go on from it: {"recipe": fields, and other values by name}.
 
-    Raises: ValueError with what differs.
+    Raises: ValueError with what differs, or for a checkpoint of no run, which has none.
     """
+    if old is None:
+        raise ValueError(
+            f"{path} holds weights, and not where a run stands; put the run's own last.pt back, or train anew in "
+            "another folder, from these weights by --initial-checkpoint"
+        )
     recipe = {key: value for key, value in new["recipe"].items() if key not in FREE}
     others = {key: value for key, value in new.items() if key != "recipe"}
     found = changes(old["recipe"], recipe) + changes(old, others)

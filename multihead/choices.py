@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,9 +121,9 @@ def _compiled(
     key = _key("train compiled", model, device, batch_size)
     seconds = _remembered(key)
     if not set(modes) <= set(seconds):
-        if ranks.first():
-            print("speed: compiling, to see whether that pays here; it may take minutes (or --torchcompile, "
-                  "--no-torchcompile)", file=sys.stderr)  # fmt: skip
+        ranks.tell(
+            "speed: compiling, to see whether that pays; it may take minutes (or --torchcompile, --no-torchcompile)"
+        )
         if chosen.keep_memory:
             keep_memory()
         with apart(device):

@@ -28,6 +28,7 @@ from multihead import (
     training,
     workbench,
 )
+from multihead.logs import untold
 from multihead.options import near
 from multihead.trained import STARTED_IN
 
@@ -113,7 +114,7 @@ def _parse(parser: argparse.ArgumentParser, tokens: Sequence[str]) -> argparse.N
 def notes(quiet: bool) -> Iterator[None]:
     """Inside, what this package warns of is a line on standard error, once, or nothing; other warnings are as ever."""
     told: set[str] = set()  # each run of folds or a comparison would say the same
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), untold(quiet):
         warnings.filterwarnings("ignore" if quiet else "always", category=UserWarning, module=r"multihead\b")
         usual, own = warnings.showwarning, str(Path(__file__).parent)
 

@@ -207,10 +207,18 @@ class Photos:
     def with_columns(self, **columns: Any) -> Photos:
         """The same photos with columns replaced or added, each of length N or one value; of a head by name or index.
 
-        Raises: ValueError for a value that is no class of its head.
+        Raises: ValueError for a value that is no class of its head, or not that of a known number, which counts.
         """
         columns |= {head.name: class_indices(head, columns[head.name]) for head in self.heads if head.name in columns}
-        return Photos(self.table.assign(**columns), self.heads)
+        made = Photos(self.table.assign(**columns), self.heads)
+        for head, label in zip(self.heads, made.labels().T):
+            if head.name in columns and (unlike := int((label != made.table[head.name]).sum())):
+                column = number_column(str(head.number))
+                raise ValueError(
+                    f"{head.name}: {unlike} rows have a number in {column!r} that is not of the class given; give "
+                    f"{column} too, float('nan') where it is unknown"
+                )
+        return made
 
     def counts(self) -> pd.DataFrame:
         """One row a head and class: how many photos and how many named people."""

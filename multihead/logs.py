@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from multihead.files import write_text
 
+_told: list[bool] = [True]  # whether what goes on is told
 LISTED = 20  # photos that cannot be read or answered and are named one by one; the others are counted
+
+
+def tell(text: str) -> None:
+    """Say what goes on, on standard error, except within `untold`: nothing that anybody has to know."""
+    if _told[-1]:
+        print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def untold(quiet: bool = True) -> Iterator[None]:
+    """Inside, in all threads, what goes on is not told if `quiet`."""
+    _told.append(not quiet)
+    try:
+        yield
+    finally:
+        _told.pop()
 
 
 def write_rows(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:

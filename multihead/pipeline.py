@@ -27,6 +27,7 @@ from multihead.faces import Detector, choose, first_reduction, try_search
 from multihead.images import is_open_file, open_image
 from multihead.inputs import Item, ahead, chunks, is_listed, items, popped
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
+from multihead.logs import tell
 from multihead.modes import Pins, check_pins
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
@@ -114,7 +115,7 @@ def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifie
         torch.set_num_threads(before)
     for choice in choices:
         if choice.found == "timed":
-            print(f"speed of answers: {choice}", file=sys.stderr)
+            tell(f"speed of answers: {choice}")
     return made
 
 

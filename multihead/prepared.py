@@ -19,6 +19,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from multihead.choices import Choice, answering_choice
 from multihead.convolutions import SEVERAL, Chain
 from multihead.fusing import Plan, fused, planned
+from multihead.logs import tell
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
 from multihead.timing import pixels
@@ -47,7 +48,7 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tupl
             made[id(part)] = ready(part, choice.mode)
             got = getattr(made[id(part)].backbone, "mode", choice.mode)
             if got != choice.mode:
-                print(f"answers in mode {got}: {part.backbone_name} cannot be in {choice.mode}", file=sys.stderr)
+                tell(f"answers in mode {got}: {part.backbone_name} cannot be in {choice.mode}")
             choices.append(replace(choice, mode=got))
         elif next(part.parameters(), None) is None and next(part.children(), None) is None:
             made[id(part)] = part  # nothing of torch's: a session of another runtime, which cannot be copied

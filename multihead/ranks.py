@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from multihead import logs
+
 Result = TypeVar("Result")
 
 
@@ -45,6 +47,12 @@ def say(text: str) -> None:
     """Tell the user, on standard error, once for all processes of a run."""
     if first():
         print(text, file=sys.stderr)
+
+
+def tell(text: str) -> None:
+    """Tell what goes on, once for all processes of a run, unless the user wants to hear of errors only."""
+    if first():
+        logs.tell(text)
 
 
 def wait() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -92,8 +91,8 @@ class Run:
         shared: dict[str, Any] = {"book": book, "like": f"{recipe.epochs} epochs, {recipe.epoch_photos} photos"}
         choice = training_choice(model, criteria, recipe.optim, **sizes, pins=pins(recipe), **shared)
         choice = ranks.gather(choice)[0]
-        if choice.seconds and ranks.first():
-            print(f"speed: {choice}", file=sys.stderr)
+        if choice.seconds:
+            ranks.tell(f"speed: {choice}")
         return choice.mode
 
     @property
@@ -278,13 +277,13 @@ class Run:
         """
         assert self.folder is not None
         path = self.folder / "checkpoints" / "last.pt"
-        checkpoint.check_identity(state["identity"], self._identity(), path)
+        checkpoint.check_identity(state.get("identity"), self._identity(), path)
         self.steps.load_state(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.losses = state["losses"][ranks.rank()] if state["losses"] else {}
         self.rows, self.best = state["rows"], state["best"]
         if self.best["epoch"]:
-            self.kept = checkpoint.load(self.folder / "checkpoints" / "best.pt")["model"]
+            self.kept = checkpoint.kept_weights(self.folder / "checkpoints" / "best.pt", self.best["epoch"])
 
 
 def pins(recipe: Recipe) -> Pins:

@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -18,6 +17,7 @@ from multihead.faces import Detector, Face, check_which, choose, first_reduction
 from multihead.files import naming, turn
 from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
+from multihead.logs import tell
 from multihead.yunet import open_detector
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def scan(
     # name -> its rows as text, "" where it is not searched yet: one dictionary and no more for each photo
     known = dict.fromkeys((_name(file, root) for file in files), "")
     waits = f"waiting for another scan that writes {boxes}"
-    with turn(boxes.with_name(boxes.name + ".lock"), lambda: print(waits, file=sys.stderr)):
+    with turn(boxes.with_name(boxes.name + ".lock"), lambda: tell(waits)):
         return _scan(known, boxes, job, workers, batch, progress)
 
 

@@ -19,7 +19,7 @@ from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, size
 from multihead.labels import encode, joint
-from multihead.logs import LISTED, bar
+from multihead.logs import LISTED, bar, tell
 from multihead.losses import per_head
 from multihead.masks import LABELS, DrawnMask, mask_classes
 from multihead.metrics import Scores
@@ -79,8 +79,6 @@ class Ready:
     def notes(self, what: str) -> list[str]:
         """What a user should know of these photos, a line each."""
         lines = []
-        if self.searched:
-            lines.append(f"{what}: searched {self.searched} photos for faces")
         if self.faceless:
             lines.append(f"{what}: {len(self.faceless)} photos have no face, for example {self.faceless[0]}")
         alike = not len(self.rows) and len(self.unreadable) > LISTED  # as wrong paths are, all in the same way
@@ -99,6 +97,8 @@ def report(sides: Mapping[str, Ready]) -> None:
     """Say on standard error, once, what was searched, has no face, or cannot be read."""
     if ranks.first():
         for what, ready in sides.items():
+            if ready.searched:
+                tell(f"{what}: searched {ready.searched} photos for faces")
             for note in ready.notes(what):
                 print(note, file=sys.stderr)
 

@@ -61,7 +61,7 @@ def pseudo_label(
         best = parts[head.name].argmax(1)
         sure = parts[head.name].max(1) >= limits[head.name][best]
         filled = sure & (labels[rows, column] == UNKNOWN)
-        columns[head.name] = photos.table[head.name].to_numpy(np.int64, copy=True)
+        columns[head.name] = labels[:, column].copy()
         columns[head.name][rows[filled]] = best[filled]
         for row in rows[filled]:
             words[row].append(head.name)

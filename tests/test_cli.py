@@ -19,7 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
-from multihead import cli, flags
+from multihead import cli, flags, logs
 from multihead.cli import main
 from multihead.crops import FULL
 from multihead.files import growing
@@ -522,6 +522,24 @@ def test_predict_prints_without_output_and_is_quiet_with_it(model_folder, photos
     assert run("predict", model_folder, photos, "-o", tmp_path / "t.csv", "-q") == 0
     assert capsys.readouterr() == ("", "")
     assert (tmp_path / "t.csv").read_text() == printed.out
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_goes_on_is_told_unless_quiet(quiet, model_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # no timing is remembered
+    monkeypatch.delenv("MULTIHEAD_MODE", raising=False)
+    photo = Image.fromarray(np.full((40, 30, 3), 99, np.uint8))
+    (tmp_path / "many").mkdir()
+    for number in range(33):
+        photo.save(tmp_path / "many" / f"{number:02}.png")
+    flags = ["-q"] if quiet else []
+    assert run("predict", model_folder, tmp_path / "many", "-o", tmp_path / "t.csv", *flags) == 0
+    told = capsys.readouterr().err
+    assert told == "" if quiet else "speed of answers: " in told, told
+    assert run("predict", model_folder, tmp_path / "gone.png", "-o", tmp_path / "t.csv", *flags) == 1
+    assert "gone.png" in capsys.readouterr().err  # an error, always
+    logs.tell("and after it as before")
+    assert capsys.readouterr().err == "and after it as before\n"
 
 
 def test_predict_draws(model_folder, photos, tmp_path, capsys):

@@ -301,6 +301,15 @@ def test_labels_are_replaced_by_name_or_index(photos):
             photos.with_columns(mask=wrong)
 
 
+def test_a_label_that_a_known_number_outvotes_is_refused(photos):
+    told = "age: 1 rows have a number in 'years' that is not of the class given; give years too, float"
+    with pytest.raises(ValueError, match=told):  # 30 years, and no number in the others
+        photos.with_columns(age=["<30", "<30", ">=60", ""])
+    assert photos.with_columns(age=["<30", "30-59", "<30", ">=60"]).labels()[:, 2].tolist() == [0, 1, 0, 2]
+    assert photos.with_columns(age=2, years=float("nan")).labels()[:, 2].tolist() == [2] * 4
+    assert photos.with_columns(age=2, years=70).labels()[:, 2].tolist() == [2] * 4
+
+
 def test_shares_and_folds_are_numbers():
     with pytest.raises(ValueError, match="split share is '0.2'; expected a number between 0 and 1"):
         crowd(10).split("0.2")

@@ -309,6 +309,28 @@ def test_another_run_is_not_resumed(people, tmp_path):
     assert contents(tmp_path) == before
 
 
+def test_weights_that_are_no_state_or_are_gone_are_not_resumed(people, tmp_path):
+    train, valid = sides(people)
+    recipe = Recipe(epochs=1, batch_size=16)
+    fit(small_model(), train, valid, recipe, out=tmp_path, workers=0)
+    best, last = (tmp_path / "checkpoints" / name for name in ("best.pt", "last.pt"))
+    state, weights = last.read_bytes(), best.read_bytes()
+
+    def refused(kind, told):
+        with pytest.raises(kind, match=told):
+            fit(small_model(), train, valid, recipe, out=tmp_path, resume=True, workers=0)
+
+    last.write_bytes(weights)
+    refused(ValueError, f"{last} holds weights, and not where a run stands; put the run's own last.pt back, or train")
+    last.write_bytes(state)
+    best.write_bytes(weights[: len(weights) // 2])
+    refused(ValueError, "best.pt cannot be opened safely.*weights of epoch 1, the best so far: put the file back, or")
+    best.unlink()
+    refused(FileNotFoundError, "no checkpoint at .*best.pt; it is to hold the weights of epoch 1, the best so far")
+    best.write_bytes(weights)
+    assert fit(small_model(), train, valid, recipe, out=tmp_path, resume=True, workers=0) == []
+
+
 def test_a_photo_lost_since_is_another_run(people, tmp_path):
     import shutil
 

@@ -55,6 +55,8 @@ class Head:
         texts = not isinstance(self.classes, str) and all(isinstance(name, str) for name in self.classes)
         if not texts:
             raise TypeError(f"head {self.name!r} has classes {self.classes!r}; expected texts, as ('no', 'yes')")
+        if hasattr(self.crops, "region"):
+            object.__setattr__(self, "crops", (self.crops,))
         for many in ("classes", "crops", "parts"):
             object.__setattr__(self, many, tuple(getattr(self, many)))
         if self.edges is not None:
@@ -112,6 +114,7 @@ def flat(heads: Sequence[Head] = HEADS) -> tuple[Head, ...]:
     >>> len(flat(HEADS)[0].classes)
     18
     """
+    heads = (heads,) if isinstance(heads, Head) else heads
     names = [""]
     for head in heads:
         names = [f"{name}/{part}".strip("/") for name in names for part in head.classes]

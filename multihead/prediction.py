@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,10 +88,11 @@ def stream(model: Classifier, source: object, **options: Any) -> Iterator[dict[s
     Of a generator, as of a camera's frames, the first 32 are waited for, and then as many as answer well together; with
     batch_size=1 and workers=1 each row comes after the next photo.
 
-    Raises: as `predict`, also on the way.
+    Raises: as `predict`, also on the way; TypeError, at once, for an argument that it has not.
     """
-    for row in answers(model, source, **options):
-        yield {name: cells[0] for name, cells in _columns([row], model.space).items()}
+    inspect.signature(predict).bind(model, source, **options)
+    rows = answers(model, source, **options)
+    return ({name: cells[0] for name, cells in _columns([row], model.space).items()} for row in rows)
 
 
 def person_voted(rows: Sequence[Answer], space: Sequence[Head]) -> list[Answer]:

@@ -85,6 +85,11 @@ def test_flat_lists_the_combinations_first_head_slowest():
     assert head.classes == tuple("/".join(names) for names in product(*(part.classes for part in HEADS)))
     assert head.classes[15] == "not_worn/female/<30"
     assert flat([MASK.on(FACE), GENDER.on(BODY), AGE.on(FACE, BODY)])[0].crops == (FACE, BODY)
+    assert flat(MASK) == flat([MASK]) and flat(MASK)[0].parts == (MASK,)
+
+
+def test_one_crop_is_a_head_on_that_crop():
+    assert Head("mask", MASK.classes, FACE) == MASK.on(FACE)
 
 
 def test_base_takes_flat_heads_apart():

@@ -227,6 +227,8 @@ def test_a_stream_gives_the_rows_of_the_table(folder):
     bad = next(row for row in found if row["error"])
     assert bad["label"] is None and bad["mask"] == "" and np.isnan(bad["joint:0"])
     assert {type(cell) for row in found if row is not bad for cell in row.values()} == {str, int, float}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'face'"):
+        stream(model, folder, face="all")
 
 
 def test_a_stream_of_a_camera_waits_for_one_more_frame():

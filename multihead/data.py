@@ -212,8 +212,10 @@ class Photos:
         columns |= {head.name: class_indices(head, columns[head.name]) for head in self.heads if head.name in columns}
         made = Photos(self.table.assign(**columns), self.heads)
         for head, label in zip(self.heads, made.labels().T):
-            if head.name in columns and (unlike := int((label != made.table[head.name]).sum())):
-                column = number_column(str(head.number))
+            column = number_column(str(head.number))
+            if head.name not in columns or column in columns:
+                continue
+            if unlike := int((label != made.table[head.name]).sum()):
                 raise ValueError(
                     f"{head.name}: {unlike} rows have a number in {column!r} that is not of the class given; give "
                     f"{column} too, float('nan') where it is unknown"

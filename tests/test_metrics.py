@@ -224,7 +224,7 @@ def test_score_refuses():
     with pytest.raises(ValueError, match="row 3 of the probabilities sums to 1.5, its least is"):
         score(probs, labels, HEADS)
     with pytest.raises(ValueError, match="row 1: head 'age' has label nan; expected -1 to 2"):
-        score(random_case(2)[0], [[0, 1, 2], [0, 1, float("nan")]], HEADS)
+        score(random_case(2)[0], np.array([[0, 1, 2], [0, 1, np.nan]]), HEADS)
 
 
 def test_lists_and_whole_floats_are_scored_too():

@@ -78,7 +78,7 @@ KINDS = {
 
 
 def _nested(inner):
-    terms = st.lists(st.tuples(inner, number), min_size=1, max_size=3)
+    terms = st.lists(st.tuples(inner, number), min_size=1, max_size=3).filter(lambda pairs: any(by for _, by in pairs))
     sums = terms.map(lambda pairs: Sum(tuple(loss for loss, _ in pairs), tuple(weight for _, weight in pairs)))
     return {Ordinal: st.builds(Ordinal, share, inner), Sum: sums}
 

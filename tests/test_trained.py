@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from multihead.data import LeakError, write_splits
+from multihead.heads import Head
 from multihead.reading import read
 from multihead.trained import STARTED_IN, check_unseen, held_out, keep_trained, seen_before, seen_in_training
 
@@ -135,6 +136,8 @@ def test_who_trained_the_weights_that_a_run_began_with_trained_its_model(trained
     assert str(tmp_path / start) in found
     with pytest.raises(LeakError, match="splits.csv trained .*, which .*new began from: give photos of people that"):
         check_unseen(new, read(trained))
+    other = Head("mask", ("with", "without"))  # the mask of what it began from may have been another
+    check_unseen(new, read(pd.DataFrame({"path": ["4.jpg"], "person": ["joe"], "mask": ["with"]}), heads=[other]))
     assert seen_before(tmp_path / start, read(trained)) and seen_before(tmp_path / start, read(fresh)) == []
     assert seen_before(None, read(trained)) == seen_before("timm/resnet18", read(trained)) == []
 

@@ -71,7 +71,7 @@ def _fill_streams() -> None:
             pass
         os.close(spare)
         sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
-        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+        sys.stderr = sys.stderr or open(os.devnull, "w", errors="backslashreplace")  # noqa: SIM115
 
 
 class Stopped(KeyboardInterrupt):

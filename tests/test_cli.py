@@ -783,11 +783,13 @@ def test_a_note_is_told_once_a_command(capsys):
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_stop_nothing(tmp_path, closed):
     Model("test_resnet", [MASK.on(FULL.resized(32))]).save_pretrained(tmp_path / "model")
-    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
-    command = f"{shlex.quote(sys.executable)} -m multihead predict model a.png -o answers.csv {closed}"
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "a.png")
+    Path(os.fsdecode(bytes(tmp_path / "photos") + b"/\xff.png")).touch()  # its name, no UTF-8, is told
+    command = f"{shlex.quote(sys.executable)} -m multihead predict model photos -o answers.csv {closed}"
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, timeout=300).returncode == 0
-    assert len(pd.read_csv(tmp_path / "answers.csv")) == 1
+    assert len((tmp_path / "answers.csv").read_bytes().splitlines()) == 3
 
 
 def test_python_without_docstrings_has_the_verbs():

@@ -209,11 +209,12 @@ class Photos:
 
         Raises: ValueError for a value that is no class of its head, or not that of a known number, which counts.
         """
-        columns |= {head.name: class_indices(head, columns[head.name]) for head in self.heads if head.name in columns}
-        made = Photos(self.table.assign(**columns), self.heads)
+        table = self.table.assign(**columns)  # a Series goes by its index
+        labels = {head.name: class_indices(head, table[head.name]) for head in self.heads if head.name in columns}
+        made = Photos(table.assign(**labels), self.heads)
         for head, label in zip(self.heads, made.labels().T):
-            column = number_column(str(head.number))
-            if head.name not in columns or column in columns:
+            column = number_column(head.number) if head.number is not None else ""
+            if head.name not in labels or not column or column in columns:
                 continue
             if unlike := int((label != made.table[head.name]).sum()):
                 raise ValueError(

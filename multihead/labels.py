@@ -155,18 +155,14 @@ def class_index(head: Head, value: object) -> int:
     raise ValueError(f"{value!r} is no class of head {head.name!r}; expected {listed}, or a blank for unknown")
 
 
-def class_indices(head: Head, values: Any) -> Any:
-    """The classes of cells (N,), or of one, as `class_index` reads them; whole numbers stay as they are.
+def class_indices(head: Head, cells: Any) -> np.ndarray:
+    """The classes (N,) of cells (N,), each as `class_index` reads it.
 
     Raises: ValueError that names the head, the first wrong value and the classes.
     """
-    cells = np.asarray(values)
-    if cells.dtype.kind in "iu":
-        for value in np.unique(cells):
-            class_index(head, value)
-        return values
-    found = [class_index(head, value) for value in cells.ravel().tolist()]
-    return np.array(found, np.int64) if cells.ndim else found[0]
+    values = cells.tolist()
+    known = {value: class_index(head, value) for value in dict.fromkeys(values)}
+    return np.array([known[value] for value in values], np.int64)
 
 
 def aligned(labels: Array, heads: Sequence[Head] = HEADS) -> Array:

@@ -296,6 +296,12 @@ def test_labels_are_replaced_by_name_or_index(photos):
     assert set(photos.with_columns(mask="worn").labels()[:, 0]) == {0}
     names = ["incorrect", "", "2", "worn"]
     assert photos.with_columns(mask=names).labels()[:, 0].tolist() == [1, -1, 2, 0]
+    for turned in (pd.Series([0, 1, 2, -1]), pd.Series(["worn", "incorrect", "not_worn", None])):  # by its index
+        turned.index = [3, 2, 1, 0]
+        assert photos.with_columns(mask=turned).labels()[:, 0].tolist() == [-1, 2, 1, 0]
+        assert photos.with_columns(mask=turned[:2]).labels()[:, 0].tolist() == [-1, -1, 1, 0]
+    narrow = photos.with_columns(mask=np.array([0, 1, -1, 2], np.int8))
+    assert narrow.fingerprint() == photos.with_columns(mask=[0, 1, -1, 2]).fingerprint()
     for wrong in ("wron", 3, [0, 1, 2, 7]):
         with pytest.raises(ValueError, match="is no class of head 'mask'; expected 0 or worn"):
             photos.with_columns(mask=wrong)

@@ -154,7 +154,7 @@ def start_from(model: Model, path: str | Path) -> Report:
     taken = {key: value for key, value in renamed.items() if key in fit}
     mismatched = tuple(key for key in renamed if key in own and key not in fit)
     unexpected = {key: value for key, value in renamed.items() if key not in own}
-    read = next((head.crops for head in heads if head.parts), ())
+    read = {_layer(head)[0]: head.crops for head in heads if head.parts}
     converted = _classifier(model, {key: value for key, value in unexpected.items() if key not in strange}, own, read)
     if not taken:
         raise ValueError(
@@ -280,10 +280,10 @@ def _is_classifier(key: str) -> bool:
 
 
 def _classifier(
-    model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tensor], read: Sequence[Crop]
+    model: Model, rest: Mapping[str, Tensor], own: Mapping[str, Tensor], read: Mapping[str, Sequence[Crop]]
 ) -> dict[str, Tensor]:
-    """The heads' layers from a classifier over all joint classes, or a flat model's from the same classifier; read: the
-    crops that its columns are of, as far as they are known."""
+    """The heads' layers from a classifier over all joint classes, or a flat model's from the same classifier; read:
+    {its weight: the crops that its columns are of}, as far as they are known."""
     sizes = [len(head.classes) for head in model.space]
     joint = int(torch.tensor(sizes).prod())
     made: dict[str, Tensor] = {}
@@ -294,8 +294,8 @@ def _classifier(
         for head in model.heads:
             name = f"head.{head.name}.{kind}"
             rows = _main_effect(value, head, [h.name for h in model.space], sizes)
-            if read and kind == "weight":
-                rows = _in_blocks(rows, read, head.crops)
+            if key in read:
+                rows = _in_blocks(rows, read[key], head.crops)
             if own[name].shape == rows.shape:
                 made[name] = rows
     return made

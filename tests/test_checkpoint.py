@@ -236,6 +236,10 @@ def test_the_columns_of_a_flat_head_go_by_the_crops_of_each_head(tmp_path):
     grid = source.head["mask_gender"].weight.reshape(3, 2, 2, -1)  # mask, gender, crop, features
     torch.testing.assert_close(model.head["mask"].weight, grid.mean(1).flatten(1))
     torch.testing.assert_close(model.head["gender"].weight, grid.mean(0)[:, [1, 0]].flatten(1))
+    weights = torch.randn(6, 2 * source.absent.shape[1])  # another's, which only lie in this folder
+    save(tmp_path / "timms.pt", {"conv1.0.weight": source.backbone.conv1[0].weight, "fc.weight": weights})
+    assert "head.gender.weight" in start_from(model, tmp_path / "timms.pt").converted
+    torch.testing.assert_close(model.head["gender"].weight, weights.reshape(3, 2, -1).mean(0))
 
 
 def test_the_vectors_of_absent_crops_go_by_the_crops(tmp_path):

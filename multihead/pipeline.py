@@ -258,7 +258,7 @@ def _answered(row: Answer, probs: np.ndarray) -> Answer:
     """The row with its probabilities, or why these are none."""
     if np.isfinite(probs).all():
         return replace(row, probs=probs)
-    return replace(row, error=f"{row.item.name}: the model answers with {probs.max()}; its weights are damaged")
+    return replace(row, error=f"{row.item.name}: the model answers with {probs.max()}; are its weights damaged?")
 
 
 def _same(one: object, other: object) -> bool:

@@ -26,7 +26,8 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
     if is_stream(path):
         with tempfile.TemporaryDirectory() as folder, naming(path):
             write(fresh := Path(folder, "written"))
-            Path(path).write_bytes(fresh.read_bytes())
+            with open(_stream(path), "wb") as stream:
+                stream.write(fresh.read_bytes())
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,9 +46,23 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def is_stream(path: str | Path) -> bool:
-    """Whether a device or a pipe stands at the path, as /dev/null or /dev/stdout: nothing that may be replaced."""
+    """Whether a device, a pipe or a file that is open already stands at the path, as /dev/null or /dev/stdout: nothing
+    that may be replaced."""
     path = Path(path)
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return path.exists() and (_descriptor(path) is not None or not path.is_file() and not path.is_dir())
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the open file that a name as /dev/stdout or /dev/fd/3 stands for; None for other names."""
+    name = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(str(path), str(path))
+    folder, _, number = name.rpartition("/")
+    return int(number) if folder in ("/dev/fd", "/proc/self/fd") and number.isdecimal() else None
+
+
+def _stream(path: str | Path) -> str | Path | int:
+    """What to open to write into a stream: an open file as it is, after what it holds (as by `>> all.csv`)."""
+    number = _descriptor(Path(path))
+    return path if number is None else os.dup(number)
 
 
 @contextlib.contextmanager
@@ -87,7 +102,7 @@ def growing(path: str | Path) -> Iterator[TextIO]:
     """
     options: Any = {"mode": "w", "encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     if is_stream(path):
-        with naming(path), open(path, **options) as stream:
+        with naming(path), open(_stream(path), **options) as stream:
             yield stream
         return
     path = Path(os.path.realpath(path))

@@ -146,6 +146,21 @@ def test_a_device_or_a_pipe_is_written_into_and_stays(tmp_path):
     assert got == ["one\n", "one\n"]
 
 
+def test_what_the_shell_has_opened_is_written_into(tmp_path):
+    """As -o /dev/stdout >> all.csv, which was replaced by the table."""
+    program = (
+        "from multihead.files import check_writable, growing, write_text\n"
+        "check_writable('/dev/stdout')\n"
+        "with growing('/dev/stdout') as stream:\n"
+        "    stream.write('two\\n')\n"
+        "write_text('/dev/stdout', 'three\\n')\n"
+    )
+    (file := tmp_path / "all").write_text("one\n")
+    with open(file, "a") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True, env=os.environ | {"PYTHONPATH": ROOT})
+    assert file.read_text() == "one\ntwo\nthree\n" and list(tmp_path.iterdir()) == [file]
+
+
 def test_the_file_that_a_link_leads_to_is_replaced(tmp_path):
     (tmp_path / "far").mkdir()
     link, file = tmp_path / "link", tmp_path / "far" / "file"

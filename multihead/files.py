@@ -193,10 +193,10 @@ def check_writable(path: str | Path) -> None:
 
     Raises: OSError that names the path and what stands in the way.
     """
-    if is_stream(path) and os.access(path, os.W_OK):
-        return
     path = Path(path)
     try:
+        if is_stream(path) and os.access(path, os.W_OK):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         probe = Path(os.path.realpath(path)).with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
         probe.touch()

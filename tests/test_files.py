@@ -146,6 +146,11 @@ def test_a_device_or_a_pipe_is_written_into_and_stays(tmp_path):
     assert got == ["one\n", "one\n"]
 
 
+def test_a_name_that_cannot_be_is_told_before_the_work(tmp_path):
+    with pytest.raises(OSError, match="cannot write .*: File name too long; name another place"):
+        check_writable(tmp_path / ("a" * 300))
+
+
 def test_what_the_shell_has_opened_is_written_into(tmp_path):
     """As -o /dev/stdout >> all.csv, which was replaced by the table."""
     program = (

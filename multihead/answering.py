@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags, parsers
-from multihead.logs import LISTED
+from multihead.logs import LISTED, tell
 from multihead.modes import AMP, Pins
 from multihead.options import near
 from multihead.parts import read_sources, scored_part
@@ -44,8 +44,8 @@ def evaluate(args: argparse.Namespace) -> int:
     known = list(dict.fromkeys([*(head.name for head in model.space), *evaluation.SLICES, *photos.extra]))
     if unknown := sorted(set(args.by) - set(known)):
         raise KeyError(f"cannot slice by {unknown[0]!r}{near(unknown[0], known)}; there are {known}")
-    if not args.quiet and not args.part and part != "all":
-        print(f"scoring the {part} part, {len(photos)} rows; --part all scores every row", file=sys.stderr)
+    if not args.part and part != "all":
+        tell(f"scoring the {part} part, {len(photos)} rows; --part all scores every row")
     for told in seen_in_training(args.model, photos):
         print(told, file=sys.stderr)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "missing", "workers")}
@@ -55,10 +55,10 @@ def evaluate(args: argparse.Namespace) -> int:
         found = evaluation.person_voted(found)
     for _, reason in found.errors:
         print(f"not counted: {reason}", file=sys.stderr)
-    if found.faceless and not args.quiet:
+    if found.faceless:
         done = {"full": "read whole", "skip": "left out"}[args.missing]
         names = ", ".join(found.faceless[:5])
-        print(f"{len(found.faceless)} photos have no face and were {done}, for example {names}", file=sys.stderr)
+        tell(f"{len(found.faceless)} photos have no face and were {done}, for example {names}")
     if not any(head.n for head in found.heads.values()):
         told = where_labels_stand(evaluation.label_heads(model))
         print(f"none of the photos has a label: nothing is scored; {told}", file=sys.stderr)
@@ -73,7 +73,7 @@ def evaluate(args: argparse.Namespace) -> int:
             for level in sorted(parts, key=lambda level: -parts[level].n)[:SLICED] if len(parts) > SLICED else parts:
                 print(f"\n{name} = {level}\n{parts[level]}")
             if len(parts) > SLICED:
-                print(f"{name} has {len(parts)} values; the {SLICED} most frequent are shown", file=sys.stderr)
+                tell(f"{name} has {len(parts)} values; the {SLICED} most frequent are shown")
     return 0
 
 
@@ -145,7 +145,7 @@ def predict(args: argparse.Namespace) -> int:
         print(f"{tally.failed} of {tally.rows} rows have no answer", file=sys.stderr)
     if tally.faceless and any(crop.needs_box for crop in model.crops):
         names = ", ".join(tally.names)
-        print(f"{tally.faceless} photos have no face and were read whole, for example {names}", file=sys.stderr)
+        tell(f"{tally.faceless} photos have no face and were read whole, for example {names}")
     said = [f"wrote {args.output}"] if args.output else []
     said += [f"pictures in {args.draw}"] if args.draw else []
     if said:
@@ -240,10 +240,9 @@ def _pins(args: argparse.Namespace) -> Pins:
     from multihead.runtimes import is_exported
 
     if (args.amp or args.torchcompile) and is_exported(args.model):
-        print(
+        tell(
             f"note: {args.model} is computed as it was exported; --amp and --torchcompile change nothing (export "
-            "--precision says how)",
-            file=sys.stderr,
+            "--precision says how)"
         )
     precision = None if args.amp is None else AMP[args.amp_dtype] if args.amp else "f32"
     return Pins(precision, None, args.torchcompile)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihead import flags, parsers
+from multihead.logs import tell
 from multihead.parts import read_sources
 from multihead.settings import Sources, speaker
 
@@ -116,11 +117,11 @@ def split(args: argparse.Namespace) -> int:
     photos = read_sources(args)
     if not args.quiet and (old := photos.table.split[photos.table.split != ""].value_counts().to_dict()):
         parts = ", ".join(f"{count} {name}" for name, count in sorted(old.items()))
-        print(f"note: all photos are divided anew, whatever their split column says ({parts})", file=sys.stderr)
+        tell(f"note: all photos are divided anew, whatever their split column says ({parts})")
     train, valid = photos.split(args.val_share, seed=args.seed)
     write_splits(args.output, {"train": train, "val": valid})
     if not any(photos.known().values()):
-        print(f"none of the photos has a label; {where_labels_stand(photos.heads)}", file=sys.stderr)
+        tell(f"none of the photos has a label; {where_labels_stand(photos.heads)}")
     say = speaker(args)
     counts = train.counts().merge(valid.counts(), on=["head", "class"], suffixes=(" train", " val"))
     say(counts.to_string(index=False))

@@ -17,7 +17,7 @@ LISTED = 20  # photos that cannot be read or answered and are named one by one; 
 
 
 def tell(text: str) -> None:
-    """Say what goes on, on standard error, except within `untold`: nothing that anybody has to know."""
+    """Say what goes on, or is worth a note, on standard error, except within `untold`: nothing that is wrong."""
     if _told[-1]:
         print(text, file=sys.stderr)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from multihead import flags
+from multihead.logs import tell
 from multihead.settings import Session, Sources, Training, named_heads
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
         held_out = [part for name, part in named.items() if name != "train"]
     training = photos
     if valid is None and session.val_share:
-        if marked and not args.quiet:
+        if marked:
             told = (
                 f"the split column names no val: {session.val_share:g} of its people validate; --val-share 0 for none"
             )
-            print(f"note: {told}", file=sys.stderr)
+            tell(f"note: {told}")
         training, valid = photos.split(session.val_share, seed=seed)
     for source in session.extra:
         more = _extra(args, [source], session.ignore_split)
@@ -100,9 +100,8 @@ def _extra(args: argparse.Namespace, sources: Sequence[str], ignore_split: bool)
     if ignore_split or free.all() or not (photos.table.split == "train").any():
         return photos
     kept = photos[free]
-    if not args.quiet:
-        told = f"of --extra {' '.join(sources)} the {len(kept)} rows that its split column does not hold out"
-        print(f"note: {told}; --ignore-split takes all {len(photos)}", file=sys.stderr)
+    told = f"of --extra {' '.join(sources)} the {len(kept)} rows that its split column does not hold out"
+    tell(f"note: {told}; --ignore-split takes all {len(photos)}")
     return kept
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihead import parsers
+from multihead.logs import tell
 from multihead.settings import device, speaker
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def logs(args: argparse.Namespace) -> int:
     table = event_logs.chosen(table, args.tags) if args.tags else table
     _write(event_logs.wide(table) if args.wide else table, args.output)
     drawn = event_logs.draw_all(table, args.plot) if args.plot else []
-    say = speaker(args) if args.output else functools.partial(_aside, args)  # a printed table stays a table
+    say = speaker(args) if args.output else tell  # a printed table stays a table
     say(f"{table.run.nunique()} runs, {table.tag.nunique()} tags, {len(table)} values")
     if args.output:
         say(f"wrote {args.output}")
@@ -60,11 +60,6 @@ def logs_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="{auto,events,metrics}",
         help="events, metrics (metrics.csv), or auto: metrics only where there are no events (default auto)",
     )
-
-
-def _aside(args: argparse.Namespace, text: str) -> None:
-    if not args.quiet:
-        print(text, file=sys.stderr)
 
 
 def _check_ending(path: Path) -> None:

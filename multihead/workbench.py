@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from multihead import flag_files, flags
 from multihead.arms import build_arms, changes
+from multihead.logs import tell
 from multihead.parts import chosen_rows, parts, read_sources, tell_of_starts, training_photos
 from multihead.recipe import Recipe
 from multihead.settings import (
@@ -206,12 +206,10 @@ def label(args: argparse.Namespace) -> int:
         photos = soften(model, photos, **options)
         say(f"{int((photos.table['joint:0'] != '').sum())} of {len(photos)} photos carry the model's answers")
     photos.write(args.output)
-    if not args.quiet:
-        print(
-            "these labels are a model's: train on them (--extra), never validate; labels of the very photos that a "
-            "score is reported on are leakage",
-            file=sys.stderr,
-        )
+    tell(
+        "these labels are a model's: train on them (--extra), never validate; labels of the very photos that a "
+        "score is reported on are leakage"
+    )
     say(f"wrote {args.output}")
     return 0
 

@@ -628,6 +628,9 @@ def test_split(data, tmp_path, capsys):
     table[["path"]].to_csv(tmp_path / "bare.csv", index=False)
     assert run("split", tmp_path / "bare.csv", "-o", tmp_path / "new.csv") == 0
     assert "none of the photos has a label; expected one of the columns mask, gender, age" in capsys.readouterr().err
+    for name in ("old.csv", "bare.csv"):
+        assert run("split", tmp_path / name, "-o", tmp_path / "new.csv", "-q") == 0
+        assert capsys.readouterr() == ("", "")
 
 
 # ---- wrong input

@@ -200,6 +200,11 @@ def test_photos_without_a_face_are_said_and_scored(tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "m"), str(tmp_path / "t.csv"), "--missing", "skip", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["heads"]["mask"]["n"] == 1 and "were left out" in printed.err
+    for quiet in ([], ["-q"]):
+        assert (
+            main(["predict", str(tmp_path / "m"), str(tmp_path / "t.csv"), "-o", str(tmp_path / "o.csv"), *quiet]) == 0
+        )
+        assert capsys.readouterr().err == "" if quiet else "2 photos have no face" in capsys.readouterr().err
 
 
 def test_one_row_with_a_body_trains():

@@ -88,7 +88,7 @@ def _stand(model: Model) -> tuple[Any, ...]:
     `.data`."""
     state = [value for value in (*model.parameters(), *model.buffers()) if value.is_floating_point()]
     hooks = [key for part in model.modules() for key in (*part._forward_pre_hooks, *part._forward_hooks)]
-    layers = tuple(repr(part) for part in model.children())
+    layers = [*map(id, model.modules()), *map(repr, model.children())]  # the text tells settings, as that of dropout
     return (*hooks, *layers, *((value.device, value.dtype, _digest(value)) for value in state))
 
 

@@ -230,6 +230,23 @@ def test_a_copy_is_kept_until_the_model_changes():
         fast = again
 
 
+def test_a_layer_that_looks_like_the_one_before_is_another():
+    class Scaled(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, images):
+            return images * self.scale
+
+    model = lively("test_resnet").eval()
+    images = pixels(model.crops, 2, CPU)
+    for scale in (1.0, 3.0):
+        model.backbone.act1 = Scaled(scale)
+        with torch.inference_mode():
+            torch.testing.assert_close(ready(model, Mode()).probs(images), model.probs(images), rtol=0, atol=1e-5)
+
+
 def test_copies_go_with_their_model():
     model = lively("test_resnet")
     gone = weakref.ref(ready(model, Mode()))

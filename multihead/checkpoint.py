@@ -66,10 +66,13 @@ def load(path: str | Path) -> Any:
 def kept_weights(path: Path, epoch: int) -> dict[str, Tensor]:
     """The weights that a run has kept so far, those of `epoch`.
 
-    Raises: FileNotFoundError, ValueError where they are gone or damaged.
+    Raises: FileNotFoundError, ValueError where they are gone, damaged or something else.
     """
     try:
-        return dict(load(path)["model"])
+        content = load(path)
+        if not isinstance(content, Mapping) or "model" not in content:
+            raise ValueError(f"{path} is not what a run keeps")
+        return dict(content["model"])
     except (FileNotFoundError, ValueError) as error:
         advice = "put the file back, or train anew in another folder, from model/ or last.pt by --initial-checkpoint"
         raise type(error)(f"{error}; it is to hold the weights of epoch {epoch}, the best so far: {advice}") from error

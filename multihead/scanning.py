@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from multihead.crops import BOX_DIGITS
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
-from multihead.files import naming, turn
+from multihead.files import is_stream, naming, turn
 from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
 from multihead.logs import tell
@@ -77,13 +77,15 @@ def scan(
 
     Raises:
         OSError: the file's folder cannot be written; said before the search.
-        ValueError: a row of the present file is wrong.
+        ValueError: a row of the present file is wrong, or it is no file.
 
     >>> scan(image_files("data"), "boxes.csv", root="data")  # doctest: +SKIP
     ScanCounts(found=1506, none=6, unreadable=0, skipped=0, problems=[])
     """
     check_which(which)
     boxes = Path(boxes)
+    if is_stream(boxes):
+        raise ValueError(f"{boxes} is a device or a pipe; expected a file, which a scan reads and completes")
     job = _Job(Path(root or "."), open_detector(finder), which)
     # name -> its rows as text, "" where it is not searched yet: one dictionary and no more for each photo
     known = dict.fromkeys((_name(file, root) for file in files), "")

@@ -227,6 +227,9 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_search(folder, tmp_p
         scan(image_files(folder), tmp_path / "file" / "boxes.csv", root=folder, finder=finder)
     with pytest.raises(IsADirectoryError):
         scan(image_files(folder), tmp_path / "photos", root=folder, finder=finder)
+    os.mkfifo(tmp_path / "pipe")  # whose rows would be waited for
+    with pytest.raises(ValueError, match="pipe is a device or a pipe; expected a file, which a scan reads"):
+        scan(image_files(folder), tmp_path / "pipe", root=folder, finder=finder)
     assert finder.seen == 0
 
 

@@ -68,7 +68,7 @@ def _fill_streams() -> None:
     what libraries say would land in it."""
     with contextlib.suppress(OSError):  # a system without it
         while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
-            pass
+            os.set_inheritable(spare, True)  # a process that is started has them too
         os.close(spare)
         sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 (open as long as the process)
         sys.stderr = sys.stderr or open(os.devnull, "w", errors="backslashreplace")  # noqa: SIM115

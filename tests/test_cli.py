@@ -795,6 +795,20 @@ def test_closed_streams_stop_nothing(tmp_path, closed):
     assert len((tmp_path / "answers.csv").read_bytes().splitlines()) == 3
 
 
+def test_processes_that_are_started_have_streams_too(tmp_path):
+    """As a compiler's, which would take its first file for its standard error."""
+    program = (
+        "import subprocess, sys\n"
+        "from multihead import cli\n"
+        "cli._fill_streams()\n"
+        "inner = 'import os; [os.fstat(number) for number in range(3)]'\n"
+        "sys.exit(subprocess.run([sys.executable, '-c', inner]).returncode)\n"
+    )
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} <&- >&- 2>&-"
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["sh", "-c", command], cwd=tmp_path, env=env, timeout=300).returncode == 0
+
+
 def test_python_without_docstrings_has_the_verbs():
     """As PYTHONOPTIMIZE=2 in a container."""
     env = os.environ | {"PYTHONPATH": str(ROOT)}

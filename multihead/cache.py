@@ -56,14 +56,11 @@ class Cache:
     """Crops that were decoded once, in a folder, or in this process's memory without one.
 
     limit: bytes that one set may add to the folder. memory: bytes that all sets together may take in memory where the
-    folder cannot have them. announce: say what will be written, before.
+    folder cannot have them.
     """
 
-    def __init__(
-        self, folder: str | Path | None = None, *, limit: int = LIMIT, memory: int = MEMORY, announce: bool = True
-    ) -> None:
+    def __init__(self, folder: str | Path | None = None, *, limit: int = LIMIT, memory: int = MEMORY) -> None:
         self.folder, self.limit, self.memory = None if folder is None else Path(folder), limit, memory
-        self.announce = announce
         self.contents = Contents(None if self.folder is None else self.folder / "contents")
         self.shelves: dict[str, Shelf] = {}
         self.taken = 0
@@ -131,8 +128,7 @@ class Cache:
                 f"crops take {_mb(needed)}, of {_mb(room)} at most (half of the free disk is {_mb(free // 2)}) {where}"
             )
             return False
-        if self.announce:
-            ranks.tell(f"keeping crops, {_mb(needed)}, {where}")
+        ranks.tell(f"keeping crops, {_mb(needed)}, {where}")
         return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +19,6 @@ from multihead.model import Model, read_config
 
 # the moving averages first: they are what is scored and kept
 WRAPPERS = ("state_dict_ema", "ema", "state_dict", "model_state_dict", "model")
-FREE = ("recovery_interval",)  # settings of a recipe that change nothing of what it leads to
-LONG = 60  # letters of a setting from which only what differs is told
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 
 
@@ -76,43 +73,6 @@ def kept_weights(path: Path, epoch: int) -> dict[str, Tensor]:
     except (FileNotFoundError, ValueError) as error:
         advice = "put the file back, or train anew in another folder, from model/ or last.pt by --initial-checkpoint"
         raise type(error)(f"{error}; it is to hold the weights of epoch {epoch}, the best so far: {advice}") from error
-
-
-def check_identity(old: Mapping[str, Any] | None, new: Mapping[str, Any], path: Path) -> None:
-    """Nothing where a checkpoint is of the run that would go on from it: {"recipe": fields, and other values by name}.
-
-    Raises: ValueError with what differs, or for a checkpoint of no run, which has none.
-    """
-    if old is None:
-        raise ValueError(
-            f"{path} holds weights, and not where a run stands; put the run's own last.pt back, or train anew in "
-            "another folder, from these weights by --initial-checkpoint"
-        )
-    recipe = {key: value for key, value in new["recipe"].items() if key not in FREE}
-    others = {key: value for key, value in new.items() if key != "recipe"}
-    found = changes(old["recipe"], recipe) + changes(old, others)
-    if not found:
-        return
-    raise ValueError(
-        f"{path} is of another run and cannot be resumed ({'; '.join(found)}); start in a new folder, from this run's "
-        "weights by --initial-checkpoint (checkpoint.start_from) with its folder model/"
-    )
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs, as ["epochs: 2, now 3"]; of long texts the part that does."""
-    return [f"{key}: {_change(repr(old.get(key)), repr(value))}" for key, value in new.items() if old.get(key) != value]
-
-
-def _change(before: str, now: str) -> str:
-    if len(before) + len(now) <= 2 * LONG:
-        return f"{before}, now {now}"
-    start = len(os.path.commonprefix([before, now]))
-    end = len(os.path.commonprefix([before[start:][::-1], now[start:][::-1]]))
-    start, end = max(0, start - LONG // 2), max(0, end - LONG // 4)
-    left, right = "..." if start else "", "..." if end else ""
-    parts = [f"{left}{text[start : len(text) - end]}{right}" for text in (before, now)]
-    return f"{parts[0]}, now {parts[1]}"
 
 
 @dataclass(frozen=True)

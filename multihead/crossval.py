@@ -19,11 +19,11 @@ import numpy as np
 import torch
 
 from multihead import ranks
-from multihead.checkpoint import changes
 from multihead.data import Photos
 from multihead.files import locked, replace_file, write_text
 from multihead.heads import UNKNOWN, Head, base, size, space
 from multihead.hiding import hide_labels
+from multihead.identity import changes
 from multihead.logs import write_rows
 from multihead.metrics import Scores, score
 from multihead.model import Model

@@ -61,7 +61,7 @@ def folds(args: argparse.Namespace) -> int:
         about=flag_files.effective(Network, network),
         processes=args.processes,
         workers=args.workers,
-        cache=flags.build(Keeping, values).opened(args.quiet),
+        cache=flags.build(Keeping, values).opened(),
         say=say,
     )
     if ranks.first() and not (out / "args.yaml").exists():

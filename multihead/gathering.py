@@ -115,7 +115,7 @@ def split(args: argparse.Namespace) -> int:
 
     check_writable(args.output)
     photos = read_sources(args)
-    if not args.quiet and (old := photos.table.split[photos.table.split != ""].value_counts().to_dict()):
+    if old := photos.table.split[photos.table.split != ""].value_counts().to_dict():
         parts = ", ".join(f"{count} {name}" for name, count in sorted(old.items()))
         tell(f"note: all photos are divided anew, whatever their split column says ({parts})")
     train, valid = photos.split(args.val_share, seed=args.seed)

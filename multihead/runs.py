@@ -16,6 +16,7 @@ from multihead.balance import epoch_weights
 from multihead.choices import training_choice
 from multihead.criteria import Criterion
 from multihead.files import write_text
+from multihead.identity import check_identity
 from multihead.loading import drawn_from, loader
 from multihead.logs import Events, bar, write_rows
 from multihead.metrics import Scores, selection_of
@@ -277,7 +278,7 @@ class Run:
         """
         assert self.folder is not None
         path = self.folder / "checkpoints" / "last.pt"
-        checkpoint.check_identity(state.get("identity"), self._identity(), path)
+        check_identity(state.get("identity"), self._identity(), path)
         self.steps.load_state(state)
         self.epoch, self.batch = state["epoch"], state["batch"]
         self.losses = state["losses"][ranks.rank()] if state["losses"] else {}

@@ -127,7 +127,7 @@ def tune(args: argparse.Namespace) -> int:
         seed=build_recipe(vars(args)).seed,
         first=None if outside else first,
         about=about,
-        cache=flags.build(Keeping, vars(args)).opened(args.quiet),
+        cache=flags.build(Keeping, vars(args)).opened(),
         say=say,
     )
     _conclude(args.output, best_trial(study), study.get_trials(deepcopy=False), ENOUGH, say)

@@ -96,13 +96,11 @@ class Keeping:
         None, "folder of those files (default: in the user's cache folder)", metavar="DIR"
     )
 
-    def opened(self, quiet: bool) -> Cache:
-        """The cache, which announces what it will write unless `quiet`."""
+    def opened(self) -> Cache:
+        """The cache."""
         from multihead.cache import open_cache
 
-        cache = open_cache(self.cache_folder or True if self.cache else False)
-        cache.announce = not quiet
-        return cache
+        return open_cache(self.cache_folder or True if self.cache else False)
 
 
 def named_heads(texts: Sequence[str]) -> tuple[Head, ...]:

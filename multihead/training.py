@@ -61,7 +61,7 @@ def train(args: argparse.Namespace) -> int:
             settings = {"data": args.data, **{key: value for key, value in settings.items() if key != "resume"}}
             settings[STARTED_IN] = str(Path.cwd())  # what the names of photos and other files are relative to
             write_text(held.folder / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
-        options = {"workers": session.workers, "cache": keeping.opened(args.quiet), "resume": session.resume}
+        options = {"workers": session.workers, "cache": keeping.opened(), "resume": session.resume}
         for row in prepare(model, training, valid, recipe, out=held, **options).epochs(not args.quiet):
             say(line(row))
     finally:

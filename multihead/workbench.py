@@ -76,7 +76,7 @@ def compare(args: argparse.Namespace) -> int:
         extra=extra,
         sources=args.score_source,
         workers=args.workers,
-        cache=flags.build(Keeping, vars(args)).opened(args.quiet),
+        cache=flags.build(Keeping, vars(args)).opened(),
         say=say,
     )
     say(table(found))
@@ -162,7 +162,7 @@ def lr_range(args: argparse.Namespace) -> int:
     torch.manual_seed(recipe.seed)
     model = build_model(network, say).to(device(args.device))
     options = {"low": args.low, "high": args.high, "steps": args.steps, "workers": args.workers}
-    found = test(model, training, recipe, **options, cache=flags.build(Keeping, values).opened(args.quiet))
+    found = test(model, training, recipe, **options, cache=flags.build(Keeping, values).opened())
     found.write(args.output)
     say(f"{len(found.rates)} steps; the loss falls fastest at lr {found.steepest:.3g}, is lowest at {found.lowest:.3g}")
     say(f"wrote {args.output} and {Path(args.output).with_suffix('.png')}")

@@ -465,9 +465,9 @@ def test_the_command_line_names_the_cache(verb, flags, folder):
     from multihead.cli import _parser
     from multihead.settings import Keeping
 
-    args = _parser([verb]).parse_args([verb, "data", *flags, "-q"])
-    cache = parsing.build(Keeping, vars(args)).opened(args.quiet)
-    assert cache.folder == (cache_folder() / "crops" if folder == "default" else folder) and not cache.announce
+    args = _parser([verb]).parse_args([verb, "data", *flags])
+    cache = parsing.build(Keeping, vars(args)).opened()
+    assert cache.folder == (cache_folder() / "crops" if folder == "default" else folder)
 
 
 regions = st.tuples(*[st.integers(0, 99_999)] * 4)

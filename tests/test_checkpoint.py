@@ -10,9 +10,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from multihead.checkpoint import changes, load, save, start_from
+from multihead.checkpoint import load, save, start_from
 from multihead.crops import BODY, FACE, FULL
 from multihead.heads import AGE, GENDER, HEADS, MASK, Head, flat
+from multihead.identity import changes
 from multihead.model import Model
 
 SMALL = FULL.resized(48)

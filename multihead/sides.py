@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -113,9 +114,18 @@ def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
 
 
 def check_schedule(recipe: Recipe, valid: Photos | None) -> None:
-    """Nothing where the schedule has the scores that it needs. Raises: ValueError."""
+    """Nothing where the schedule has the scores that it needs; warns of a warm-up that lasts all the training.
+
+    Raises: ValueError.
+    """
     if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
         raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
+    if (rising := getattr(recipe.schedule, "warmup_epochs", 0)) >= recipe.epochs:
+        warnings.warn(
+            f"the rate rises for {rising:g} epochs (warmup_epochs), and training has {recipe.epochs}: it never "
+            f"comes to lr={recipe.optim.lr:g}; give more epochs, or a shorter warm-up",
+            stacklevel=2,
+        )
 
 
 def check_sides(model: Model, train: Ready, recipe: Recipe) -> None:

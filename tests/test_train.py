@@ -39,6 +39,7 @@ from multihead.recipe import EMA, Recipe
 from multihead.runs import Run
 from multihead.samplers import Weighted
 from multihead.schedules import Constant, OneCycle, Plateau, rate
+from multihead.sides import check_schedule
 from multihead.steps import Stepper
 from multihead.train import check_recipe, epochs, fit, prepare
 
@@ -712,6 +713,16 @@ def test_a_recipe_that_does_not_fit_is_refused_before_photos_are_read(sides, mon
     with pytest.raises(ValueError, match=message):
         fit(small_model(), *sides, replace(QUICK, **changes), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_warm_up_that_outlasts_the_training_is_told_of(sides):
+    _, valid = sides
+    with pytest.warns(UserWarning, match=r"rises for 2 epochs .* training has 2: it never comes to lr=0.001"):
+        check_schedule(replace(QUICK, schedule=Constant(warmup_epochs=2)), valid)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for schedule in (Constant(warmup_epochs=1.5), Constant(), OneCycle()):
+            check_schedule(replace(QUICK, schedule=schedule), valid)
 
 
 def test_a_teacher_pulls_the_model(sides):

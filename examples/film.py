@@ -36,8 +36,8 @@ def main(model, film):
     names = [head.name for head in model.space]
     found = Counter()
     with contextlib.suppress(KeyboardInterrupt):
-        # each row comes after the next frame; 32 are waited for at the beginning
-        for number, row in enumerate(mh.stream(model, frames(film), batch_size=1, workers=1)):
+        # each frame is answered before the next is read
+        for number, row in enumerate(mh.stream(model, frames(film), batch_size=1, workers=0)):
             print(f"frame {number}: {row['error'] or ', '.join(row[name] for name in names)}", flush=True)
             found[row[names[0]] or "unreadable"] += 1
     counts = ", ".join(f"{count} {name}" for name, count in found.most_common())

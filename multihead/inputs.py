@@ -23,7 +23,8 @@ from multihead.sources import plain_path
 @dataclass(frozen=True)
 class Item:
     """One photo to answer for: its name in the table, what to read, and what is known of its face and person; searched:
-    a face was looked for, so that no box means no face; scattered: other rows of the photo stand elsewhere."""
+    a face was looked for, so that no box means no face; scattered: other rows of the photo stand elsewhere; goes_on:
+    the next row is the same photo's."""
 
     name: str
     source: Any
@@ -32,6 +33,7 @@ class Item:
     person: str = ""
     searched: bool = False
     scattered: bool = False
+    goes_on: bool = False
 
 
 def items(source: object) -> Iterator[Item]:
@@ -51,8 +53,10 @@ def _items(source: Any, name: str) -> Iterator[Item]:
     elif isinstance(source, Photos):
         faces, names = zip(source.boxes, source.table.whole, source.table.searched), _shown(source)
         apart = _scattered(names)
-        for path, shown, person, (box, whole, searched) in zip(source.paths, names, source.people, faces):
-            yield Item(shown, Path(path), box_of(box), bool(whole), person, bool(searched), shown in apart)
+        rows = zip(source.paths, names, [*names[1:], None], source.people, faces)
+        for path, shown, after, person, (box, whole, searched) in rows:
+            known = (box_of(box), bool(whole), person, bool(searched))
+            yield Item(shown, Path(path), *known, scattered=shown in apart, goes_on=shown == after)
     elif isinstance(source, pd.DataFrame):
         yield from _items(read(source, heads=()), name)
     elif isinstance(source, (pd.Series, pd.Index)) or isinstance(source, np.ndarray) and source.dtype.kind in "OUS":
@@ -150,16 +154,17 @@ def popped(first: deque[Item]) -> Iterator[Item]:
 
 
 def chunks(rest: Iterator[Item], counts: Iterator[int]) -> Iterator[list[Item]]:
-    """Lists of so many photos; the rows of one photo stay together. An error comes after those before it."""
+    """Lists of so many photos, as soon as they are full; the rows of one photo stay together. An error comes after
+    those before it."""
     chunk: list[Item] = []
     broken: Exception | None = None
     count = next(counts)
     try:
         for item in rest:
-            if len(chunk) >= count and chunk[-1].name != item.name:
+            chunk.append(item)
+            if len(chunk) >= count and not item.goes_on:
                 yield chunk
                 chunk, count = [], next(counts)
-            chunk.append(item)
     except Exception as error:
         broken = error
     if chunk:

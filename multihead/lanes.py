@@ -23,8 +23,8 @@ def lane_count() -> int:
 
 def in_lanes(work: Callable[[Any], Any], chunks: Iterable[Any], lanes: int, threads: int = 1) -> Iterator[Any]:
     """What `work` makes of each chunk, in order, by `lanes` threads whose passes in torch use `threads` cores each;
-    never more than one chunk a lane, and one that waits, is taken ahead. An error of a chunk, or of what gives the
-    chunks, comes in its turn: after what was made before it.
+    never more than one chunk a lane, and one that waits, is taken ahead; with no lanes none is. An error of a chunk, or
+    of what gives the chunks, comes in its turn: after what was made before it.
 
     >>> list(in_lanes(len, ["a", "bc", ""], lanes=2))
     [1, 2, 0]
@@ -32,7 +32,7 @@ def in_lanes(work: Callable[[Any], Any], chunks: Iterable[Any], lanes: int, thre
     import torch
 
     start = lambda: torch.set_num_threads(threads)  # noqa: E731 (torch keeps it for each thread)
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane", initializer=start)
+    pool = ThreadPoolExecutor(max(1, lanes), thread_name_prefix="lane", initializer=start)
     waiting: deque[Future[Any]] = deque()
     broken: Exception | None = None
     rest = iter(chunks)

@@ -82,21 +82,22 @@ def answers(
     keep_memory()
     rest = items(source)
     there = is_listed(source, COUNTED)
-    first, rest = ahead(rest, COUNTED if there else ENOUGH)
-    few = len(first) < ENOUGH
-    lanes = max(1, lane_count() if workers is None else workers)
+    lanes = lane_count() if workers is None else workers
+    live = not there and not lanes and batch_size in (0, 1)
+    first, rest = ahead(rest, 0 if live else COUNTED if there else ENOUGH)
+    few = len(first) < ENOUGH and not live
     chunk = CHUNK.get(device_of(model).type, CHUNK["cuda"]) if batch_size is None else max(1, batch_size)
     taken = max(chunk, SEARCHED) if there and batch_size is None else chunk
     counted = None
     if few or there and batch_size is None and len(first) < COUNTED:
         counted = len(first)
-        taken = evenly(len(first), lanes, taken)
-        lanes = max(1, min(lanes, -(-len(first) // taken)))
+        taken = evenly(len(first), max(1, lanes), taken)
+        lanes = min(lanes, max(1, -(-len(first) // taken)))
     chunk = min(chunk, taken) if few else chunk  # modes are timed once for all numbers of photos
     finder = open_detector(finder)
     if hasattr(finder, "prepare") and (needs or faces):
         finder.prepare()
-    with shared_cores(lanes) as threads:
+    with shared_cores(max(1, lanes)) as threads:
         ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
         lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
         with evaluating(ready):

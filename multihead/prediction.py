@@ -52,9 +52,9 @@ def predict(
     answered; on a GPU 64). missing: what a photo without a face gets where a crop needs one ("full": the whole
     photo is read, "skip": a row with an error, "error": an exception). finder: a detector, or the path of a YuNet
     .onnx file (default: MTCNN); the one that the training photos' boxes are of. workers: photos are answered in so
-    many lanes (default: one a core, at most 8), which share the cores. draw: a folder for copies of the photos with
-    boxes and answers. pins: what is fixed of how passes are computed, as Pins("f32"); from 32 photos on the rest is
-    what is fastest here, fewer are answered in f32.
+    many lanes (default: one a core, at most 8), which share the cores; 0: one, which reads nothing ahead. draw: a
+    folder for copies of the photos with boxes and answers. pins: what is fixed of how passes are computed, as
+    Pins("f32"); from 32 photos on the rest is what is fastest here, fewer are answered in f32.
 
     Columns: path is the photo's name as its source wrote it (answers of `Photos` join on their table's column
     `name`); box is "x0 y0 x1 y1" in pixels; face "none" where one was looked for in vain, "whole" where the source
@@ -85,8 +85,8 @@ def stream(model: Classifier, source: object, **options: Any) -> Iterator[dict[s
     """The rows of `predict` (same arguments, same columns) one by one as they are found, each {column: value}: NaN and
     None where there is no answer. Memory does not grow with the source.
 
-    Of a generator, as of a camera's frames, the first 32 are waited for, and then as many as answer well together; with
-    batch_size=1 and workers=1 each row comes after the next photo.
+    Of a generator the first 32 are waited for, and then as many as answer well together; with batch_size=1 and
+    workers=0, as for a camera's frames, each photo is answered before the next is asked for.
 
     Raises: as `predict`, also on the way; TypeError, at once, for an argument that it has not.
     """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multihead.lanes import WORTH_HALVING, evenly, in_lanes, lane_count, portions, shared_cores
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 5])
+@pytest.mark.parametrize("lanes", [0, 1, 2, 5])
 def test_results_come_in_order_whoever_is_done_first(lanes):
     def work(number):
         time.sleep(0.002 * (number % 3))
@@ -22,7 +22,7 @@ def test_results_come_in_order_whoever_is_done_first(lanes):
     assert list(in_lanes(work, range(30), lanes)) == list(range(30))
 
 
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("lanes", [0, 1, 3])
 def test_no_more_than_a_chunk_a_lane_and_one_that_waits_is_taken(lanes):
     taken = []
 

@@ -16,6 +16,7 @@ from multihead.inputs import Item, items
 from multihead.joined import combine
 from multihead.labels import marginals
 from multihead.model import Model
+from multihead.modes import Pins
 from multihead.pipeline import Answer, answers
 from multihead.prediction import box_text, predict, stream, submission, table, write_table
 from multihead.reading import read
@@ -242,6 +243,35 @@ def test_a_stream_of_a_camera_waits_for_one_more_frame():
     rows = stream(model_of(), camera(), batch_size=1, workers=1)
     delays = [len(given) - number for number, _ in enumerate(itertools.islice(rows, 60), 1)]
     assert max(delays[40:]) <= 2 and max(delays) <= 34
+
+
+def test_a_live_stream_answers_each_photo_before_the_next_is_asked_for():
+    given = []
+
+    def camera():
+        for number in range(40):
+            given.append(number)
+            yield noise(number)
+
+    model = model_of()
+    rows = stream(model, camera(), batch_size=1, workers=0)
+    assert all(len(given) == number for number, _ in enumerate(rows, 1)) and len(given) == 40
+    live = predict(model, camera(), batch_size=1, workers=0, pins=Pins("f32"))
+    wanted = predict(model, list(camera()), pins=Pins("f32"))
+    assert live.path.tolist() == wanted.path.tolist()
+    np.testing.assert_allclose(live[JOINT], wanted[JOINT], atol=1e-5)
+
+
+def test_a_live_stream_keeps_the_rows_of_a_photo_together(folder, tmp_path):
+    boxes = ["2 3 22 25", "3 3 21 24", "4 3 20 23"]
+    rows = pd.DataFrame({"path": [str(folder / "a.png"), *[str(folder / "c.png")] * 3], "box": ["", *boxes]})
+    model = model_of(HEADS, FACE.resized(32))
+    options = {"batch_size": 1, "workers": 0, "missing": "full", "finder": Looker()}
+    done = list(stream(model, iter([rows]), draw=tmp_path / "live", **options))
+    assert [row["box"][:1] for row in done[1:]] == ["2", "3", "4"]
+    predict(model, rows, draw=tmp_path / "whole", finder=Looker())
+    (live,), (whole,) = (list((tmp_path / name).glob("c-*.jpg")) for name in ("live", "whole"))
+    assert (read_image(live) == read_image(whole)).all()
 
 
 # ---- faces

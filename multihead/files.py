@@ -112,7 +112,7 @@ def growing(path: str | Path) -> Iterator[TextIO]:
         with naming(path), open(fresh, **options) as stream:
             yield stream
     except BaseException:
-        _cut_torn_line(fresh)
+        cut_torn_line(fresh)
         raise
     finally:
         if fresh.exists() and fresh.stat().st_size:
@@ -120,7 +120,7 @@ def growing(path: str | Path) -> Iterator[TextIO]:
         fresh.unlink(missing_ok=True)
 
 
-def _cut_torn_line(path: Path) -> None:
+def cut_torn_line(path: Path) -> None:
     """Shorten a file to its last whole line: on a full disk the last is torn."""
     if path.exists():
         with open(path, "rb+") as file:

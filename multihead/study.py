@@ -13,11 +13,12 @@ import os
 import secrets
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from multihead.files import cut_torn_line
 from multihead.options import choice, option
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class Lock:
     Between machines it holds on a file system that shares `flock`: local ones, NFS 4.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, begin: Callable[[], object] = lambda: None) -> None:
+        self.path, self.begin = path, begin  # what each holder does first
         self.file: IO[bytes] | None = None
 
     def acquire(self, wait: bool = True) -> bool:
@@ -98,6 +99,7 @@ class Lock:
             file.close()
             return False
         self.file = file
+        self.begin()
         return True
 
     def release(self) -> None:
@@ -141,6 +143,8 @@ class Worker:
             return name != self.name
         lock = Lock(path)
         free = lock.acquire(wait=False)
+        if free:
+            path.unlink()
         lock.release()
         return free
 
@@ -183,6 +187,9 @@ def open_study(folder: Path, plan: Plan, seed: int) -> Study:
     except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
         # without the URL, which may hold a password
         raise ValueError(f"plan: the storage cannot be opened: {str(error).splitlines()[0]}") from error
+    except json.JSONDecodeError as error:
+        journal = folder / "study.journal"
+        raise ValueError(f"{journal} is damaged ({error}); put a copy back, or name another output folder") from error
     number = study.user_attrs.get("processes", 0)
     study.set_user_attr("processes", number + 1)
     # the same seed would propose again what the process before proposed
@@ -197,9 +204,10 @@ def _storage(folder: Path, plan: Plan) -> BaseStorage:
 
     if plan.storage is not None:
         return RDBStorage(plan.storage, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
-    # Optuna's own locks outlive a killed process
-    lock: Any = Lock(folder / "workers" / "journal")
-    return JournalStorage(JournalFileBackend(str(folder / "study.journal"), lock_obj=lock))
+    journal = folder / "study.journal"
+    # Optuna's own locks outlive a killed process, and it would write on in the line that a full disk tore
+    lock: Any = Lock(folder / "workers" / "journal", lambda: cut_torn_line(journal))
+    return JournalStorage(JournalFileBackend(str(journal), lock_obj=lock))
 
 
 def _pruner(name: str) -> BasePruner:

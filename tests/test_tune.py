@@ -385,6 +385,23 @@ def test_what_kills_its_process_again_and_again_is_left(photos, formula, tmp_pat
     assert len(told) == 4 and told[-1] == "its process was killed (attempt 4)"  # once, and three times again
 
 
+def test_a_line_that_a_full_disk_tore_loses_no_search(photos, formula, tmp_path):
+    """What was written after it would stand in the same line, which nobody can read."""
+    search(arm, photos, tmp_path / "t", plan=plan(2))
+    journal = tmp_path / "t" / "study.journal"
+    journal.write_bytes(journal.read_bytes()[:-30])  # within the answer of trial 1
+    assert states(search(arm, photos, tmp_path / "t", plan=plan(2))) == ["complete", "died", "complete"]
+    assert states(search(arm, photos, tmp_path / "t", plan=plan(3)))[3:] == ["complete"]
+
+
+def test_a_damaged_journal_is_named(photos, formula, tmp_path):
+    search(arm, photos, tmp_path / "t", plan=plan(1))
+    journal = tmp_path / "t" / "study.journal"
+    journal.write_text(journal.read_text().replace("{", "", 1))
+    with pytest.raises(ValueError, match=r"study\.journal is damaged \(.*name another output folder"):
+        search(arm, photos, tmp_path / "t", plan=plan(2))
+
+
 def test_a_living_process_keeps_its_trial(tmp_path):
     with Worker(tmp_path) as one, Worker(tmp_path) as two:
         assert not one.died(two.name) and not one.died(one.name) and one.name != two.name

@@ -10,7 +10,9 @@ import concurrent.futures
 import json
 import math
 import multiprocessing
+import os
 import pickle
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,7 +230,7 @@ def _in_processes(count: int, cells: Sequence[Cell], job: tuple[Any, ...], told:
     threads = max(1, torch.get_num_threads() // count)
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
-    with concurrent.futures.ProcessPoolExecutor(count, context, _quieten, (threads,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(count, context, _begin, (threads,)) as pool:
         working = {pool.submit(_work, [cell], job, _nothing, _nothing): cell for cell in cells}
         try:
             for finished in concurrent.futures.as_completed(working):
@@ -242,10 +244,19 @@ def _in_processes(count: int, cells: Sequence[Cell], job: tuple[Any, ...], told:
             raise
 
 
-def _quieten(threads: int) -> None:
+def _begin(threads: int) -> None:
+    """Start as one of several processes, which ends with the one that started it, also where that is killed."""
     import torch
 
     torch.set_num_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # its fold goes on at the last checkpoint, as after a kill
 
 
 def _nothing(_: object) -> None:

@@ -392,8 +392,9 @@ def test_a_process_that_is_told_to_end_keeps_what_it_wrote(number, tmp_path, mon
 
 
 @pytest.mark.slow
-def test_folds_of_several_processes_end_with_their_parent(data, tmp_path):
-    """Only a terminal tells all of them."""
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)])
+def test_folds_of_several_processes_end_with_their_parent(data, tmp_path, number, status):
+    """Only a terminal tells all of them, and one that is killed can tell none."""
     command = [sys.executable, "-m", "multihead", "folds", str(data), *QUICK[:-4], "--epochs", "5000", "-j", "0"]
     command += ["--folds", "2", "--processes", "2", "-o", str(tmp_path / "f")]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -401,11 +402,12 @@ def test_folds_of_several_processes_end_with_their_parent(data, tmp_path):
         deadline = time.monotonic() + 120
         while len(list(tmp_path.glob("f/fold?/metrics.csv"))) < 2 and time.monotonic() < deadline:
             time.sleep(0.1)
-        child.terminate()
+        child.send_signal(number)
         try:
-            assert child.wait(60) == 128 + signal.SIGTERM
+            assert child.wait(60) == status
         finally:
             child.kill()
+    time.sleep(5)
     done = [len(pd.read_csv(path)) for path in sorted(tmp_path.glob("f/fold?/metrics.csv"))]
     time.sleep(2)
     assert len(done) == 2 and done == [len(pd.read_csv(path)) for path in sorted(tmp_path.glob("f/fold?/metrics.csv"))]

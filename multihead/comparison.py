@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import paired, plots, ranks
 from multihead.cache import Cache, open_cache
-from multihead.crossval import Arm, Cell, carry_out, pooled, same_space, score_row, train_cell
+from multihead.crossval import Arm, Cell, carry_out, check_begun, pooled, same_space, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
 from multihead.files import write_text
@@ -81,6 +81,7 @@ def compare(
 
     ranks.start()
     claim_parts(photos, dealt, out)
+    check_begun(cells, arms)
     carry_out(cells, work, told)
     answers = {name: pooled([cell for cell in cells if cell.arm == name], len(photos), table) for name in arms}
     frame = paired.compare(answers, photos.labels(table), photos.groups(), table)

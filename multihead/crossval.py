@@ -240,18 +240,32 @@ def _digest(models: Sequence[Model]) -> str:
     return found.hexdigest()[:16]
 
 
+def check_begun(cells: Sequence[Cell], arms: Mapping[str, Arm]) -> None:
+    """Nothing where what the folders hold of these cells was begun as the arms are now; to be asked before any is
+    trained. Raises: ValueError that names the folder, and what differs."""
+    for cell in cells:
+        asked = json.loads(json.dumps({**arms[cell.arm].identity(), "seed": cell.seed}))
+        _check_mark(cell, asked, tuple(asked))
+
+
 def _claim(cell: Cell, identity: Mapping[str, Any]) -> None:
     """Mark the folder as this cell's. Raises: ValueError where it holds another's."""
+    _check_mark(cell, identity)
+    write_text(cell.folder / "cell.json", json.dumps(identity, indent=2))
+
+
+def _check_mark(cell: Cell, identity: Mapping[str, Any], known: Sequence[str] | None = None) -> None:
+    """Nothing where the folder holds no other cell's mark; known: what of the identity is known yet (default: all)."""
     marker = cell.folder / "cell.json"
-    if marker.is_file():
-        old = json.loads(marker.read_text())
-        changed = [key for key in old if old[key] != identity.get(key)]
-        if changed:
-            what = f"holds arm {cell.arm!r}" if cell.arm else "was trained"
-            anew = "the arm or the output folder anew" if cell.arm else "another output folder"
-            told = f" ({'; '.join(changes(old['recipe'], identity['recipe']))})" if "recipe" in changed else ""
-            raise ValueError(f"{cell.folder} {what} with another {', '.join(changed)}{told}; name {anew}")
-    write_text(marker, json.dumps(identity, indent=2))
+    if not marker.is_file():
+        return
+    old = json.loads(marker.read_text())
+    changed = [key for key in old if old[key] != identity.get(key) and (known is None or key in known)]
+    if changed:
+        what = f"holds arm {cell.arm!r}" if cell.arm else "was trained"
+        anew = "the arm or the output folder anew" if cell.arm else "another output folder"
+        told = f" ({'; '.join(changes(old['recipe'], identity['recipe']))})" if "recipe" in changed else ""
+        raise ValueError(f"{cell.folder} {what} with another {', '.join(changed)}{told}; name {anew}")
 
 
 def _keep(cell: Cell, runs: Sequence[Any]) -> None:

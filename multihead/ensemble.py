@@ -26,6 +26,7 @@ from multihead.crossval import (
     Arm,
     Cell,
     carry_out,
+    check_begun,
     heads_of,
     pooled,
     score_row,
@@ -95,6 +96,7 @@ def fit_folds(
     ranks.start()
     claim_parts(photos, parts, out)
     cells = [Cell("", fold, recipe.seed, out / f"fold{fold}", kept=True) for fold in range(folds)]
+    check_begun(cells, {"": arm})
     wanted = [cells[fold] for fold in chosen]
     told = _told(cells, say, photos, table)
     if processes > 1:

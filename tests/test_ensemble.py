@@ -1,4 +1,3 @@
-import functools
 import json
 import signal
 import subprocess
@@ -14,8 +13,9 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from multihead import crossval
 from multihead.crops import FULL
+from multihead.crossval import Cell
 from multihead.data import LeakError
-from multihead.ensemble import common_rows, fit_folds, open_folds
+from multihead.ensemble import _check_alike, common_rows, fit_folds, open_folds
 from multihead.evaluation import evaluate
 from multihead.heads import HEADS, UNKNOWN
 from multihead.joined import load
@@ -228,13 +228,21 @@ def test_other_folds_in_the_folder_are_refused(done, photos, monkeypatch):
         fit_folds(small, photos, replace(RECIPE, epochs=3), out=done[0], folds=3)
 
 
-def test_a_fold_that_was_trained_otherwise_is_named(photos, tmp_path):
+def test_a_fold_of_other_settings_is_refused_before_it_is_trained(photos, monkeypatch, tmp_path):
     fit_folds(small, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2, only=[0])
-    fit = functools.partial(fit_folds, small, photos, out=tmp_path, folds=2, only=[1])
-    with pytest.raises(ValueError, match="fold1 was trained with another recipe than .*fold0"):
-        fit(recipe=replace(RECIPE, epochs=2))
-    assert json.loads((tmp_path / "fold1" / "cell.json").read_text())["recipe"]["epochs"] == 2
-    assert not (tmp_path / "oof.csv").exists()
+    monkeypatch.setattr(crossval, "prepare", None)
+    with pytest.raises(ValueError, match=r"fold0 was trained with another recipe \(epochs: 1, now 2\)"):
+        fit_folds(small, photos, replace(RECIPE, epochs=2), out=tmp_path, folds=2, only=[1])
+    assert not (tmp_path / "fold1").exists()
+
+
+def test_a_fold_that_was_trained_otherwise_is_named(photos, tmp_path):
+    """Two machines may begin at the same time."""
+    fit_folds(small, photos, replace(RECIPE, epochs=1), out=tmp_path, folds=2)
+    mark = tmp_path / "fold1" / "cell.json"
+    mark.write_text(json.dumps(json.loads(mark.read_text()) | {"model": "another"}))
+    with pytest.raises(ValueError, match="fold1 was trained with another model than .*fold0"):
+        _check_alike([Cell("", fold, 1, tmp_path / f"fold{fold}", kept=True) for fold in (0, 1)])
 
 
 def test_unknown_labels_are_blank(photos, tmp_path):

@@ -65,6 +65,8 @@ def scan(args: argparse.Namespace) -> int:
         f"{counts.found} with a face, {counts.none} without, {counts.unreadable} unreadable, "
         f"{counts.skipped} known before"
     )
+    if counts.skipped:
+        say(f"those known before stand as they were found; to search anew, with other flags too, remove {args.output}")
     say(f"wrote {args.output}")
     return 0
 

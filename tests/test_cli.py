@@ -609,7 +609,9 @@ def test_scan(photos, people, tmp_path, capsys):
     }
     assert "unreadable: " in printed.err and "b.png" in printed.err and "empty file" in printed.err
     assert "1 with a face, 2 without, 1 unreadable, 0 known before" in printed.out
-    assert printed.out.splitlines()[-1] == f"wrote {tmp_path / 'boxes.csv'}"
+    assert printed.out.splitlines()[-1] == f"wrote {tmp_path / 'boxes.csv'}" and "anew" not in printed.out
+    assert run("scan", photos, "-o", tmp_path / "boxes.csv", "--faces", "all") == 0
+    assert "those known before stand as they were found; to search anew, with other flags" in capsys.readouterr().out
     (photos / "b.png").unlink()
     assert run("scan", photos, "-o", tmp_path / "boxes.csv", "-q") == 0
     assert capsys.readouterr() == ("", "")

@@ -116,6 +116,8 @@ def predict(args: argparse.Namespace) -> int:
     model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)
     if args.submission:
         return _submission(args, model, say)
+    if args.images:
+        raise ValueError(f"--images {args.images} is where the photos of a --submission lie; name the folder as SOURCE")
     args.output = None if args.output == "-" else args.output
     if args.draw:
         Path(args.draw).mkdir(parents=True, exist_ok=True)
@@ -197,8 +199,10 @@ def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]
 
     if len(args.source) != 1:
         raise ValueError(f"--submission reads one info.csv; got {len(args.source)} sources")
-    if idle := [name for name in ("faces", "draw", "output", "person_vote", "boxes", "columns") if getattr(args, name)]:
-        raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for --submission")
+    unused = ("faces", "draw", "output", "person_vote", "boxes", "columns", "labels", "people")
+    idle = [name for name in unused if getattr(args, name)] + ["missing"] * (args.missing != "full")
+    if idle:
+        raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for --submission, which answers every row")
     check_writable(args.submission)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "workers")}
     options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}

@@ -591,6 +591,21 @@ def test_submission(trained, model_folder, people, tmp_path, capsys):
     assert run("predict", trained, info, info, "--submission", tmp_path / "s.csv") == 2
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--submission", "s.csv", "--missing", "error"], "--missing has no meaning for --submission, which answers"),
+        (["--submission", "s.csv", "--labels", "mask:?="], "--labels has no meaning for --submission"),
+        (["--submission", "s.csv", "--people", "global"], "--people has no meaning for --submission"),
+        (["--images", "photos"], "--images photos is where the photos of a --submission lie"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(model_folder, people, tmp_path, monkeypatch, capsys, more, told):
+    monkeypatch.chdir(tmp_path)
+    assert run("predict", model_folder, people / "eval" / "info.csv", *more) == 2
+    assert told in capsys.readouterr().err
+
+
 # ---- scan and split
 
 

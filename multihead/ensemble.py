@@ -84,8 +84,9 @@ def fit_folds(
     cannot be read, a recipe with patience, or an `out` that holds other folds; LeakError for labels of a model, and for
     a column of folds that share a person or file, naming them.
     """
-    recipe = replace(recipe, select="last")  # the best would be chosen on the rows that it answers for
     arm, out = Arm(model, recipe, rows, about=about or {}), Path(out)
+    recipe = replace(recipe, select="last")  # the best would be chosen on the rows that it answers for
+    arm = replace(arm, recipe=recipe)
     check_kind(out, "folds")
     _check_processes(arm, processes)
     check_not_pseudo(photos, "out-of-fold")

@@ -215,6 +215,11 @@ def test_what_is_no_fold(photos, tmp_path, column, options, error, told):
     assert not (tmp_path / "out").exists()
 
 
+def test_patience_is_refused_by_what_it_would_do(photos, tmp_path):
+    with pytest.raises(ValueError, match="patience stops on the rows that score the arm; leave it out"):
+        fit_folds(small, photos, replace(RECIPE, patience=1), out=tmp_path / "out")
+
+
 def test_labels_of_a_model_are_not_scored(photos, tmp_path):
     with pytest.raises(LeakError, match="out-of-fold photos have labels that a model made"):
         fit_folds(small, photos.with_columns(pseudo="age"), RECIPE, out=tmp_path / "out")

@@ -94,7 +94,11 @@ class Recipe:
     )
     channels_last: bool | None = option(None, "memory format channels_last (default: timed)")
     torchcompile: bool | None = option(None, "compile the backbone (default: where a long run repays it)")
-    select: str = option("best", "which epoch is kept: best (on the validation rows) or last", metavar="{best,last}")
+    select: str = option(
+        "best",
+        "which epoch train keeps: best (on the validation rows) or last, as folds, compare and tune always do",
+        metavar="{best,last}",
+    )
     val_interval: int | None = option(
         None, "epochs between two validations (default 1; with --select last only after the last)"
     )

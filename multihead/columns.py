@@ -59,7 +59,11 @@ def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Hea
         raise KeyError(f"a box needs the columns {BOX}; the table has {sorted(set(BOX) & set(table.columns))}")
     for column in sorted(set(table.columns) - set(names)):
         if column in CORE:
-            warnings.warn(f"column {column!r} is not read: the name is taken; map it with columns=", stacklevel=2)
+            warnings.warn(
+                f"column {column!r} is not read: the name is taken; map it with columns= (as --columns age={column}), "
+                "or name it otherwise",
+                stacklevel=2,
+            )
         if column.lower() in MEANT:
             continue
         near = difflib.get_close_matches(column, [name for name in names if name not in table], 1, 0.8)

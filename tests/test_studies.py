@@ -45,3 +45,5 @@ def test_its_head_says_how_to_run_it(path):
     assert verb.verb == "compare" and Path(verb.config).name == path.name and verb.data == ["DATA"]
     assert Path(verb.output).name == path.stem and head
     assert changes(yaml.safe_load(text), verb.vary)
+    backbones = {arm.get("model") for arm in yaml.safe_load(text)["arms"].values()}
+    assert not (verb.pretrained_path and len(backbones) > 1), "a file of weights is one backbone's"

@@ -73,8 +73,8 @@ def evaluate(
     Pins("f32"). A photo that cannot be read is not counted; `Scores.errors` lists it with its reason, `Scores.faceless`
     photos without a face.
 
-    Raises: ValueError where no photo can be read, or the photos' heads are not the model's; LeakError where a model
-    made some of the labels.
+    Raises: KeyError where the photos were not read for a head of the model; ValueError where its classes differ, no
+    photo can be read or, with missing="error", one has no face; LeakError where a model made some of the labels.
     """
     check_classifier(model)
     if not isinstance(photos, Photos):

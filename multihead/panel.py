@@ -28,6 +28,11 @@ def ensemble(args: argparse.Namespace) -> int:
     from multihead.outputs import kinds
 
     out = Path(args.output)
+    if args.data and args.soup != "greedy" and (args.soup or not args.calibrate):
+        raise ValueError(
+            f"--data {' '.join(args.data)} serves --soup greedy, or --calibrate of a vote; give one of them, or leave "
+            "--data out"
+        )
     check_writable(out / "ensemble.json")
     if held := kinds(out):
         raise FileExistsError(f"{out} holds {held[0]}; name another --output")
@@ -41,11 +46,6 @@ def ensemble(args: argparse.Namespace) -> int:
         else:
             opened.append(load(name))
     say = speaker(args)
-    if args.data and args.soup != "greedy" and (args.soup or not args.calibrate):
-        raise ValueError(
-            f"--data {' '.join(args.data)} serves --soup greedy, or --calibrate of a vote; give one of them, or leave "
-            "--data out"
-        )
     if args.soup:
         if idle := [name for name in ("weights", "voting", "calibrate", "decode") if getattr(args, name)]:
             raise ValueError(f"--{idle[0]} has no meaning for --soup, which makes one model of the members' weights")

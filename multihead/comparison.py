@@ -41,10 +41,9 @@ def compare(
 
     photos: dealt into `folds` parts by person; each part is scored by the runs that did not see it. extra: more
     training photos, never scored. sources: score only photos of these. workers: loader processes. cache: as
-    `train.epochs` takes it. Call it again with
-    the same arguments to go on after an interruption; arms and seeds may be added. Under torchrun every process calls
-    it; the first one writes. Several processes, on one machine or on several that share `out`, may call it with the
-    same arguments: each takes the runs that no other has in hand.
+    `train.epochs` takes it. Call it again with the same arguments to go on after an interruption; arms and seeds may be
+    added. Under torchrun every process calls it; the first one writes. Several processes, on one machine or on several
+    that share `out`, may call it with the same arguments: each takes the runs that no other has in hand.
 
     Writes into `out`: photos.csv (with the fold in which each row validates), results.csv (a row an arm, fold and
     seed), times.csv, summary.csv, summary.md, curves.png, differences.png, and runs/ with each run's curve and answers.

@@ -75,8 +75,8 @@ FULL = Crop("full", "full")
 def locate(crop: Crop, box: Sequence[float] | None, shape: Sequence[int]) -> Region | None:
     """The crop's region in a photo of shape (height, width, ...), or None for a body of which hardly anything is in it.
 
-    `box` None means that no face is known: the region is then the whole photo (the caller decided so; see
-    `multihead.data`, `missing=`).
+    `box` None means that no face is known: the region is then the whole photo (the caller decided so, by the argument
+    `missing` of `multihead.boxes.locate_faces`).
 
     Raises: ValueError for a box without area or entirely outside the photo.
     """

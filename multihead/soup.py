@@ -67,8 +67,7 @@ def greedy_soup(
     """(a soup, the numbers of the models in it): the best model, and each next one that does not lower the score.
 
     score: how good a model is on photos that none of the models was trained on. mend: what is done to each soup before
-    it is scored, such as `refresh`. Source: Wortsman et al. 2022,
-    algorithm 1.
+    it is scored, such as `refresh`. Source: Wortsman et al. 2022, algorithm 1.
 
     Raises: ValueError as `average`, or where no model has a score.
     """

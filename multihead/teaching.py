@@ -2,7 +2,8 @@
 
 Pseudo labels of the very photos that a model is scored on later are leakage, whatever labels they carry: in production
 the test photos are the future. Label other photos (an unlabelled collection, the unknown heads of a partly labelled
-one), add them to the training photos only, and validation and scoring refuse them (`multihead.data.check_not_pseudo`).
+one), and add them to the training photos only; validation and scoring refuse them (see
+`multihead.pseudo.check_not_pseudo`).
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -85,6 +86,15 @@ def test_every_public_method_is_explained(name):
 @pytest.mark.parametrize("name", MODULES)
 def test_every_module_is_explained(name):
     assert (importlib.import_module(f"multihead.{name}").__doc__ or "").strip()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_what_a_module_names_of_others_is_there(name):
+    text = inspect.getsource(importlib.import_module(f"multihead.{name}"))
+    for module, _, rest in (found.partition(".") for found in re.findall(r"`multihead\.(\w+(?:\.\w+)*)[`(]", text)):
+        value = importlib.import_module(f"multihead.{module}") if module in MODULES else getattr(mh, module)
+        for part in filter(None, rest.split(".")):
+            value = getattr(value, part)
 
 
 @pytest.mark.parametrize("name", MODULES)

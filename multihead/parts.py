@@ -72,8 +72,11 @@ def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos
     return training, valid
 
 
-def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tuple[Photos, Photos | None]:
-    """The photos that folds are made of, and those of --extra: the train part of a split column, unless ignored.
+def training_photos(
+    args: argparse.Namespace, say: Callable[[str], None], what: str = "folds of"
+) -> tuple[Photos, Photos | None]:
+    """The photos that folds are made of, and those of --extra: the train part of a split column, with the rows that it
+    leaves blank, unless it is ignored. what: is said before "the train part".
 
     Raises: LeakError where a person or file is in two parts, or an extra photo is of people that are held out.
     """
@@ -84,7 +87,7 @@ def training_photos(args: argparse.Namespace, say: Callable[[str], None]) -> tup
     if not (photos.table.split != "").any() or args.ignore_split:
         return photos, extra
     named = photos.with_columns(split=photos.table.split.replace("", "train")).parts()
-    say("folds of the train part of the split column; --ignore-split takes all")
+    say(f"{what} the train part of the split column; --ignore-split takes all")
     for name, part in named.items():
         if name != "train" and extra is not None:
             check_disjoint(extra, part, HELD_OUT)

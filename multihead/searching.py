@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import flag_files, flags
 from multihead.arms import arm_parser, build_arm, complaining, split
-from multihead.parts import read_sources, tell_of_starts
+from multihead.parts import tell_of_starts, training_photos
 from multihead.recipe import Recipe
 from multihead.settings import Keeping, build_recipe, speaker
 from multihead.spaces import Axis, Span, read_space, spell_axis, suggest
@@ -20,7 +20,6 @@ from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
     from multihead.crossval import Arm
-    from multihead.data import Photos
 
 Changes = Mapping[str, Any]
 
@@ -110,7 +109,7 @@ def tune(args: argparse.Namespace) -> int:
     check_space(space, make)
     first, outside = unchanged(space, make)
     base = make({})
-    photos = _training_people(args, say)
+    photos, _ = training_photos(args, say, "searching on")
     from multihead.trials import ENOUGH, best_trial
     from multihead.tune import search
 
@@ -132,18 +131,6 @@ def tune(args: argparse.Namespace) -> int:
     )
     _conclude(args.output, best_trial(study), study.get_trials(deepcopy=False), ENOUGH, say)
     return 0
-
-
-def _training_people(args: argparse.Namespace, say: Callable[[str], None]) -> Photos:
-    """The photos whose people may be searched on: the train part of a split column."""
-    photos = read_sources(args)
-    if args.ignore_split or not (photos.table.split != "").any():
-        return photos
-    parts = photos.parts()  # complains of people in two of them
-    if "train" not in parts:
-        raise ValueError(f"the split column holds {sorted(parts)} and no train; --ignore-split takes all photos")
-    say("searching on the train part of the split column; --ignore-split takes all")
-    return parts["train"]
 
 
 def _told(space: Mapping[str, Axis]) -> str:

@@ -3,7 +3,7 @@ import argparse
 import pytest
 import yaml
 
-from multihead import cli, searching
+from multihead import cli, parts
 from multihead.cli import main
 from multihead.data import write_splits
 from multihead.losses import CrossEntropy, Focal, Ordinal, SoftF1, Sum
@@ -205,7 +205,7 @@ def test_settings_outside_the_space_are_told(people, begun, capsys):
     ],
 )
 def test_errors_before_any_photo_is_read(begun, monkeypatch, tmp_path, argv, message, capsys):
-    monkeypatch.setattr(searching, "read_sources", lambda *args: pytest.fail("read"))
+    monkeypatch.setattr(parts, "read_sources", lambda *args: pytest.fail("read"))
     assert run("tune", tmp_path, *SMALL, *argv) == 2
     assert message in capsys.readouterr().err and not begun
 

@@ -558,6 +558,10 @@ def test_val_people_are_never_read(marked, formula, tmp_path, capsys):
     assert "searching on the train part of the split column" in out and "best of 2 complete trials" in out
     assert "importance.png needs 4 complete trials of unlike scores" in out
     formula.runs.clear()
+    text = table.read_text()  # a blank trains, as in the other verbs
+    (table.parent / "blank.csv").write_text(text.replace(",train,", ",,"))
+    assert run("tune", table.parent / "blank.csv", *argv[2:-1], tmp_path / "b", "--trials", "1", "-q") == 0
+    assert used == {path for train, valid, *_ in formula.runs for path in train.paths + valid.paths}
     assert run(*argv, "--trials", "1", "--ignore-split", "-q", "-o", tmp_path / "u") == 0
     assert held < {path for train, valid, *_ in formula.runs for path in train.paths + valid.paths}
 

@@ -40,7 +40,15 @@ plain_losses = st.one_of(
     st.just(SoftF1()),
     st.builds(SymmetricCrossEntropy, alpha=epochs, beta=epochs, class_weights=weights),
 )
-sums = st.lists(st.tuples(plain_losses, epochs), min_size=1, max_size=3).map(lambda parts: Sum(*zip(*parts)))
+
+
+def sum_of(losses, most):
+    """Weighted sums of one to so many of these losses, of which some has a weight."""
+    parts = st.lists(st.tuples(losses, epochs), min_size=1, max_size=most)
+    return parts.filter(lambda drawn: any(weight for _, weight in drawn)).map(lambda drawn: Sum(*zip(*drawn)))
+
+
+sums = sum_of(plain_losses, 3)
 
 # every class of settings that a recipe may hold, with any values: {class: strategy}
 settings = {
@@ -71,7 +79,7 @@ settings = {
     SoftF1: st.just(SoftF1()),
     SymmetricCrossEntropy: plain_losses.filter(lambda loss: isinstance(loss, SymmetricCrossEntropy)),
     Ordinal: st.builds(Ordinal, shares, plain_losses | sums),
-    Sum: st.lists(st.tuples(plain_losses | sums, epochs), min_size=1, max_size=2).map(lambda parts: Sum(*zip(*parts))),
+    Sum: sum_of(plain_losses | sums, 2),
     Fixed: st.just(Fixed()),
     Uncertainty: st.just(Uncertainty()),
     DWA: st.builds(DWA, st.floats(0.1, 9)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from multihead.cells import BOX, line_number
 from multihead.data import CORE
 from multihead.heads import HEADS, Head, label_columns
+from multihead.options import near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Hea
     for ours, theirs in mapped.items():
         if theirs not in table.columns:
             raise KeyError(f"column {theirs!r} (for {ours!r}) is not in the table; it has {list(table.columns)}")
-        unread = not heads and not difflib.get_close_matches(ours, PLAIN, 1, 0.8)
+        unread = not heads and not near(ours, PLAIN, 0.8)
         if ours not in [*names, *others] and not unread:
             raise KeyError(f"columns= maps {ours!r}, which is none of {names}")
     chosen = {ours: table[theirs] for ours, theirs in mapped.items() if ours in names}
@@ -66,9 +66,8 @@ def our_columns(table: pd.DataFrame, mapped: Mapping[str, str], heads: tuple[Hea
             )
         if column.lower() in MEANT:
             continue
-        near = difflib.get_close_matches(column, [name for name in names if name not in table], 1, 0.8)
-        if near:
-            warnings.warn(f"column {column!r} is not read; did you mean {near[0]!r}?", stacklevel=2)
+        if hint := near(column, [name for name in names if name not in table], 0.8):
+            warnings.warn(f"column {column!r} is not read{hint}", stacklevel=2)
     return table
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multihead.options import between, choice, option
+from multihead.options import between, choice, option, whole
 
 if TYPE_CHECKING:
     import torch
@@ -180,9 +180,7 @@ def _validate(setting: Mix) -> None:
     owner = type(setting).__name__.lower()
     between(owner, "prob", setting.prob, 0, 1)
     between(owner, "alpha", setting.alpha, 0, 1000, open_low=True)
-    between(owner, "off_epoch", setting.off_epoch, 0)
-    if not isinstance(setting.off_epoch, int):
-        raise ValueError(f"{owner}: off_epoch is {setting.off_epoch!r}; expected a whole number")
+    object.__setattr__(setting, "off_epoch", whole(owner, "off_epoch", setting.off_epoch, 0))
 
 
 def _count(

@@ -102,8 +102,7 @@ class Plateau:
 
     def __post_init__(self) -> None:
         _check_bounds(self)
-        if not isinstance(self.patience_epochs, int) or self.patience_epochs < 0:
-            raise ValueError(f"plateau: patience_epochs is {self.patience_epochs!r}; expected a whole number >= 0")
+        object.__setattr__(self, "patience_epochs", whole("plateau", "patience_epochs", self.patience_epochs, 0))
         between("plateau", "decay_rate", self.decay_rate, 0, 1, open_low=True)
         between("plateau", "min_lr", self.min_lr, 0)
         between("plateau", "threshold", self.threshold, 0)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from multihead.files import cut_torn_line
-from multihead.options import choice, option
+from multihead.options import choice, option, whole
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -62,9 +62,8 @@ class Plan:
     def __post_init__(self) -> None:
         choice("plan", "pruner", self.pruner, PRUNERS)
         for name, least in {"folds": 2, "trials": 1, "workers": 0}.items():
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise ValueError(f"plan: {name} is {value!r}; expected a whole number >= {least}")
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, whole("plan", name, value, least))
         if self.minutes is not None and not self.minutes > 0:
             raise ValueError(f"plan: minutes is {self.minutes!r}; expected a number > 0")
         if self.storage is not None and "://" not in self.storage:

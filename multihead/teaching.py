@@ -8,7 +8,6 @@ one), and add them to the training photos only; validation and scoring refuse th
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +20,7 @@ from multihead.data import Photos
 from multihead.evaluation import Classifier, answers
 from multihead.heads import UNKNOWN, Head, base, size
 from multihead.labels import marginals
-from multihead.options import choice
+from multihead.options import choice, near
 from multihead.pseudo import PSEUDO, SPACE, provenance, space_text
 from multihead.speed import keep_memory
 
@@ -172,9 +171,8 @@ def _limits(space: Sequence[Head], thresholds: Mapping[str, float | Sequence[flo
         )
     for name, value in thresholds.items():
         if name not in heads:
-            near = difflib.get_close_matches(name, heads, 1, 0.6)
-            hint = f"did you mean {near[0]!r}?" if near else f"the model answers {list(heads)}"
-            raise ValueError(f"thresholds name {name!r}, which is no head of the model; {hint}")
+            hint = near(name, heads, 0.6) or f"; the model answers {list(heads)}"
+            raise ValueError(f"thresholds name {name!r}, which is no head of the model{hint}")
         count = len(heads[name].classes)
         each = np.full(count, value, float) if np.ndim(value) == 0 else np.array(value, float)
         if each.shape != (count,) or not ((each >= 0) & (each <= 1)).all():

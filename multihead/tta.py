@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from multihead.crops import Crop
 from multihead.evaluation import Classifier, check_classifier
 from multihead.folders import described, save_members
 from multihead.heads import Head
-from multihead.options import between
+from multihead.options import between, near
 
 SHIFT, SCALES = 0.06, (0.9, 1.1)  # where the command line names no number; Gentle training sees as much
 WORDS = ("flip", "shift", "scale")
@@ -148,8 +147,7 @@ def from_names(model: Classifier, names: Sequence[str]) -> TTA:
     for text in names:
         word, _, value = text.strip().partition("=")
         if word not in WORDS:
-            near = difflib.get_close_matches(word, WORDS, 1, 0.5)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; expected some of {', '.join(WORDS)}"
+            hint = near(word, WORDS) or f"; expected some of {', '.join(WORDS)}"
             raise ValueError(f"tta: unknown view {text!r}{hint}")
         if word in asked:
             raise ValueError(f"tta: {word!r} is named twice; join several scales as scale=0.9,1.1")

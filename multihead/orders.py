@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multihead.options import whole
 from multihead.samplers import draw
 
 
@@ -81,6 +82,5 @@ def times(order: np.ndarray) -> np.ndarray:
 
 def in_order(rows: Sequence[int] | np.ndarray, batch_size: int) -> list[list[Key]]:
     """Batches of rows in order, none left out; epoch 0 stands for no augmentation. Raises: ValueError for no size."""
-    if not (isinstance(batch_size, int) and batch_size >= 1):
-        raise ValueError(f"batch_size={batch_size!r}; expected a whole number >= 1")
+    batch_size = whole("batches", "batch_size", batch_size, 1)
     return [[Key(0, int(row)) for row in rows[start : start + batch_size]] for start in range(0, len(rows), batch_size)]

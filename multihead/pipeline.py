@@ -29,6 +29,7 @@ from multihead.inputs import Item, ahead, chunks, is_listed, items, popped
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.logs import tell
 from multihead.modes import Pins, check_pins
+from multihead.options import whole
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.speed import keep_memory
 from multihead.yunet import open_detector
@@ -71,9 +72,8 @@ def answers(
     if missing not in ("full", "skip", "error"):
         raise ValueError(f"missing={missing!r}; expected 'full', 'skip' or 'error'")
     check_classifier(model)
-    for name, number in (("batch_size", batch_size), ("workers", workers)):
-        if number is not None and not (isinstance(number, int) and number >= 0):
-            raise ValueError(f"{name}={number!r}; expected a whole number, 0 for as few as can be")
+    batch_size = None if batch_size is None else whole("predict", "batch_size", batch_size, 0)  # 0: as few as can be
+    workers = None if workers is None else whole("predict", "workers", workers, 0)
     check_pins(pins)
     needs = any(crop.needs_box for crop in model.crops)
     if faces == "all" and not needs:

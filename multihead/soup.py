@@ -17,6 +17,7 @@ from multihead.data import Photos
 from multihead.lanes import evenly
 from multihead.loading import loader
 from multihead.model import Model
+from multihead.options import whole
 from multihead.orders import in_order
 
 Norm = nn.modules.batchnorm._BatchNorm
@@ -90,8 +91,9 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
 
     A model without batch norms is left as it is. Source: Izmailov et al. 2018, Averaging weights, 3.2.
 
-    Raises: ValueError where none of the photos can be read.
+    Raises: ValueError where none of the photos can be read, or batch_size is no whole number of 1 or more.
     """
+    batch_size = whole("refresh", "batch_size", batch_size, 1)
     norms = [module for module in model.modules() if isinstance(module, Norm)]
     if not norms:
         return model

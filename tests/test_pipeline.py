@@ -159,8 +159,12 @@ def test_damage_behind_the_header_is_a_row_with_its_reason():
 
 @pytest.mark.parametrize("wrong", [{"batch_size": -1}, {"workers": -2}])
 def test_negative_numbers_are_refused(wrong):
-    with pytest.raises(ValueError, match="expected a whole number, 0 for"):
+    with pytest.raises(ValueError, match=r"predict: \w+ is -\d; expected a whole number >= 0"):
         next(answers(model_of(), [noise(0)], **wrong))
+
+
+def test_numbers_may_be_numpys():
+    assert next(answers(model_of(), [noise(0)], batch_size=np.int64(1), workers=np.int64(1))).probs is not None
 
 
 def test_full_decodes_are_not_kept_once_their_crops_are_cut(monkeypatch):

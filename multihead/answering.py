@@ -13,6 +13,7 @@ from multihead.logs import LISTED, tell
 from multihead.modes import AMP, Pins
 from multihead.options import near
 from multihead.parts import read_sources, scored_part
+from multihead.recipe import MISSING
 from multihead.settings import Sources, device, speaker, with_tta
 
 if TYPE_CHECKING:
@@ -256,7 +257,7 @@ def _answer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--missing",
         default="full",
-        type=parsers.one_of(["full", "skip", "error"]),
+        type=parsers.one_of(MISSING),
         metavar="{full,skip,error}",
         help="a photo without a face where a crop needs one: full (all of it is read), skip or error (default full)",
     )

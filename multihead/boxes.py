@@ -22,6 +22,7 @@ from multihead.data import Photos
 from multihead.faces import Detector, identity
 from multihead.files import cache_folder, check_writable, turn, write_text
 from multihead.options import choice
+from multihead.recipe import MISSING
 from multihead.scanning import forget, read_boxes, scan
 from multihead.yunet import open_detector
 
@@ -54,7 +55,7 @@ def locate_faces(
 
     Raises: ValueError for another `missing`, or for missing="error" where a photo has no face, naming the first.
     """
-    choice("faces", "missing", missing, ("full", "skip", "error"))
+    choice("faces", "missing", missing, MISSING)
     if not any(crop.needs_box for crop in crops):
         return Located(photos, 0, ())
     table = photos.table

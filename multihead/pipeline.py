@@ -23,14 +23,15 @@ from multihead.crops import BOX_DIGITS, Box
 from multihead.cutting import read_crops
 from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
-from multihead.faces import Detector, choose, first_reduction, try_search
+from multihead.faces import WHICH, Detector, choose, first_reduction, try_search
 from multihead.images import is_open_file, open_image
 from multihead.inputs import Item, ahead, chunks, is_listed, items, popped
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.logs import tell
 from multihead.modes import Pins, check_pins
-from multihead.options import whole
+from multihead.options import choice, whole
 from multihead.prepared import ENOUGH, is_asked, prepared
+from multihead.recipe import MISSING
 from multihead.speed import keep_memory
 from multihead.yunet import open_detector
 
@@ -67,10 +68,9 @@ def answers(
     pins: Pins = Pins(),
 ) -> Iterator[Answer]:
     """The rows of `predict` (same arguments) one by one, as they are found; memory does not grow with the source."""
-    if faces not in (None, "largest", "central", "all"):
-        raise ValueError(f"faces={faces!r}; expected 'largest', 'central' or 'all'")
-    if missing not in ("full", "skip", "error"):
-        raise ValueError(f"missing={missing!r}; expected 'full', 'skip' or 'error'")
+    if faces is not None:
+        choice("predict", "faces", faces, WHICH)
+    choice("predict", "missing", missing, MISSING)
     check_classifier(model)
     batch_size = None if batch_size is None else whole("predict", "batch_size", batch_size, 0)  # 0: as few as can be
     workers = None if workers is None else whole("predict", "workers", workers, 0)
@@ -114,9 +114,9 @@ def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifie
         made, choices = prepared(model, chunk, pins)
     finally:
         torch.set_num_threads(before)
-    for choice in choices:
-        if choice.found == "timed":
-            tell(f"speed of answers: {choice}")
+    for chosen in choices:
+        if chosen.found == "timed":
+            tell(f"speed of answers: {chosen}")
     return made
 
 

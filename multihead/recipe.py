@@ -19,6 +19,8 @@ from multihead.options import between, choice, numbers, option, variants, whole
 from multihead.samplers import Sampler
 from multihead.schedules import OneCycle, Schedule
 
+MISSING = ("full", "skip", "error")  # what becomes of a photo without a known face where a crop needs one
+
 
 @dataclass(frozen=True)
 class EMA:
@@ -124,7 +126,7 @@ class Recipe:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
         choice("recipe", "select", self.select, ("best", "last"))
         choice("recipe", "amp_dtype", self.amp_dtype, tuple(AMP))
-        choice("recipe", "missing", self.missing, ("full", "skip", "error"))
+        choice("recipe", "missing", self.missing, MISSING)
         for name in ("distill", "crop_drop"):
             between("recipe", name, getattr(self, name), 0, 1)
         for name in ("amp", "channels_last", "torchcompile"):

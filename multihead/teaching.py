@@ -22,6 +22,7 @@ from multihead.heads import UNKNOWN, Head, base, size
 from multihead.labels import marginals
 from multihead.options import choice, near
 from multihead.pseudo import PSEUDO, SPACE, provenance, space_text
+from multihead.recipe import MISSING
 from multihead.speed import keep_memory
 
 JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them
@@ -150,7 +151,7 @@ def _ask(
     model: Classifier, photos: Photos, rows: np.ndarray, *, batch_size: int, workers: int, missing: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """(those of the rows (n,) that the model can answer, their joint probabilities (n, K)); warns of the unreadable."""
-    choice("teaching", "missing", missing, ("full", "skip", "error"))
+    choice("teaching", "missing", missing, MISSING)
     asked = photos[rows].with_columns(**{":row": rows})  # "skip" leaves rows out: each keeps its number
     keep_memory()
     asked = locate_faces(asked, model.crops, missing=missing).photos

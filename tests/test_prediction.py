@@ -406,7 +406,10 @@ def test_an_absent_body_is_answered_by_the_learned_vector(folder):
 
 @pytest.mark.parametrize("wrong", [{"faces": "every"}, {"missing": "drop"}])
 def test_choices_are_checked(folder, wrong):
-    with pytest.raises(ValueError, match="expected 'largest', 'central' or 'all'|expected 'full', 'skip' or 'error'"):
+    with pytest.raises(
+        ValueError,
+        match="predict: .* expected one of largest, central, all|predict: .* expected one of full, skip, error",
+    ):
         predict(model_of(), folder, **wrong)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import flags, parsers
 from multihead.logs import LISTED, tell
-from multihead.modes import AMP, Pins
+from multihead.modes import AMP, Pins, decided_precision
 from multihead.options import near
 from multihead.parts import read_sources, scored_part
 from multihead.recipe import MISSING
@@ -249,8 +249,7 @@ def _pins(args: argparse.Namespace) -> Pins:
             f"note: {args.model} is computed as it was exported; --amp and --torchcompile change nothing (export "
             "--precision says how)"
         )
-    precision = None if args.amp is None else AMP[args.amp_dtype] if args.amp else "f32"
-    return Pins(precision, None, args.torchcompile)
+    return Pins(decided_precision(args.amp, args.amp_dtype), None, args.torchcompile)
 
 
 def _answer_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("f32", "bf16", "fp16")
 AMP = {"bfloat16": "bf16", "float16": "fp16"}  # timm's names of precisions, and ours
+
+
+def decided_precision(amp: bool | None, amp_dtype: str) -> str | None:
+    """The precision that a user's --amp and --amp-dtype decide; None where --amp says nothing.
+
+    >>> decided_precision(True, "float16"), decided_precision(False, "float16"), decided_precision(None, "float16")
+    ('fp16', 'f32', None)
+    """
+    return None if amp is None else AMP[amp_dtype] if amp else "f32"
+
+
 PIN = "MULTIHEAD_MODE"  # the environment variable that names the mode of every run and answer of a process
 
 

@@ -21,7 +21,7 @@ from multihead.loading import drawn_from, loader
 from multihead.logs import Events, bar, write_rows
 from multihead.metrics import Scores, selection_of
 from multihead.model import Model
-from multihead.modes import AMP, Mode, Pins, warn_of_imitation
+from multihead.modes import Mode, Pins, decided_precision, warn_of_imitation
 from multihead.options import to_dict
 from multihead.orders import Shuffled
 from multihead.outputs import Claim
@@ -289,5 +289,4 @@ class Run:
 
 def pins(recipe: Recipe) -> Pins:
     """What the recipe decides of how steps are computed."""
-    precision = None if recipe.amp is None else AMP[recipe.amp_dtype] if recipe.amp else "f32"
-    return Pins(precision, recipe.channels_last, recipe.torchcompile)
+    return Pins(decided_precision(recipe.amp, recipe.amp_dtype), recipe.channels_last, recipe.torchcompile)

@@ -31,8 +31,7 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a short name, since `path` may have the longest there is; one per thread, since several write pictures
-    fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    fresh = _beside(path)
     try:
         fresh.touch()
         rights = (path if path.exists() else fresh).stat().st_mode
@@ -43,6 +42,12 @@ def replace_file(path: str | Path, write: Callable[[Path], object]) -> None:
         os.replace(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it takes the place of `path`: a short name, since `path` may have the longest
+    there is; one per thread, since several write pictures; one that `remove_torn` finds."""
+    return path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
 
 
 def is_stream(path: str | Path) -> bool:
@@ -107,7 +112,7 @@ def growing(path: str | Path) -> Iterator[TextIO]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    fresh = _beside(path)
     try:
         with naming(path), open(fresh, **options) as stream:
             yield stream
@@ -198,7 +203,7 @@ def check_writable(path: str | Path) -> None:
         if is_stream(path) and os.access(path, os.W_OK):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        probe = Path(os.path.realpath(path)).with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+        probe = _beside(Path(os.path.realpath(path)))
         probe.touch()
         probe.unlink()
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from multihead.decoders import REDUCTIONS, Encoded, decoded
+from multihead.decoders import REDUCTIONS, Encoded, decoded, kind
 
 # pixels of a photo that is always decoded in full: a coarser decode would save less than the second one costs that
 # finer looks and most crops ask for
@@ -64,8 +64,7 @@ def as_photos(images: Sequence[np.ndarray]) -> list[Encoded]:
     for index, image in enumerate(images):
         shown = isinstance(image, np.ndarray) and image.size > 0
         if not (shown and image.dtype == np.uint8 and image.shape[2:] == (3,)):
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise ValueError(f"images[{index}]: expected RGB uint8 (H, W, 3), got {got}; use read_image first")
+            raise ValueError(f"images[{index}]: expected RGB uint8 (H, W, 3), got {kind(image)}; use read_image first")
     return [decoded(image, f"images[{index}]") for index, image in enumerate(images)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -20,7 +19,7 @@ from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, size
 from multihead.labels import encode, joint
-from multihead.logs import LISTED, bar, tell
+from multihead.logs import LISTED, bar
 from multihead.losses import per_head
 from multihead.masks import LABELS, DrawnMask, mask_classes
 from multihead.metrics import Scores
@@ -96,12 +95,11 @@ class Ready:
 
 def report(sides: Mapping[str, Ready]) -> None:
     """Say on standard error, once, what was searched, has no face, or cannot be read."""
-    if ranks.first():
-        for what, ready in sides.items():
-            if ready.searched:
-                tell(f"{what}: searched {ready.searched} photos for faces")
-            for note in ready.notes(what):
-                print(note, file=sys.stderr)
+    for what, ready in sides.items():
+        if ready.searched:
+            ranks.tell(f"{what}: searched {ready.searched} photos for faces")
+        for note in ready.notes(what):
+            ranks.say(note)
 
 
 def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
@@ -195,11 +193,10 @@ def class_mass(train: Ready, targets: Targets) -> dict[str, torch.Tensor]:
 
 def head_criteria(model: Model, mass: Mapping[str, torch.Tensor], recipe: Recipe) -> dict[str, Criterion]:
     """{head: its criterion}, by the training mass (C,) of its classes; tells of heads without any."""
-    if ranks.first() and (blank := [name for name, of in mass.items() if not of.sum() > 0]):
-        print(
+    if blank := [name for name, of in mass.items() if not of.sum() > 0]:
+        ranks.say(
             f"no training photo has a label for {', '.join(blank)}: the model will answer by chance there; leave "
-            "the head out, or name the column of its labels (columns=, --columns)",
-            file=sys.stderr,
+            "the head out, or name the column of its labels (columns=, --columns)"
         )
     losses = per_head(recipe.losses, model.heads)
     return {head.name: criterion(losses[head.name], head, mass[head.name], recipe.smoothing) for head in model.heads}

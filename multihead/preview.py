@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from multihead.augment import photo_seed
 from multihead.batches import Batch
 from multihead.crops import Crop
 from multihead.data import Photos
@@ -19,6 +18,7 @@ from multihead.mixing import mix
 from multihead.orders import Shuffled
 from multihead.recipe import Recipe
 from multihead.sides import Ready, draw_weights, target_rows
+from multihead.steps import mix_seed
 from multihead.targets import Rows
 
 COLUMNS = 8
@@ -56,7 +56,7 @@ def preview(
             break
         rows, images = targets.batch(batch.rows, batch.drawn), batch.to(torch.device("cpu")).images
         if recipe.mix is not None:
-            seed = photo_seed(recipe.seed + 2, epoch, number)
+            seed = mix_seed(recipe, epoch, number)
             images, rows = mix(recipe.mix, images, batch.present, rows, heads, seed=seed, epoch=epoch)
         cells += _cells(batch, images, rows, heads)
     _write(cells, Path(path))

@@ -141,7 +141,7 @@ class Stepper:
         batch = batch.to(self.device, self.mode.channels_last)
         images, rows = batch.images, self.targets.batch(batch.rows.to(self.device), batch.drawn)
         if self.recipe.mix is not None and not batch.unreadable:
-            mixed = {"seed": photo_seed(self.recipe.seed + 2, epoch, place), "epoch": epoch}
+            mixed = {"seed": mix_seed(self.recipe, epoch, place), "epoch": epoch}
             images, rows = mix(self.recipe.mix, images, batch.present, rows, self.model.heads, **mixed)
         return Part(images, batch.present, rows, photo_seed(self.recipe.seed + 1, epoch, place))
 
@@ -192,6 +192,11 @@ class Stepper:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state.get("scaler", {}))
+
+
+def mix_seed(recipe: Recipe, epoch: int, place: int) -> int:
+    """What the mixing of an epoch's batch is drawn by; place: of the batch among all processes', from 0."""
+    return photo_seed(recipe.seed + 2, epoch, place)
 
 
 @contextlib.contextmanager

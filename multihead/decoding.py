@@ -21,6 +21,7 @@ from multihead.heads import UNKNOWN, Head, base, size
 from multihead.labels import Array, aligned, encode, joint
 from multihead.metrics import score
 from multihead.options import between
+from multihead.paired import macro_f1
 
 LIMIT = 1e3  # a fitted weight lies within 1/LIMIT..LIMIT of where it started
 STRENGTHS = tuple(step / 20 for step in range(31))
@@ -180,6 +181,4 @@ def _f1_by_turned(labels: np.ndarray, others: np.ndarray, index: int, classes: i
     right += (leaving & (labels == others)[:, None]).sum(0)
     answered[1:, index] = np.arange(1, len(labels) + 1)
     right[1:, index] = (labels == index).cumsum()
-    total = answered + np.bincount(labels, minlength=classes)
-    f1 = np.divide(2 * right, total, out=np.zeros_like(total), where=total > 0)
-    return f1.sum(1) / (total > 0).sum(1)
+    return macro_f1(np.stack([right, answered + np.bincount(labels, minlength=classes)], 1))  # of (N + 1, 2, C)

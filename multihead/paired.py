@@ -133,10 +133,19 @@ def macro_f1(counts: np.ndarray) -> np.ndarray:
     >>> float(macro_f1(np.array([[1, 0, 0], [3, 1, 0]])))
     0.3333333333333333
     """
+    f1 = class_f1(counts)
+    seen = (~np.isnan(f1)).sum(-1)
+    return np.divide(np.nansum(f1, -1), seen, out=np.full(seen.shape, math.nan), where=seen > 0)
+
+
+def class_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 (..., C) of each class, of counts (..., 2, C) as of `tally`; NaN where a class does not occur.
+
+    >>> class_f1(np.array([[1, 0, 0], [3, 1, 0]])).round(3).tolist()
+    [0.667, 0.0, nan]
+    """
     right, total = counts[..., 0, :], counts[..., 1, :]
-    f1 = np.divide(2 * right, total, out=np.zeros(total.shape), where=total > 0)
-    seen = (total > 0).sum(-1)
-    return np.divide(f1.sum(-1), seen, out=np.full(seen.shape, math.nan), where=seen > 0)
+    return np.divide(2 * right, total, out=np.full(total.shape, math.nan), where=total > 0)
 
 
 def number_people(groups: np.ndarray, answered: np.ndarray) -> np.ndarray:

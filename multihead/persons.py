@@ -10,7 +10,7 @@ import numpy as np
 
 from multihead.heads import UNKNOWN, Head, base
 from multihead.labels import marginals
-from multihead.paired import draws, number_people, tally
+from multihead.paired import class_f1, draws, number_people, tally
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,11 +42,11 @@ def class_intervals(
     people = number_people(people, known)
     counts = tally(people, labels[known], answers[None, known])[:, 0]  # (G, 2, C as far as it occurs)
     number = counts.shape[-1]
-    found[:number, 0] = _f1(counts.sum(0))
+    found[:number, 0] = class_f1(counts.sum(0))
     if len(counts) > 1:
         flat = counts.reshape(len(counts), -1)
         again = np.concatenate(
-            [_f1((drawn @ flat).reshape(-1, 2, number)) for drawn in draws(len(counts), resamples, seed)]
+            [class_f1((drawn @ flat).reshape(-1, 2, number)) for drawn in draws(len(counts), resamples, seed)]
         )
         for column in np.flatnonzero(np.isfinite(again).any(0)):
             ends = np.nanquantile(again[:, column], [(1 - level) / 2, (1 + level) / 2])
@@ -89,9 +89,3 @@ def agreement(people: Sequence[str], labels: np.ndarray, probs: np.ndarray, head
             }
         )
     return pd.DataFrame(rows)
-
-
-def _f1(counts: np.ndarray) -> np.ndarray:
-    """F1 (..., C) of counts (..., 2, C) as of `multihead.paired.tally`; NaN where a class does not occur."""
-    right, total = counts[..., 0, :], counts[..., 1, :]
-    return np.divide(2 * right, total, out=np.full(total.shape, math.nan), where=total > 0)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multihead import ranks
+from multihead.box_files import forget, read_boxes
 from multihead.cells import BOX
 from multihead.crops import Crop
 from multihead.data import Photos
@@ -23,7 +24,7 @@ from multihead.faces import Detector, identity
 from multihead.files import cache_folder, check_writable, turn, write_text
 from multihead.options import choice
 from multihead.recipe import MISSING
-from multihead.scanning import forget, read_boxes, scan
+from multihead.scanning import scan
 from multihead.yunet import open_detector
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
-"""A resumable search of whole collections for faces, and the table of boxes that it writes."""
+"""A resumable search of whole collections for faces, whose boxes go into a table (`multihead.box_files`)."""
 
-import csv
 import math
 import os
 import threading
@@ -9,9 +8,8 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
-from multihead.crops import BOX_DIGITS
+from multihead.box_files import Row, by_path, complete_rows, part_of, row_text, rows_of, write_rows
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Detector, Face, check_which, choose, first_reduction, try_search
 from multihead.files import is_stream, naming, turn
@@ -19,12 +17,6 @@ from multihead.images import open_image
 from multihead.lanes import evenly, in_lanes, lane_count, shared_cores
 from multihead.logs import tell
 from multihead.yunet import open_detector
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-COLUMNS = ("path", "x0", "y0", "x1", "y1", "score", "status")
-STATUSES = ("found", "none", "unreadable")
 
 _BATCH_PIXELS = 32_000_000  # at most so many pixels of photos in full are searched together by a lane
 
@@ -102,17 +94,17 @@ def _scan(
     batch: int,
     progress: Callable[[int, int, ScanCounts], None] | None,
 ) -> ScanCounts:
-    part = boxes.with_name(boxes.name + ".part")
+    part = part_of(boxes)
     others: dict[str, str] = {}
-    fresh = _by_path(_complete_rows(part))
-    for texts in (_by_path(_rows(boxes) if boxes.exists() else []), fresh):
+    fresh = by_path(complete_rows(part))
+    for texts in (by_path(rows_of(boxes) if boxes.exists() else []), fresh):
         for name, text in texts.items():
             (known if name in known else others)[name] = text
     todo = [name for name, text in known.items() if not _settled(text)]
     counts = ScanCounts(skipped=len(known) - len(todo))
     if not todo and not part.exists():
         return counts
-    _write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
+    write_rows(part, fresh.values())  # without a torn end; and the folder's rights show before the search
     if hasattr(job.finder, "prepare"):
         job.finder.prepare()
     searched = _search(todo, job, lane_count() if workers is None else max(1, workers), batch)
@@ -130,46 +122,9 @@ def _scan(
                 counts.add(text, problem)
             if progress:
                 progress(counts.skipped + counts.found + counts.none + counts.unreadable, len(known), counts)
-    _write_rows(boxes, chain(known.values(), others.values()))
+    write_rows(boxes, chain(known.values(), others.values()))
     part.unlink(missing_ok=True)
     return counts
-
-
-def forget(boxes: Path, names: set[str]) -> None:
-    """Drop the rows of these names from a boxes file, and from what an interrupted scan left of it."""
-    part = boxes.with_name(boxes.name + ".part")
-    for path, rows in ((boxes, _rows(boxes) if boxes.exists() else ()), (part, _complete_rows(part))):
-        texts = _by_path(rows)
-        if not names.isdisjoint(texts):
-            _write_rows(path, (text for name, text in texts.items() if name not in names))
-
-
-def read_boxes(path: str | os.PathLike) -> "pd.DataFrame":
-    """The table of a boxes file: path, x0, y0, x1, y1, score (floats, NaN where there is no box) and status.
-
-    Columns score and status may be absent, as in boxes drawn by hand: NaN, and "found" where there is a box.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing or unknown, or a row is wrong; the message names file and row.
-
-    >>> read_boxes("boxes.csv").query("status == 'found'")  # doctest: +SKIP
-    """
-    import pandas as pd
-
-    blank = (math.nan,) * 4
-    rows = [(row.path, *(row.box or blank), row.score, row.status) for row in _rows(Path(path))]
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    numbers = dict.fromkeys(COLUMNS[1:6], "float64")
-    # object: a string type on Arrow could not hold the names that are not UTF-8
-    return table.astype({"path": object, "status": object, **numbers})
-
-
-class _Row(NamedTuple):
-    path: str
-    box: tuple[float, ...] | None  # x0, y0, x1, y1
-    score: float | None
-    status: str
 
 
 Found = tuple[str, str, str]  # a photo's name, its rows as text, and why it cannot be read
@@ -205,10 +160,10 @@ class _Job:
 
     def _found(self, name: str, photo: Encoded | ImageError, faces: list[Face] | ImageError) -> Found:
         if isinstance(photo, ImageError) or isinstance(faces, ImageError):
-            return name, _line(_Row(name, None, None, "unreadable")), str(faces)
+            return name, row_text(Row(name, None, None, "unreadable")), str(faces)
         chosen = choose(faces, self.which, photo.size)
-        rows = [_Row(name, face.box, face.score, "found") for face in chosen] or [_Row(name, None, None, "none")]
-        return name, "".join(map(_line, rows)), ""
+        rows = [Row(name, face.box, face.score, "found") for face in chosen] or [Row(name, None, None, "none")]
+        return name, "".join(map(row_text, rows)), ""
 
 
 def _search(todo: Sequence[str], job: _Job, lanes: int, batch: int) -> Generator[list[Found], None, None]:
@@ -242,98 +197,3 @@ def _name(file: str | os.PathLike, root: str | os.PathLike | None) -> str:
 
 def _settled(text: str) -> bool:
     return bool(text) and not text.endswith(",unreadable\n")
-
-
-def _by_path(rows: Iterable[_Row]) -> dict[str, str]:
-    """{path: its rows as text}"""
-    grouped: dict[str, str] = {}
-    for row in rows:
-        grouped[row.path] = grouped.get(row.path, "") + _line(row)
-    return grouped
-
-
-def _rows(path: Path) -> Iterator[_Row]:
-    """The checked rows of a boxes file. Raises: FileNotFoundError; ValueError for a wrong row."""
-    if not path.exists():
-        raise FileNotFoundError(f"no boxes at {path}; expected a CSV that multihead scan wrote")
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as stream:
-        reader = csv.reader(stream)
-        header = next(reader, [])
-        missing, unknown = [c for c in COLUMNS[:5] if c not in header], [c for c in header if c not in COLUMNS]
-        if missing or unknown:
-            raise ValueError(f"{path}: expected columns {list(COLUMNS)}, got {header}; missing {missing}")
-        number = 1
-        while True:
-            number += 1
-            try:
-                fields = next(reader, None)
-                if fields is None:
-                    return
-                if len(fields) != len(header):
-                    raise ValueError(f"expected {len(header)} fields, got {len(fields)}")
-                yield _row(dict(zip(header, fields, strict=True)))
-            except (ValueError, csv.Error) as error:
-                raise ValueError(f"{path}: row {number}: {error}") from None
-
-
-def _row(fields: dict[str, str]) -> _Row:
-    numbers = [_number(fields, name) for name in COLUMNS[1:5]]
-    box = tuple(number for number in numbers if number is not None)
-    status = fields.get("status", "found" if box else "none")
-    if not fields["path"]:
-        raise ValueError("path is blank")
-    if status not in STATUSES:
-        raise ValueError(f"expected status to be one of {', '.join(STATUSES)}, got {status!r}")
-    if status == "found" and not (len(box) == 4 and 0 <= box[0] < box[2] and 0 <= box[1] < box[3]):
-        raise ValueError(f"expected a box 0 <= x0 < x1, 0 <= y0 < y1, got {numbers}")
-    if status != "found" and box:
-        raise ValueError(f"expected no box with status {status}, got {numbers}")
-    return _Row(fields["path"], box or None, _number(fields, "score"), status)
-
-
-def _number(fields: dict[str, str], name: str) -> float | None:
-    text = fields.get(name, "")
-    try:
-        number = float(text) if text else None
-    except ValueError:
-        number = math.nan
-    if number is not None and not math.isfinite(number):
-        raise ValueError(f"expected a number as {name}, got {text!r}")
-    return number
-
-
-def _complete_rows(part: Path) -> list[_Row]:
-    """The rows an interrupted scan left, up to a torn one, and without the last photo, which may lack rows."""
-    rows = []
-    if part.exists():
-        try:
-            for row in _rows(part):
-                rows.append(row)
-        except ValueError:
-            pass
-    return [row for row in rows if row.path != rows[-1].path]
-
-
-def _line(row: _Row) -> str:
-    path = row.path
-    if any(sign in path for sign in ',"\r\n'):  # the csv writer leaves a lone \r bare
-        path = '"' + path.replace('"', '""') + '"'
-    box = [f"{value:.{BOX_DIGITS}f}" for value in row.box] if row.box else [""] * 4
-    score = "" if row.score is None else f"{row.score:.4f}"
-    return ",".join([path, *box, score, row.status]) + "\n"
-
-
-def _write_rows(path: Path, texts: Iterable[str]) -> None:
-    """Replace a file by these rows, whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-            stream.write(",".join(COLUMNS) + "\n")
-            stream.writelines(texts)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        message = f"cannot write {path} ({error.strerror or error}); name a file in a folder that can be written"
-        raise type(error)(error.errno, message) from error

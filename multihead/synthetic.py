@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from multihead.box_files import COLUMNS
 from multihead.drawing import draw, face_box
 from multihead.figures import STATES, Person
 from multihead.files import replace_file, write_text
@@ -137,8 +139,8 @@ def _train(folder: Path, group: list[Person], seed: int) -> None:
         for state in STATES:
             path = f"images/{name}/{state}{_suffix(person, state, seed)}"
             boxes.append((path, *_photo(folder / path, person, state, seed), 1.0, "found"))
-    _table(folder / "train.csv", rows, "id gender race age path")
-    _table(folder / "boxes.csv", boxes, "path x0 y0 x1 y1 score status")
+    _table(folder / "train.csv", rows, ("id", "gender", "race", "age", "path"))
+    _table(folder / "boxes.csv", boxes, COLUMNS)
 
 
 def _eval(folder: Path, group: list[Person], seed: int) -> None:
@@ -150,9 +152,9 @@ def _eval(folder: Path, group: list[Person], seed: int) -> None:
             truth.append((path, _worn(state), person.gender, person.age, person.id))
     truth.sort()  # by hashed name, so that the order tells nothing
     boxes.sort()
-    _table(folder / "info.csv", [(Path(row[0]).name, 0) for row in truth], "ImageID ans")
-    _table(folder / "truth.csv", truth, "path mask gender age person")
-    _table(folder / "boxes.csv", boxes, "path x0 y0 x1 y1 score status")
+    _table(folder / "info.csv", [(Path(row[0]).name, 0) for row in truth], ("ImageID", "ans"))
+    _table(folder / "truth.csv", truth, ("path", "mask", "gender", "age", "person"))
+    _table(folder / "boxes.csv", boxes, COLUMNS)
 
 
 def _worn(state: str) -> str:
@@ -174,6 +176,6 @@ def _photo(path: Path, person: Person, state: str, seed: int) -> tuple[float, fl
     return box
 
 
-def _table(path: Path, rows: list[tuple], columns: str) -> None:
+def _table(path: Path, rows: list[tuple], columns: Sequence[str]) -> None:
     if not path.is_file():
-        write_text(path, pd.DataFrame(rows, columns=columns.split()).to_csv(index=False))
+        write_text(path, pd.DataFrame(rows, columns=list(columns)).to_csv(index=False))

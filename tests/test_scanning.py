@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 import pytest
 
+from multihead.box_files import read_boxes
 from multihead.decoders import Encoded, ImageError
 from multihead.faces import Face
 from multihead.images import image_files, write_jpeg
-from multihead.scanning import ScanCounts, read_boxes, scan
+from multihead.scanning import ScanCounts, scan
 
 HEADER = "path,x0,y0,x1,y1,score,status\n"
 

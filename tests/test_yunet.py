@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
+from multihead.box_files import read_boxes
 from multihead.cli import main
 from multihead.decoders import Encoded
 from multihead.faces import Face, identity
 from multihead.images import image_files, read_image
 from multihead.mtcnn import Finder
-from multihead.scanning import read_boxes
 from multihead.yunet import YuNet, open_detector
 
 SHARED = Path(__file__).parents[2] / "shared"

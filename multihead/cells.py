@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,41 +134,6 @@ def _warn_of_spans(table: pd.DataFrame, head: Head, found: np.ndarray) -> None:
             f"{wide[0]}: unknown there",
             stacklevel=2,
         )
-
-
-def split_words(words: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """{column: {word: ours}}, in lower case, of {"gender:V": "female", "gender:?": ""}.
-
-    Raises: ValueError for a key without a column.
-
-    >>> split_words({"gender:V": "female", "gender:?": ""})
-    {'gender': {'v': 'female', '?': ''}}
-    """
-    found: dict[str, dict[str, str]] = {}
-    for key, wanted in words.items():
-        column, colon, word = key.partition(":")
-        if not colon:
-            raise ValueError(f"labels= maps {key!r}; expected column:word, as {{'gender:V': 'female'}}")
-        found.setdefault(column.strip().lower(), {})[word.strip().lower()] = wanted
-    return found
-
-
-def mapped_cells(
-    table: pd.DataFrame, words: Mapping[str, Mapping[str, str]], columns: Mapping[str, str]
-) -> tuple[pd.DataFrame, set[str]]:
-    """The table with other words in its cells, {column: {word: ours}} of `split_words`, and which columns it had.
-
-    columns: our names -> the table's own, either of which may be given.
-    """
-    own = {name.lower(): ours for ours, theirs in columns.items() for name in (theirs, ours)}
-    own |= {name.lower(): name for name in table.columns}
-    there = {column: own[column] for column in words if column in own}
-    for column, name in there.items():
-        if name not in table:  # labels that are not read
-            continue
-        cells = table[name].tolist()
-        table = table.assign(**{name: [words[column].get(cell.strip().lower(), cell) for cell in cells]})
-    return table, set(there)
 
 
 def _blank(table: pd.DataFrame) -> pd.Series:

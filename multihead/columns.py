@@ -1,4 +1,4 @@
-"""The columns that tables of photos have in common: ours, by whatever names a table has them."""
+"""The columns of tables of photos, and the words in their cells, that a user calls otherwise: as ours."""
 
 from __future__ import annotations
 
@@ -77,3 +77,38 @@ def _by_case(table: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
     found = {column: known[column.lower()] for column in table.columns if column.lower() in known}
     ours = list(found.values())
     return {column: name for column, name in found.items() if name not in table and ours.count(name) == 1}
+
+
+def split_words(words: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """{column: {word: ours}}, in lower case, of {"gender:V": "female", "gender:?": ""}.
+
+    Raises: ValueError for a key without a column.
+
+    >>> split_words({"gender:V": "female", "gender:?": ""})
+    {'gender': {'v': 'female', '?': ''}}
+    """
+    found: dict[str, dict[str, str]] = {}
+    for key, wanted in words.items():
+        column, colon, word = key.partition(":")
+        if not colon:
+            raise ValueError(f"labels= maps {key!r}; expected column:word, as {{'gender:V': 'female'}}")
+        found.setdefault(column.strip().lower(), {})[word.strip().lower()] = wanted
+    return found
+
+
+def mapped_cells(
+    table: pd.DataFrame, words: Mapping[str, Mapping[str, str]], columns: Mapping[str, str]
+) -> tuple[pd.DataFrame, set[str]]:
+    """The table with other words in its cells, {column: {word: ours}} of `split_words`, and which columns it had.
+
+    columns: our names -> the table's own, either of which may be given.
+    """
+    own = {name.lower(): ours for ours, theirs in columns.items() for name in (theirs, ours)}
+    own |= {name.lower(): name for name in table.columns}
+    there = {column: own[column] for column in words if column in own}
+    for column, name in there.items():
+        if name not in table:  # labels that are not read
+            continue
+        cells = table[name].tolist()
+        table = table.assign(**{name: [words[column].get(cell.strip().lower(), cell) for cell in cells]})
+    return table, set(there)

@@ -19,13 +19,11 @@ from multihead.cells import (
     head_spans,
     joint_class,
     line_number,
-    mapped_cells,
     parse_cells,
     split_name,
-    split_words,
     warn_of_bands,
 )
-from multihead.columns import PLAIN, our_columns
+from multihead.columns import PLAIN, mapped_cells, our_columns, split_words
 from multihead.data import Photos
 from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, number_column, numbers, size, span_column
 from multihead.labels import decode

@@ -48,7 +48,7 @@ _NAMES = {
     "voting": ["person_vote"],
     "adjusted": ["Adjusted"],
     "joined": ["Ensemble", "combine", "load"],
-    "crossval": ["Arm"],
+    "ways": ["Arm"],
     "comparison": ["compare"],
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
@@ -72,7 +72,6 @@ if TYPE_CHECKING:
     from multihead.calibrate import fit_temperatures
     from multihead.comparison import compare
     from multihead.crops import BODY, FACE, FULL, Crop
-    from multihead.crossval import Arm
     from multihead.data import LeakError, Photos
     from multihead.evaluation import evaluate
     from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
@@ -93,6 +92,7 @@ if TYPE_CHECKING:
     from multihead.train import epochs, fit
     from multihead.tta import TTA
     from multihead.voting import person_vote
+    from multihead.ways import Arm
 
 
 def __getattr__(name: str) -> Any:

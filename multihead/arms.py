@@ -18,8 +18,8 @@ from multihead.recipe import Recipe
 from multihead.settings import Network, Training, add_mix_flags, build_heads, build_model, build_recipe, device, silent
 
 if TYPE_CHECKING:
-    from multihead.crossval import Arm
     from multihead.model import Model
+    from multihead.ways import Arm
 
 Changes = Mapping[str, Any]
 KINDS = (Network, Training, Recipe)  # what arms may differ in
@@ -124,7 +124,7 @@ def _arms(
 
 def build_arm(values: Mapping[str, Any]) -> Arm:
     """The arm of parsed flags, which knows the flags of its model. Raises: ValueError where they do not fit."""
-    from multihead.crossval import Arm
+    from multihead.ways import Arm
 
     network, training = flags.build(Network, values), flags.build(Training, values)
     build_heads(network)  # complains of them now, not when the arm's turn comes

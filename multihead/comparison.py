@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from multihead import paired, plots, ranks
 from multihead.cache import Cache, open_cache
-from multihead.crossval import Arm, Cell, carry_out, check_begun, pooled, same_space, score_row, train_cell
+from multihead.crossval import Cell, carry_out, check_begun, pooled, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
 from multihead.files import write_text
 from multihead.logs import write_rows
 from multihead.outputs import check_kind
+from multihead.ways import Arm, same_space
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -22,16 +22,7 @@ import numpy as np
 
 from multihead import paired, ranks
 from multihead.cache import Cache, open_cache
-from multihead.crossval import (
-    Arm,
-    Cell,
-    carry_out,
-    check_begun,
-    heads_of,
-    pooled,
-    score_row,
-    train_cell,
-)
+from multihead.crossval import Cell, carry_out, check_begun, pooled, score_row, train_cell
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal, deal_by
 from multihead.files import write_text
@@ -43,6 +34,7 @@ from multihead.outputs import check_kind, kinds
 from multihead.pseudo import check_not_pseudo
 from multihead.reading import read
 from multihead.recipe import Recipe
+from multihead.ways import Arm, heads_of
 
 if TYPE_CHECKING:
     import pandas as pd

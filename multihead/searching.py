@@ -19,7 +19,7 @@ from multihead.study import Plan, need_optuna
 from multihead.workbench import add_training_flags, need_data
 
 if TYPE_CHECKING:
-    from multihead.crossval import Arm
+    from multihead.ways import Arm
 
 Changes = Mapping[str, Any]
 

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from multihead.cache import Cache, open_cache
-from multihead.crossval import Arm, check_arm, made_anew
 from multihead.data import Photos
 from multihead.metrics import selection_of
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
 from multihead.train import prepare
 from multihead.trials import line, report
+from multihead.ways import Arm, check_arm, made_anew
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -16,7 +16,7 @@ LAYERS = (
     "data columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",
     "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",
-    "joined cards export crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
+    "joined cards export ways crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "parsers flags flag_files settings parts arms workbench records answering folding panel spaces searching shipping training gathering cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}

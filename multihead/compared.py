@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from multihead.crossval import read_answers
 from multihead.data import Photos
 from multihead.findings import Row, rows_of, text_of
 from multihead.heads import HEADS, Head
@@ -86,8 +87,7 @@ def _by_seed(arm: str, cells: Sequence[Path], photos: Photos, heads: Sequence[He
     labels, columns = photos.labels(heads), {"source": photos.table.source.to_numpy()}
     by_seed: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for cell in cells:
-        with np.load(cell / "answers.npz") as kept:
-            by_seed.setdefault(cell.name.partition("-")[2], []).append((kept["rows"], kept["probs"].astype(float)))
+        by_seed.setdefault(cell.name.partition("-")[2], []).append(read_answers(cell))
     found = []
     for parts in by_seed.values():
         rows, probs = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])

@@ -57,8 +57,13 @@ class Cell:
 
     def answers(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows (n,) of all photos, joint probabilities (n, K)) of a finished run."""
-        with np.load(self.folder / "answers.npz") as kept:
-            return kept["rows"], kept["probs"].astype(float)
+        return read_answers(self.folder)
+
+
+def read_answers(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(rows (n,) of all photos, joint probabilities (n, K)) in the folder of a finished run."""
+    with np.load(folder / "answers.npz") as kept:
+        return kept["rows"], kept["probs"].astype(float)
 
 
 def carry_out(cells: Sequence[Cell], work: Callable[[Cell], None], told: Callable[[Cell], None]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from multihead import splits
 from multihead.cells import BOX, numbers_or_spans
 from multihead.files import write_text
-from multihead.heads import UNKNOWN, Head, base, number_column, numbers, span_column
+from multihead.heads import JOINT, UNKNOWN, Head, base, number_column, numbers, span_column
 from multihead.labels import bands, class_index, class_indices
 from multihead.sources import named_unlike
 
@@ -238,7 +238,7 @@ class Photos:
         """Digest of everything that training reads: paths, labels, boxes, a teacher's answers, several sources."""
         import pandas as pd
 
-        taught = [column for column in self.extra if column.startswith("joint:")]
+        taught = [column for column in self.extra if column.startswith(JOINT)]
         sources = ["source"] if self.table.source.nunique() > 1 else []  # which photos are drawn may depend on them
         numbered = [column for column in map(number_column, numbers(self.heads)) if column != "years"]
         read = self.table[["years", *numbered, *BOX, "whole", *_names(self.heads), *taught, *sources]]

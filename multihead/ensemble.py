@@ -26,7 +26,7 @@ from multihead.crossval import Cell, carry_out, check_begun, pooled, score_row, 
 from multihead.data import Photos
 from multihead.dealing import claim_parts, deal, deal_by
 from multihead.files import write_text
-from multihead.heads import HEADS, UNKNOWN, Head, size
+from multihead.heads import HEADS, JOINT, UNKNOWN, Head, joint_columns
 from multihead.joined import Member, combine, load
 from multihead.logs import line, write_rows
 from multihead.metrics import score
@@ -132,8 +132,8 @@ def open_folds(folder: str | Path, heads: Sequence[Head] = HEADS) -> Folds:
     if not (folder / "oof.csv").is_file():
         raise FileNotFoundError(f"{folder} lacks oof.csv: not all its folds are trained; call multihead folds again")
     answers = pd.read_csv(folder / "oof.csv", keep_default_na=False, encoding_errors="surrogateescape")
-    names = [f"joint:{number}" for number in range(size(heads))]
-    given = [name for name in answers.columns if name.startswith("joint:")]
+    names = joint_columns(heads)
+    given = [name for name in answers.columns if name.startswith(JOINT)]
     if set(names) != set(given):
         raise ValueError(f"{folder / 'oof.csv'} holds {len(given)} joint classes; the heads have {len(names)}")
     rows, fold = answers["row"].to_numpy(int), answers["fold"].to_numpy(int)
@@ -308,5 +308,5 @@ def _oof(probs: np.ndarray, fold: np.ndarray, photos: Photos, table: Sequence[He
     frame = pd.DataFrame({"row": rows, "path": part.paths, "person": part.people, "fold": fold[rows]})
     for head, label in zip(table, part.labels(table).T):
         frame[head.name] = ["" if index == UNKNOWN else head.classes[index] for index in label]
-    columns = {f"joint:{number}": probs[rows, number] for number in range(probs.shape[1])}
+    columns = dict(zip(joint_columns(table), probs[rows].T, strict=True))
     return pd.concat([frame, pd.DataFrame(columns)], axis=1)

@@ -23,7 +23,7 @@ from multihead.adjusted import Adjusted
 from multihead.carry import carry
 from multihead.crops import Crop
 from multihead.evaluation import device_of, evaluating, read_batches
-from multihead.heads import flat
+from multihead.heads import joint_names
 from multihead.joined import Combined, Ensemble, Member
 from multihead.model import Model
 from multihead.options import choice
@@ -197,7 +197,7 @@ def config(model: Model, runtime: str, precision: str) -> dict[str, Any]:
         "inputs": graphs.input_names(model.crops),
         "outputs": graphs.output_names(model.crops, model.space),
         "heads": [dataclasses.asdict(head) for head in model.heads],
-        "classes": list(flat(model.space)[0].classes),
+        "classes": joint_names(model.space),
         "prior": model.prior,
         "source": model.backbone_name,
         "mean": list(model.mean),

@@ -13,11 +13,10 @@ import numpy as np
 from multihead.cells import text_table
 from multihead.data import Photos
 from multihead.evaluation import evaluate, scores
-from multihead.heads import Head, base, size
+from multihead.heads import JOINT, Head, base, joint_columns
 from multihead.metrics import Scores
 from multihead.model import read_config
 from multihead.reading import read
-from multihead.teaching import JOINT
 from multihead.trained import seen_in_training
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _out_of_fold(folder: Path, photos: Photos, heads: tuple[Head, ...], given: b
         places = table["row"].to_numpy(int)
     else:
         places = _matched(photos, table.path.tolist(), folder / "oof.csv")
-    probs = table[[f"{JOINT}{index}" for index in range(size(heads))]].to_numpy(float)
+    probs = table[joint_columns(heads)].to_numpy(float)
     found = scores(photos, heads, places, probs)
     found = replace(found, slices={**found.slices, "fold": table.fold.to_numpy(object)})
     return Answered(photos[places], found, heads, np.array([str(folder / f"fold{number}") for number in table.fold]))
@@ -180,7 +179,7 @@ def _dealt(photos: Photos) -> dict[str, Photos]:
 def _oof(path: Path, heads: Sequence[Head]) -> pd.DataFrame:
     """The rows of an oof.csv as text. Raises: ValueError where a column is missing or a cell is no number."""
     table = text_table(path)
-    wanted = ["path", "fold", *(f"{JOINT}{index}" for index in range(size(heads)))]
+    wanted = ["path", "fold", *joint_columns(heads)]
     if lacking := [name for name in wanted if name not in table]:
         raise ValueError(f"{path} lacks the columns {lacking[:5]}; expected what multihead folds wrote for its heads")
     try:

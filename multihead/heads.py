@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,8 @@ from multihead.crops import FULL, Crop
 UNKNOWN = -1
 AGE_NUMBER = "age"  # the number that recipes' settings of age are of
 BLANKS = ("", "nan", "none", "<na>", "na", "n/a", "null", "-1", "-1.0")  # cells that say nothing, in lower case
+
+JOINT = "joint:"  # with a number: the columns of joint probabilities in tables of answers and of soft labels
 
 TAKEN = frozenset(
     ("path", "name", "root", "source", "person", "split", "years", "x0", "y0", "x1", "y1", "whole", "searched", "face")
@@ -115,14 +118,8 @@ def flat(heads: Sequence[Head] = HEADS) -> tuple[Head, ...]:
     18
     """
     heads = (heads,) if isinstance(heads, Head) else heads
-    names = [""]
-    for head in heads:
-        names = [f"{name}/{part}".strip("/") for name in names for part in head.classes]
-    crops = tuple(dict.fromkeys(crop for head in heads for crop in head.crops))
-    return (Head("_".join(head.name for head in heads), tuple(names), crops, parts=tuple(heads)),)
-
-
-FLAT = flat(HEADS)
+    name = "_".join(head.name for head in heads)
+    return (Head(name, tuple(joint_names(heads)), crops(heads), parts=tuple(heads)),)
 
 
 def base(heads: Sequence[Head]) -> tuple[Head, ...]:
@@ -193,6 +190,27 @@ def size(heads: Sequence[Head]) -> int:
     return math.prod(len(head.classes) for head in base(heads))
 
 
+def joint_names(heads: Sequence[Head]) -> list[str]:
+    """The name of each joint class, first head slowest.
+
+    >>> joint_names(HEADS)[7]
+    'incorrect/male/30-59'
+    """
+    return ["/".join(names) for names in itertools.product(*(head.classes for head in heads))]
+
+
+def joint_columns(heads: Sequence[Head]) -> list[str]:
+    """The columns of joint probabilities in tables of answers and of soft labels.
+
+    >>> joint_columns((MASK,))
+    ['joint:0', 'joint:1', 'joint:2']
+    """
+    return [f"{JOINT}{number}" for number in range(size(heads))]
+
+
 def crops(heads: Sequence[Head]) -> tuple[Crop, ...]:
     """The distinct crops that a table of heads reads, in order of first use."""
     return tuple(dict.fromkeys(crop for head in heads for crop in head.crops))
+
+
+FLAT = flat(HEADS)

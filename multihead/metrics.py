@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multihead.heads import HEADS, UNKNOWN, Head, base, size
-from multihead.labels import aligned, decode, encode, marginals
+from multihead.heads import HEADS, UNKNOWN, Head, base, joint_names, size
+from multihead.labels import aligned, encode, marginals
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,9 +224,7 @@ def score(
     if probs.shape != (len(labels), size(table)):
         raise ValueError(f"probs have shape {probs.shape}; expected ({len(labels)}, {size(table)}), one row a label")
     check_probabilities(probs)
-    grid = np.arange(size(table))
-    names = ["/".join(h.classes[i] for h, i in zip(table, row)) for row in decode(grid, table)]
-    joint = confusion(encode(labels, table).astype(np.int64), probs.argmax(1), names)
+    joint = confusion(encode(labels, table).astype(np.int64), probs.argmax(1), joint_names(table))
     labels = labels.astype(np.int64)
     parts = marginals(probs, table)
     heads_found = {

@@ -186,7 +186,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
             "mean": list(self.mean),
             "std": list(self.std),
             "prior": self.prior,
-            "classes": list(tables.flat(self.space)[0].classes),
+            "classes": tables.joint_names(self.space),
         }
         text = json.dumps(config, indent=2)
         state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}

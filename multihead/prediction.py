@@ -13,7 +13,7 @@ import numpy as np
 from multihead.crops import BOX_DIGITS, Box
 from multihead.evaluation import Classifier, check_classifier
 from multihead.faces import Detector
-from multihead.heads import HEADS, Head, base, size
+from multihead.heads import HEADS, Head, base, joint_columns, size
 from multihead.inputs import Item
 from multihead.labels import marginals
 from multihead.layouts import read_csv
@@ -138,7 +138,7 @@ def _columns(rows: Sequence[Answer], space: Sequence[Head]) -> dict[str, list[An
     for head in space:
         wide = parts[head.name].T.tolist()
         columns |= {f"{head.name}:{name}": cells for name, cells in zip(head.classes, wide, strict=True)}
-    columns |= {f"joint:{index}": cells for index, cells in enumerate(probs.T.tolist())}
+    columns |= dict(zip(joint_columns(space), probs.T.tolist(), strict=True))
     columns["error"] = [row.error for row in rows]
     return columns
 

@@ -25,7 +25,7 @@ from multihead.cells import (
 )
 from multihead.columns import PLAIN, mapped_cells, our_columns, split_words
 from multihead.data import Photos
-from multihead.heads import BLANKS, HEADS, UNKNOWN, Head, base, number_column, numbers, size, span_column
+from multihead.heads import BLANKS, HEADS, JOINT, UNKNOWN, Head, base, number_column, numbers, size, span_column
 from multihead.labels import decode
 from multihead.layouts import folder_labels, read_competition, read_csv, read_folder
 from multihead.pseudo import PSEUDO, SPACE, told_by
@@ -208,7 +208,7 @@ def _photos(table: pd.DataFrame, root: Path, source: str, heads: tuple[Head, ...
     face = np.array(parse_cells(table, "face", face_word, blank), object)
     found["whole"], found["searched"] = face == "whole", face == "none"
     # a table of answers says by its joint:0, joint:1, ... which space its label counts in; another space's is not ours
-    answered = sum(column.startswith("joint:") for column in table.columns)
+    answered = sum(column.startswith(JOINT) for column in table.columns)
     ours = bool(heads) and answered in (0, size(heads))
     label = parse_cells(table, "label", lambda cell: joint_class(cell, heads) if ours else UNKNOWN, blank)
     joint = decode(np.array(label, np.int64), heads)
@@ -221,7 +221,7 @@ def _photos(table: pd.DataFrame, root: Path, source: str, heads: tuple[Head, ...
             warn_of_bands(source, own, found[number_column(head.number)].to_numpy(), head)
     others = [column for column in table.columns if column not in [*PLAIN, *numbers(heads), *found.columns]]
     soft = answered and "label" not in table  # a teacher's answers beside labels (`multihead.soften`), not instead
-    rest = [c for c in others if (":" not in c or soft and c.startswith("joint:")) and not c.endswith("_band")]
+    rest = [c for c in others if (":" not in c or soft and c.startswith(JOINT)) and not c.endswith("_band")]
     for name in rest:
         found[name] = table[name]
     if soft and SPACE not in found and (text := told_by(table.columns, base(heads))):

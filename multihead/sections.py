@@ -14,8 +14,8 @@ from multihead import pages, paired, plots
 from multihead.calibrate import calibration_errors, reliabilities
 from multihead.data import Photos
 from multihead.findings import Answered, Row
-from multihead.heads import size
-from multihead.labels import decode, encode, marginals
+from multihead.heads import joint_names
+from multihead.labels import encode, marginals
 from multihead.metrics import Confusion, Scores, selection_of
 from multihead.pages import Markup, paragraph
 from multihead.persons import agreement, class_intervals
@@ -83,11 +83,6 @@ def _joint_counts(parts: Mapping[str, Photos]) -> Markup:
         rows.append(row)
     columns = ["joint class", *(f"{name}: {what}" for name in parts for what in ("photos", "people"))]
     return pages.table(columns, rows)
-
-
-def joint_names(heads: Sequence[Any]) -> list[str]:
-    """The name of each joint class, as "worn/male/<30"."""
-    return ["/".join(h.classes[i] for h, i in zip(heads, row)) for row in decode(np.arange(size(heads)), heads)]
 
 
 def curves(runs: Mapping[str, Sequence[Row]]) -> list[Markup]:

@@ -18,14 +18,13 @@ from multihead.boxes import locate_faces
 from multihead.cells import warn
 from multihead.data import Photos
 from multihead.evaluation import Classifier, answers
-from multihead.heads import UNKNOWN, Head, base, size
+from multihead.heads import JOINT, UNKNOWN, Head, base, joint_columns, size
 from multihead.labels import marginals
 from multihead.options import choice, near
 from multihead.pseudo import PSEUDO, SPACE, provenance, space_text
 from multihead.recipe import MISSING
 from multihead.speed import keep_memory
 
-JOINT = "joint:"  # with a number: the columns of joint probabilities, as `multihead.prediction.table` names them
 ROUNDING = 1e-3  # how far from one a row of written probabilities may sum
 
 
@@ -88,7 +87,7 @@ def soften(
         cells[row] = [f"{share:.6g}" for share in answer]
     told = np.full(len(photos), "", object)
     told[rows] = space_text(model.space)
-    columns = {SPACE: told} | {f"{JOINT}{index}": column for index, column in enumerate(cells.T)}
+    columns = {SPACE: told} | dict(zip(joint_columns(model.space), cells.T, strict=True))
     table = photos.table.drop(columns=[*_joint_columns(photos), SPACE], errors="ignore")
     return Photos(table.assign(**columns), photos.heads)
 
@@ -108,7 +107,7 @@ def soft_rows(photos: Photos, space: Sequence[Head]) -> np.ndarray:
     about one, naming its photo.
     """
     space = base(space)
-    wanted, there = [f"{JOINT}{index}" for index in range(size(space))], _joint_columns(photos)
+    wanted, there = joint_columns(space), _joint_columns(photos)
     rows = np.full((len(photos), len(wanted)), np.nan, np.float32)
     if not there:
         return rows

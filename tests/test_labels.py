@@ -85,6 +85,7 @@ def test_flat_lists_the_combinations_first_head_slowest():
     assert head.classes == tuple("/".join(names) for names in product(*(part.classes for part in HEADS)))
     assert head.classes[15] == "not_worn/female/<30"
     assert flat([MASK.on(FACE), GENDER.on(BODY), AGE.on(FACE, BODY)])[0].crops == (FACE, BODY)
+    assert flat([Head("site", ("/", "/a/"))])[0].classes == ("/", "/a/")  # as they are
     assert flat(MASK) == flat([MASK]) and flat(MASK)[0].parts == (MASK,)
 
 

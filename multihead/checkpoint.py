@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from multihead.configs import read_config
 from multihead.crops import Crop
 from multihead.files import replace_file
 from multihead.heads import Head, crops, flat
-from multihead.model import Model, read_config
+from multihead.model import Model
 
 # the moving averages first: they are what is scored and kept
 WRAPPERS = ("state_dict_ema", "ema", "state_dict", "model_state_dict", "model")

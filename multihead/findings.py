@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead.cells import text_table
+from multihead.configs import crop_texts, read_config
 from multihead.data import Photos
 from multihead.evaluation import evaluate, scores
 from multihead.heads import JOINT, Head, base, joint_columns
 from multihead.metrics import Scores
-from multihead.model import read_config
 from multihead.reading import read
 from multihead.trained import seen_in_training
 
@@ -225,7 +225,7 @@ def _model_settings(folder: Path) -> dict[str, object]:
     """What the model is, in words."""
     if not (heads := _heads(folder)):
         return {}
-    reads = {head.name: ", ".join(f"{c.name} {c.size[0]}x{c.size[1]}" for c in head.crops) for head in heads}
+    reads = {head.name: ", ".join(crop_texts(head.crops)) for head in heads}
     backbones = dict.fromkeys(str(config["backbone"]) for config in _configs(folder / "model"))
     return {"backbone": ", ".join(backbones), **{f"head {name} reads": text for name, text in reads.items()}}
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from multihead.adjusted import Adjusted
+from multihead.configs import read_config
 from multihead.crops import Crop
 from multihead.evaluation import check_classifier
 from multihead.files import read_json
 from multihead.folders import described, save_members
 from multihead.heads import Head, base, space
-from multihead.model import Model, read_config
+from multihead.model import Model
 from multihead.options import choice
 from multihead.runtimes import Exported, is_exported
 from multihead.tta import TTA

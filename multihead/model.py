@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +13,10 @@ from torch import Tensor, nn
 from multihead import heads as tables
 from multihead import labels as algebra
 from multihead.backbones import create_backbone, feature_width, statistic
+from multihead.configs import card, config_text, crop_texts, read_config, reads
 from multihead.crops import Crop
-from multihead.files import read_json, replace_file
+from multihead.files import replace_file
 from multihead.heads import HEADS, Head
-
-FORMAT = 1
-PLAIN = ("backbone", "drop", "drop_path", "mean", "std", "prior")  # arguments that config.json holds as they are
 
 
 class Model(nn.Module, PyTorchModelHubMixin):
@@ -119,14 +115,14 @@ class Model(nn.Module, PyTorchModelHubMixin):
                 "multihead.predict(model, photos) answers for photos"
             )
         if lacking := [crop for crop in self.crops if crop not in images]:
+            needed, there, gone = map(crop_texts, (self.crops, images, lacking))
             raise KeyError(
-                f"model needs crops {_describe(self.crops)}, batch has {_describe(images)}, not {_describe(lacking)}; "
-                "pass crops=model.crops to the data set"
+                f"model needs crops {needed}, batch has {there}, not {gone}; pass crops=model.crops to the data set"
             )
         found = {}
         for column, crop in enumerate(self.crops):
             pixels = images[crop]
-            _check_pixels(pixels, crop)
+            check_pixels(pixels, crop)
             rows = None if present is None else present[:, column].to(pixels.device)
             if rows is None or bool(rows.all()):
                 seen = self._seen(pixels)
@@ -178,17 +174,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
                 f"head {changed[0]!r} is a {kind}; a model folder describes linear heads, and would not open: keep a "
                 "network of your own by torch.save"
             )
-        config = {
-            "multihead": FORMAT,
-            "backbone": self.backbone_name,
-            "heads": [dataclasses.asdict(head) for head in self.heads],
-            **self.rates,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "prior": self.prior,
-            "classes": tables.joint_names(self.space),
-        }
-        text = json.dumps(config, indent=2)
+        settings = {**self.rates, "mean": list(self.mean), "std": list(self.std), "prior": self.prior}
+        text = config_text(self.backbone_name, self.heads, settings)
         state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
         weights = save_directory / "model.safetensors"
         replace_file(weights, lambda fresh: safetensors.torch.save_file(state, fresh, metadata={"format": "pt"}))
@@ -221,81 +208,13 @@ class Model(nn.Module, PyTorchModelHubMixin):
         """The model card: what it answers, what it reads, how to use it, and what it must not be used for."""
         from huggingface_hub import ModelCard
 
-        return ModelCard(_card(self))
+        return ModelCard(card(self.backbone_name, self.heads))
 
 
-def read_config(folder: str | Path) -> dict[str, object]:
-    """The constructor's arguments of a saved model folder.
-
-    Raises: FileNotFoundError or ValueError where it is no such folder.
-    """
-    path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder} is no model folder: config.json is missing; expected what save_pretrained wrote"
-        )
-    content = read_json(path)
-    config = content if isinstance(content, dict) else {}
-    if config.get("multihead") != FORMAT or "backbone" not in config:
-        raise ValueError(f"{path} is not of a multihead model (format {config.get('multihead')!r}, expected {FORMAT})")
-    try:
-        heads = tuple(head_from_dict(head) for head in config["heads"])
-        return {"heads": heads} | {name: config[name] for name in PLAIN}
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {error}; expected it as save_pretrained wrote it") from error
-
-
-def head_from_dict(plain: Mapping[str, Any]) -> Head:
-    """The Head that `dataclasses.asdict` made plain."""
-    crops = tuple(Crop(**(crop | {"size": tuple(crop["size"])})) for crop in plain["crops"])
-    edges = None if plain["edges"] is None else tuple(plain["edges"])
-    parts = tuple(head_from_dict(part) for part in plain["parts"])
-    return Head(str(plain["name"]), tuple(plain["classes"]), crops, edges, parts, plain.get("number"))
-
-
-def reads(heads: Sequence[Head]) -> str:
-    """What each head reads, as text.
-
-    >>> reads([HEADS[0]])
-    'mask on full 224x224'
-    """
-    return "; ".join(f"{head.name} on {', '.join(_describe(head.crops))}" for head in heads)
-
-
-def _check_pixels(pixels: Tensor, crop: Crop) -> None:
+def check_pixels(pixels: Tensor, crop: Crop) -> None:
+    """Nothing where these are pixels of a crop. Raises: ValueError that says what is expected."""
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *crop.size):
         raise ValueError(
             f"crop {crop.name!r} expects uint8 (B, 3, {crop.size[0]}, {crop.size[1]}), "
             f"got {pixels.dtype} {tuple(pixels.shape)}; pass pixels of 0..255, normalisation happens inside"
         )
-
-
-def _describe(crops: Sequence[Crop] | Mapping[Crop, Tensor]) -> list[str]:
-    return [f"{crop.name} {crop.size[0]}x{crop.size[1]}" if isinstance(crop, Crop) else repr(crop) for crop in crops]
-
-
-def _card(model: Model) -> str:
-    heads = "\n".join(
-        f"- **{head.name}**: {', '.join(head.classes)} (reads {', '.join(_describe(head.crops))})"
-        for head in model.heads
-    )
-    return f"""---
-library_name: multihead
-pipeline_tag: image-classification
-tags: [multihead, timm, {model.backbone_name}]
----
-# {model.backbone_name} with {len(model.heads)} head(s)
-
-{heads}
-
-```python
-import multihead as mh
-model = mh.load("THIS_FOLDER")
-print(mh.predict(model, "photo.jpg"))
-```
-
-## Limits
-Answers about gender and age are statistical guesses from looks, by the labels of the training photos. They differ in
-quality between groups of people: score the model by group on your own photos before relying on it, and do not use it
-to decide about a person.
-"""

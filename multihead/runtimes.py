@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from multihead import archives
 from multihead import heads as tables
 from multihead.carry import PACKAGE
+from multihead.configs import head_from_dict, reads
 from multihead.crops import Crop
 from multihead.files import read_json, replace_file
 from multihead.graphs import input_names
-from multihead.model import head_from_dict, reads
+from multihead.model import check_pixels
 
 KIND, FORMAT = "exported", 1
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
@@ -174,13 +175,8 @@ def _pixels(images: Mapping[Crop, Tensor], crop: Crop) -> Tensor:
     if crop not in images:
         held = [each.name for each in images]
         raise KeyError(f"model needs crop {crop}, batch has {held}; pass crops=model.crops to the data set")
-    pixels = images[crop]
-    if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != (3, *crop.size):
-        raise ValueError(
-            f"crop {crop.name!r} expects uint8 (B, 3, {crop.size[0]}, {crop.size[1]}), "
-            f"got {pixels.dtype} {tuple(pixels.shape)}; pass pixels of 0..255, normalisation happens inside"
-        )
-    return pixels
+    check_pixels(images[crop], crop)
+    return images[crop]
 
 
 def _onnx(folder: Path, precision: str, threads: int | None) -> Run:

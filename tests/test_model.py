@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from multihead.configs import head_from_dict, read_config
 from multihead.crops import BODY, FACE, FULL
 from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
 from multihead.labels import joint
-from multihead.model import Model, head_from_dict, read_config
+from multihead.model import Model
 
 SMALL = FULL.resized(48, 32)
 

@@ -112,17 +112,12 @@ def check_labelled(train: Photos, model: Model, recipe: Recipe) -> None:
 
 
 def check_schedule(recipe: Recipe, valid: Photos | None) -> None:
-    """Nothing where schedule and patience have the scores they need; warns of a warm-up that lasts all the training.
+    """Nothing where the schedule has the scores that it needs; warns of a warm-up that lasts all the training.
 
     Raises: ValueError.
     """
     if isinstance(recipe.schedule, Plateau) and (valid is None or recipe.select == "last" and not recipe.val_interval):
         raise ValueError("recipe: Plateau follows the validation score; give validation photos, scored every epoch")
-    if recipe.patience is not None and valid is None:
-        raise ValueError(
-            f"recipe: patience={recipe.patience} waits for a better validation score, and there are no validation "
-            "photos; give some, or no patience"
-        )
     if (rising := getattr(recipe.schedule, "warmup_epochs", 0)) >= recipe.epochs:
         warnings.warn(
             f"the rate rises for {rising:g} epochs (warmup_epochs), and training has {recipe.epochs}: it never "

@@ -697,11 +697,6 @@ def test_plateau_lowers_the_rate_when_the_score_stands_still(sides, monkeypatch)
         fit(small_model(), sides[0], None, replace(QUICK, schedule=Plateau()), workers=0)
 
 
-def test_patience_without_a_score_is_refused():
-    with pytest.raises(ValueError, match="patience=2 waits for a better validation score, and there are no validation"):
-        check_schedule(replace(QUICK, patience=2), None)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,27 +1,32 @@
-"""The tables of README.md that stand in results/: written from them between the marks, so that they cannot differ.
+"""The tables of README.md and of examples/studies/README.md that stand in results/: written from them between the
+marks, so that they cannot differ.
 
 python benchmarks/readme.py
 """
 
+import functools
 import json
 import re
 from pathlib import Path
 
 import heads_vs_flat
+import pandas as pd
 
 README = Path(__file__).parents[1] / "README.md"
+STUDIES = README.parent / "examples" / "studies" / "README.md"
 RESULTS = Path(__file__).parent / "results"
 
 
 def main():
-    README.write_text(filled(README.read_text()))
+    for path, tables in MADE.items():
+        path.write_text(filled(path.read_text(), tables))
 
 
-def filled(text):
-    """The text with what stands between each pair of marks made anew."""
-    for name, made in MADE.items():
+def filled(text, tables):
+    """The text with what stands between each pair of marks made anew; tables: {name of the marks: what makes it}."""
+    for name, made in tables.items():
         mark = re.compile(rf"(<!-- {name}: .*?-->\n).*?(<!-- end -->)", re.DOTALL)
-        assert mark.search(text), f"README lacks the marks of {name!r}"
+        assert mark.search(text), f"the text lacks the marks of {name!r}"
         text = mark.sub(lambda found, made=made: f"{found[1]}{made()}\n{found[2]}", text)
     return text
 
@@ -129,7 +134,37 @@ def _rows(numbers, arm, share):
     return [row for row in numbers["scores"] if (row["arm"], row["hidden"], row["slice"]) == (arm, share, "all")]
 
 
-MADE = {"heads against flat": heads_against_flat, "hidden labels": hidden_labels, "speed": speed}
+STUDIED = ("mixing", "optimisers", "losses", "crops", "partial_labels", "heads_vs_flat")
+
+
+def study(name):
+    """One line an arm: the first's scores, and the others' differences to it."""
+    frame = pd.read_csv(RESULTS / "studies" / f"{name}.csv")
+    lines = ["| arm | 18 classes | difference | mask | gender | age |", "|---" * 6 + "|"]
+    for place, (arm, rows) in enumerate(frame.groupby("arm", sort=False)):
+        found = {row["metric"]: row for row in rows.to_dict("records")}
+        parts = [found[f"{head}_f1"] for head in ("mask", "gender", "age")]
+        joint = found["macro_f1"]
+        cells = [arm, f"{joint['mean']:.3f}", heads_vs_flat.difference(joint) if place else ""]
+        cells += [heads_vs_flat.difference(part) if place else f"{part['mean']:.3f}" for part in parts]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def drawn_masks():
+    """One line an arm: its mask F1 over the seeds, and the difference."""
+    frame = pd.read_csv(RESULTS / "studies" / "drawn_masks.csv").query("metric == 'mask_f1'")
+    lines = ["| arm | mask, mean (seeds) | difference |", "|---" * 3 + "|"]
+    for place, row in enumerate(frame.to_dict("records")):
+        told = f"{row['mean']:.3f} ({row['low_seed']:.3f}-{row['high_seed']:.3f})"
+        lines.append(f"| {row['arm']} | {told} | {heads_vs_flat.difference(row) if place else ''} |")
+    return "\n".join(lines)
+
+
+MADE = {
+    README: {"heads against flat": heads_against_flat, "hidden labels": hidden_labels, "speed": speed},
+    STUDIES: {name: functools.partial(study, name) for name in STUDIED} | {"drawn_masks": drawn_masks},
+}
 
 
 if __name__ == "__main__":

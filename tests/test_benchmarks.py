@@ -62,10 +62,12 @@ def test_the_memory_of_a_step_grows_with_the_photo():
     assert peaks[1] > peaks[0] + 20  # of 32 photos: 14 MB of pixels as floats, and what layers keep
 
 
-def test_the_readmes_table_is_the_results(monkeypatch):
-    tables = load("readme", monkeypatch)
-    text = tables.README.read_text()
-    assert tables.filled(text) == text, "python benchmarks/readme.py writes it anew"
+def test_the_tables_of_the_readmes_are_the_results(monkeypatch):
+    made = load("readme", monkeypatch)
+    assert {path.parent.name for path in made.MADE} >= {"studies"}
+    for path, tables in made.MADE.items():
+        text = path.read_text()
+        assert made.filled(text, tables) == text, "python benchmarks/readme.py writes it anew"
 
 
 @pytest.mark.slow

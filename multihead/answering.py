@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,12 +19,15 @@ from multihead.recipe import MISSING
 from multihead.settings import Sources, device, speaker, with_tta
 
 if TYPE_CHECKING:
+    from multihead.answer_files import Growing
     from multihead.data import Photos
     from multihead.heads import Head
     from multihead.pipeline import Answer
 
 TABLES = ("", ".csv", ".txt")  # what a table of answers may be called
 SLICED = 20  # slices of one column that are printed
+# what changes no answers of predict
+FREE = ("output", "quiet", "strict", "batch_size", "workers", "verb", "run", "parser", "reparse", "goes_on")
 
 
 # ---- evaluate
@@ -107,7 +112,7 @@ def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def predict(args: argparse.Namespace) -> int:
     """Answer for photos: a table with a row a photo or face, pictures with the answers, or a submission."""
     from multihead import prediction
-    from multihead.files import check_writable, growing
+    from multihead.files import check_writable
     from multihead.inputs import named_as_given
     from multihead.joined import load
     from multihead.logs import bar
@@ -133,14 +138,13 @@ def predict(args: argparse.Namespace) -> int:
         _check_people(args, source, model)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("faces", "batch_size", "missing", "workers")}
     options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
-    with bar(0, "predict", not args.quiet) as shown:
-        rows = _told(answers(model, source, **options, draw=args.draw), shown)
+    with contextlib.ExitStack() as stack:
+        shown = stack.enter_context(bar(0, "predict", not args.quiet))
+        begun = stack.enter_context(_table(args, model.space))
+        shown.update(begun.tally.rows)
+        rows = _told(answers(model, source, **options, draw=args.draw, done=begun.done), shown)
         rows = _voted(rows, model.space) if args.person_vote else rows
-        if args.output:
-            with growing(args.output) as stream:
-                tally = prediction.write_table(rows, model.space, stream.write)
-        else:
-            tally = prediction.write_table(rows, model.space, lambda text: print(text, end=""))
+        tally = prediction.write_table(rows, model.space, begun.write, begun.tally)
     if not tally.rows:
         print(f"no photos in {', '.join(args.source)}: nothing to answer", file=sys.stderr)
         return 1
@@ -154,6 +158,28 @@ def predict(args: argparse.Namespace) -> int:
     if said:
         say(f"{tally.rows} rows; " + "; ".join(said))
     return 1 if tally.failed == tally.rows or (args.strict and tally.failed) else 0
+
+
+@contextlib.contextmanager
+def _table(args: argparse.Namespace, space: Sequence[Head]) -> Iterator[Growing]:
+    """Where the rows go: a file, which is gone on with where it was interrupted, or the standard output."""
+    from multihead.answer_files import Growing, going_on, stamps
+    from multihead.files import growing, is_stream
+    from multihead.joined import home
+    from multihead.prediction import Tally, table
+
+    if not args.output:
+        yield Growing((), Tally(), lambda text: print(text, end=""))
+    elif args.person_vote or is_stream(args.output):  # the vote changes rows that are written
+        with growing(args.output) as stream:
+            yield Growing((), Tally(), stream.write)
+    else:
+        settings = {name: value for name, value in vars(args).items() if name not in FREE}
+        named = [path for path in (*args.source, args.boxes, args.detector) if path and os.path.isfile(path)]
+        settings |= {"folder": os.getcwd(), "stamps": stamps([home(args.model), *named])}
+        args.goes_on = True
+        with going_on(args.output, table((), space).columns.tolist(), settings) as begun:
+            yield begun
 
 
 def _told(rows: Iterable[Answer], shown: Any) -> Iterator[Answer]:
@@ -219,7 +245,9 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `multihead predict`."""
     parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="photos, folders, glob patterns, tables")
-    parser.add_argument("-o", "--output", help="table to write (default: printed)")
+    parser.add_argument(
+        "-o", "--output", help="table to write; the same command goes on where one was interrupted (default: printed)"
+    )
     parser.add_argument(
         "--faces",
         type=parsers.one_of(["largest", "central", "all"]),

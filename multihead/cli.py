@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt as stop:
-        again = f"the same command {'goes on' if verb.verb in GOES_ON else 'begins anew'}"
+        goes_on = getattr(verb, "goes_on", verb.verb in GOES_ON)
+        again = f"the same command {'goes on' if goes_on else 'begins anew'}"
         again = f"`multihead train --resume -o {verb.output}` goes on" if verb.verb == "train" else again
         with contextlib.suppress(OSError):  # a terminal that is gone
             print(f"interrupted; what was written stays, and {again}", file=sys.stderr)

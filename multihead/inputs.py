@@ -7,7 +7,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,24 @@ def ahead(rest: Iterator[Item], count: int) -> tuple[deque[Item], Iterator[Item]
 def _raised(error: Exception) -> Iterator[Item]:
     raise error
     yield
+
+
+def after(rest: Iterator[Item], done: Sequence[str]) -> Iterator[Item]:
+    """The photos after those that are done, by their names in order; rows of one photo that follow each other are one.
+
+    Raises: ValueError where the photos do not begin with these.
+    """
+    if not done:
+        return rest
+    runs = groupby(rest, key=lambda item: item.name)
+    for number, name in enumerate(done, 1):
+        found, _ = next(runs, ("no more", None))
+        if found != name:
+            raise ValueError(
+                f"photo {number} was {name} when this table was begun, and is {found} now: photos came or went; remove "
+                "the .part file to begin anew"
+            )
+    return chain.from_iterable(group for _, group in runs)
 
 
 def popped(first: deque[Item]) -> Iterator[Item]:

@@ -154,12 +154,9 @@ def load(folder: str | Path) -> Member:
     Raises: FileNotFoundError or ValueError where it is no such folder; ImportError where an exported model needs a
     package that is not installed.
     """
-    folder = Path(folder)
+    folder = home(folder)
     listed = folder / "ensemble.json"
     if not listed.is_file():
-        run = folder / "model"  # a run folder: its model
-        if run.is_dir() and not (folder / "config.json").exists():
-            return load(run)
         if is_exported(folder):
             return Exported(folder)
         return Model.from_pretrained(_own(folder))
@@ -174,6 +171,14 @@ def load(folder: str | Path) -> Member:
         raise ValueError(f"{listed} is not of a multihead ensemble; expected what Ensemble.save wrote")
     made: Member = makers[content["kind"]]([load(folder / name) for name in content["members"]])
     return made.eval()
+
+
+def home(folder: str | Path) -> Path:
+    """The folder that `load` reads: of a run that of its model, else the folder itself."""
+    folder = Path(folder)
+    if (folder / "ensemble.json").is_file() or (folder / "config.json").exists() or not (folder / "model").is_dir():
+        return folder
+    return home(folder / "model")
 
 
 def _own(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from multihead.decoders import Encoded, ImageError
 from multihead.evaluation import Classifier, check_classifier, device_of, evaluating
 from multihead.faces import WHICH, Detector, choose, first_reduction, try_search
 from multihead.images import is_open_file, open_image
-from multihead.inputs import Item, ahead, chunks, is_listed, items, popped
+from multihead.inputs import Item, after, ahead, chunks, is_listed, items, popped
 from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.logs import tell
 from multihead.modes import Pins, check_pins
@@ -66,8 +66,12 @@ def answers(
     workers: int | None = None,
     draw: str | Path | None = None,
     pins: Pins = Pins(),
+    done: Sequence[str] = (),
 ) -> Iterator[Answer]:
-    """The rows of `predict` (same arguments) one by one, as they are found; memory does not grow with the source."""
+    """The rows of `predict` (same arguments) one by one, as they are found; memory does not grow with the source.
+
+    done: the names of the first photos, which are passed over: an interrupted call answered them.
+    """
     if faces is not None:
         choice("predict", "faces", faces, WHICH)
     choice("predict", "missing", missing, MISSING)
@@ -80,7 +84,7 @@ def answers(
         print("the model reads whole photos: all faces of a photo get one answer; train with crops that need a face "
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
-    rest = items(source)
+    rest = after(items(source), done)
     there = is_listed(source, COUNTED)
     lanes = lane_count() if workers is None else workers
     live = not there and not lanes and batch_size in (0, 1)
@@ -102,8 +106,8 @@ def answers(
         lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
         with evaluating(ready):
             grouped = chunks(chain(popped(first), rest), portions(counted, lanes if batch_size is None else 1, taken))
-            for done in in_lanes(lane.answer, grouped, lanes, threads):
-                yield from done
+            for rows in in_lanes(lane.answer, grouped, lanes, threads):
+                yield from rows
 
 
 def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifier:

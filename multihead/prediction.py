@@ -155,18 +155,24 @@ class Tally:
 
     def count(self, row: Answer) -> None:
         """Count a row."""
+        self.add(row.item.name, row.probs is not None, row.box is None and not row.item.whole)
+
+    def add(self, name: str, answered: bool, lacks_face: bool) -> None:
+        """Count a row of the photo of this name."""
         self.rows += 1
-        self.failed += row.probs is None
-        if row.probs is not None and row.box is None and not row.item.whole:
+        self.failed += not answered
+        if answered and lacks_face:
             self.faceless += 1
             if len(self.names) < SHOWN:
-                self.names.append(row.item.name)
+                self.names.append(name)
 
 
-def write_table(rows: Iterable[Answer], space: Sequence[Head], write: Callable[[str], object]) -> Tally:
+def write_table(
+    rows: Iterable[Answer], space: Sequence[Head], write: Callable[[str], object], tally: Tally | None = None
+) -> Tally:
     """Write the answers as CSV while they come, as `table` would hold them; what was counted on the way. Rows that came
-    before an error are written."""
-    tally, waiting = Tally(), list[Answer]()
+    before an error are written. tally: of a table that is gone on with, counted further."""
+    tally, waiting = tally or Tally(), list[Answer]()
 
     def flush() -> None:
         if waiting:

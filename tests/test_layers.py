@@ -14,7 +14,7 @@ LAYERS = (
     "backbones recipe spelling cascade faces mtcnn yunet features configs model drawing box_files synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting feeds carry graphs archives runtimes",
     "data columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",
-    "evaluation quantised inputs pipeline prediction teaching tta sides nested adjusted hiding activation fitting steps",
+    "evaluation quantised inputs pipeline prediction answer_files teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",
     "joined cards export ways crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "parsers flags flag_files settings parts arms workbench records answering folding panel spaces searching shipping training gathering cli __main__",

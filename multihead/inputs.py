@@ -126,9 +126,10 @@ def _path_items(source: str | Path) -> Iterator[Item]:
 
 def is_listed(source: object, looked: int) -> bool:
     """False where something, or any of a list's first `looked` parts, gives photos one by one: it may be slow, or make
-    each as it is asked."""
+    each as it is asked. An open file is one photo, though it gives lines."""
     parts = source[:looked] if isinstance(source, (list, tuple)) else ()
-    return not hasattr(source, "__next__") and all(is_listed(part, looked) for part in parts)
+    each = hasattr(source, "__next__") and not is_open_file(source)
+    return not each and all(is_listed(part, looked) for part in parts)
 
 
 def ahead(rest: Iterator[Item], count: int) -> tuple[deque[Item], Iterator[Item]]:

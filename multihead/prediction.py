@@ -86,7 +86,8 @@ def stream(model: Classifier, source: object, **options: Any) -> Iterator[dict[s
     None where there is no answer. Memory does not grow with the source.
 
     Of a generator the first 32 are waited for, and then as many as answer well together; with batch_size=1 and
-    workers=0, as for a camera's frames, each photo is answered before the next is asked for.
+    workers=0, as for a camera's frames, each photo is answered before the next is asked for, by what is fastest here
+    however few there are.
 
     Raises: as `predict`, also on the way; TypeError, at once, for an argument that it has not.
     """

@@ -198,6 +198,14 @@ def test_the_rows_of_one_file_are_decoded_once(tmp_path, monkeypatch):
     assert [row.box for row in rows] == boxes and len(opened) == 1
 
 
+def test_an_open_file_is_one_photo_and_no_stream(monkeypatch):
+    """Few photos are answered as the model is: a stream's number is not known."""
+    monkeypatch.setattr(pipeline, "prepared", None)
+    for source in (io.BytesIO(jpeg(0)), [io.BytesIO(jpeg(0))]):
+        (row,) = answers(model_of(), source, batch_size=1, workers=0)
+        assert row.probs is not None
+
+
 def test_the_picture_of_an_open_file_is_drawn(tmp_path):
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     with open(tmp_path / "a.jpg", "rb") as file:

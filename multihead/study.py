@@ -98,7 +98,11 @@ class Lock:
             file.close()
             return False
         self.file = file
-        self.begin()
+        try:
+            self.begin()
+        except BaseException:
+            self.release()  # else this process would wait for itself
+            raise
         return True
 
     def release(self) -> None:
@@ -143,7 +147,7 @@ class Worker:
         lock = Lock(path)
         free = lock.acquire(wait=False)
         if free:
-            path.unlink()
+            path.unlink(missing_ok=True)  # it may have ended just now, and removed it
         lock.release()
         return free
 

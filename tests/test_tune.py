@@ -23,7 +23,6 @@ import yaml
 from multihead import trials, tune
 from multihead.cli import main
 from multihead.crops import FULL
-from multihead.crossval import Arm
 from multihead.heads import HEADS, UNKNOWN
 from multihead.metrics import selection_of
 from multihead.model import Model
@@ -31,10 +30,11 @@ from multihead.optim import AdamW
 from multihead.reading import read
 from multihead.recipe import Recipe
 from multihead.steps import Diverged
-from multihead.study import Plan, Worker, attempts, take_back
+from multihead.study import Lock, Plan, Worker, attempts, take_back
 from multihead.train import fit
 from multihead.trials import best_trial, importance, table
 from multihead.tune import search
+from multihead.ways import Arm
 
 ROOT = Path(__file__).parents[1]
 EPOCHS, FOLDS = 2, 2
@@ -406,6 +406,31 @@ def test_a_living_process_keeps_its_trial(tmp_path):
     with Worker(tmp_path) as one, Worker(tmp_path) as two:
         assert not one.died(two.name) and not one.died(one.name) and one.name != two.name
     assert one.died(two.name) and one.died("") and not one.died(one.name)
+
+
+def test_a_process_may_end_while_it_is_asked_for(tmp_path, monkeypatch):
+    worker, acquire = Worker(tmp_path), Lock.acquire
+    (tmp_path / "workers" / "other.lock").touch()
+
+    def late(lock, wait=True):
+        got = acquire(lock, wait)
+        lock.path.unlink()
+        return got
+
+    monkeypatch.setattr(Lock, "acquire", late)
+    assert worker.died("other")
+
+
+def test_a_holder_that_cannot_begin_gives_the_lock_back(tmp_path):
+    def begin():
+        raise PermissionError("read-only")
+
+    lock = Lock(tmp_path / "lock", begin)
+    with pytest.raises(PermissionError):
+        lock.acquire()
+    again = Lock(tmp_path / "lock")
+    assert again.acquire(wait=False)
+    again.release()
 
 
 def test_turns_exclude_each_other(tmp_path):

@@ -20,7 +20,7 @@ import torch
 
 from multihead import ranks
 from multihead.data import Photos
-from multihead.files import locked, replace_file, write_text
+from multihead.files import locked, read_json, replace_file, write_text
 from multihead.heads import UNKNOWN, Head, size
 from multihead.identity import changes
 from multihead.logs import write_rows
@@ -162,7 +162,7 @@ def check_begun(cells: Sequence[Cell], arms: Mapping[str, Arm]) -> None:
     trained. Raises: ValueError that names the folder, and what differs."""
     for cell in cells:
         asked = json.loads(json.dumps({**arms[cell.arm].identity(), "seed": cell.seed}))
-        _check_mark(cell, asked, tuple(asked))
+        _check_mark(cell, asked, (*asked, "hidden"))
 
 
 def _claim(cell: Cell, identity: Mapping[str, Any]) -> None:
@@ -176,7 +176,7 @@ def _check_mark(cell: Cell, identity: Mapping[str, Any], known: Sequence[str] | 
     marker = cell.folder / "cell.json"
     if not marker.is_file():
         return
-    old = json.loads(marker.read_text())
+    old = {"hidden": None} | read_json(marker)  # which stands only where labels are hidden
     changed = [key for key in old if old[key] != identity.get(key) and (known is None or key in known)]
     if changed:
         what = f"holds arm {cell.arm!r}" if cell.arm else "was trained"

@@ -21,7 +21,7 @@ from multihead.batches import PhotoSet
 from multihead.cli import main
 from multihead.comparison import compare
 from multihead.crops import FULL
-from multihead.crossval import Arm, Cell
+from multihead.crossval import Cell
 from multihead.data import LeakError
 from multihead.evaluation import answers
 from multihead.heads import AGE, GENDER, HEADS, MASK, UNKNOWN, flat
@@ -35,6 +35,7 @@ from multihead.recipe import EMA, Recipe
 from multihead.runs import Run
 from multihead.samplers import Shares
 from multihead.train import fit
+from multihead.ways import Arm
 
 module = importlib.import_module("multihead.comparison")  # the package gives the function that name
 ROOT = Path(__file__).parents[1]

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 import time
@@ -10,7 +11,7 @@ from sklearn.metrics import f1_score
 from multihead import crossval
 from multihead.comparison import compare
 from multihead.crops import FULL
-from multihead.crossval import Arm, Cell, carry_out
+from multihead.crossval import Cell, carry_out, check_begun
 from multihead.dealing import deal, fold_of
 from multihead.evaluation import evaluate
 from multihead.heads import AGE, HEADS, UNKNOWN, Head
@@ -20,6 +21,7 @@ from multihead.labels import encode
 from multihead.model import Model
 from multihead.reading import read
 from multihead.recipe import Recipe
+from multihead.ways import Arm
 
 SMALL = FULL.resized(32, 24)
 RECIPE = Recipe(epochs=2, batch_size=8)
@@ -121,6 +123,21 @@ def test_hidden_labels_are_hidden_from_training_only(photos, tmp_path, monkeypat
         assert (less.labels() == UNKNOWN).mean() > 0.3 and less.paths == train.paths
     with pytest.raises(ValueError, match="holds arm 'half' with another hidden"):
         compare({"half": Arm(small, RECIPE, hidden=0.25)}, photos, tmp_path, folds=2)
+
+
+@pytest.mark.parametrize(("before", "now"), [(0.5, 0.25), (0.5, 0.0), (0.0, 0.5)])
+def test_an_arm_that_hides_other_labels_is_refused_before_it_is_trained(tmp_path, before, now):
+    cell, identity = Cell("half", 0, 1, tmp_path), Arm(small, RECIPE, hidden=before).identity()
+    (tmp_path / "cell.json").write_text(json.dumps(identity | {"seed": 1}))
+    check_begun([cell], {"half": Arm(small, RECIPE, hidden=before)})
+    with pytest.raises(ValueError, match="holds arm 'half' with another hidden; name"):
+        check_begun([cell], {"half": Arm(small, RECIPE, hidden=now)})
+
+
+def test_a_damaged_mark_is_named(tmp_path):
+    (tmp_path / "cell.json").write_text("")
+    with pytest.raises(ValueError, match=r"cell\.json is no JSON"):
+        check_begun([Cell("a", 0, 1, tmp_path)], {"a": Arm(small, RECIPE)})
 
 
 # ---- several processes

@@ -1,4 +1,4 @@
-"""The verbs that answer with a model: evaluate on labelled photos, predict on any."""
+"""The verb that answers with a model: predict, a table, pictures or a submission; and the flags of all answers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from multihead import flags, parsers
 from multihead.logs import LISTED, tell
 from multihead.modes import AMP, Pins, decided_precision
-from multihead.options import near
-from multihead.parts import read_sources, scored_part
+from multihead.parts import read_sources
 from multihead.recipe import MISSING
 from multihead.settings import Sources, device, speaker, with_tta
 
@@ -25,88 +24,8 @@ if TYPE_CHECKING:
     from multihead.pipeline import Answer
 
 TABLES = ("", ".csv", ".txt")  # what a table of answers may be called
-SLICED = 20  # slices of one column that are printed
 # what changes no answers of predict
 FREE = ("output", "quiet", "strict", "batch_size", "workers", "verb", "run", "parser", "reparse", "goes_on")
-
-
-# ---- evaluate
-
-
-def evaluate(args: argparse.Namespace) -> int:
-    """Score a model on labelled photos: macro-F1 and accuracy over the joint classes and per head."""
-    import json
-
-    from multihead import evaluation
-    from multihead.columns import where_labels_stand
-    from multihead.joined import load
-    from multihead.trained import seen_in_training
-    from multihead.yunet import open_detector
-
-    model = load(args.model).to(device(args.device))
-    photos = read_sources(args, heads=evaluation.label_heads(model))
-    model = with_tta(model, args.tta)
-    part, photos = scored_part(photos, args.part)
-    known = list(dict.fromkeys([*(head.name for head in model.space), *evaluation.SLICES, *photos.extra]))
-    if unknown := sorted(set(args.by) - set(known)):
-        raise KeyError(f"cannot slice by {unknown[0]!r}{near(unknown[0], known)}; there are {known}")
-    if not args.part and part != "all":
-        tell(f"scoring the {part} part, {len(photos)} rows; --part all scores every row")
-    for told in seen_in_training(args.model, photos):
-        print(told, file=sys.stderr)
-    options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "missing", "workers")}
-    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
-    found = evaluation.evaluate(model, photos, **options)
-    if args.person_vote:
-        found = evaluation.person_voted(found)
-    for _, reason in found.errors:
-        print(f"not counted: {reason}", file=sys.stderr)
-    if found.faceless:
-        done = {"full": "read whole", "skip": "left out"}[args.missing]
-        names = ", ".join(found.faceless[:5])
-        tell(f"{len(found.faceless)} photos have no face and were {done}, for example {names}")
-    if not any(head.n for head in found.heads.values()):
-        told = where_labels_stand(evaluation.label_heads(model))
-        print(f"none of the photos has a label: nothing is scored; {told}", file=sys.stderr)
-    if args.json:
-        print(json.dumps(found.to_dict(args.by), indent=2))
-    else:
-        print(found)
-        for name, head in found.heads.items():
-            print(f"\n{name}\n{head.table().to_string(float_format='%.3f')}")
-        for name in args.by:
-            parts = found.by(name)
-            for level in sorted(parts, key=lambda level: -parts[level].n)[:SLICED] if len(parts) > SLICED else parts:
-                print(f"\n{name} = {level}\n{parts[level]}")
-            if len(parts) > SLICED:
-                tell(f"{name} has {len(parts)} values; the {SLICED} most frequent are shown")
-    return 0
-
-
-def evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of `multihead evaluate`."""
-    parser.add_argument("model", metavar="MODEL", help="model folder or run folder")
-    parser.add_argument("data", nargs="+", metavar="DATA", help="folders or tables")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--part",
-        type=parsers.one_of(["train", "val", "test", "all"]),
-        metavar="{train,val,test,all}",
-        help="which rows of a split column (default val; without it test, without a split all)",
-    )
-    parser.add_argument(
-        "--by",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="also score slices, by a head or a column: mask source (default: none)",
-    )
-    parser.add_argument("-b", "--batch-size", type=int, default=64, help="photos a batch (default 64)")
-    parser.add_argument("-j", "--workers", type=int, default=2, help="decoding processes (default 2)")
-    _answer_arguments(parser)
-
-
-# ---- predict
 
 
 def predict(args: argparse.Namespace) -> int:
@@ -137,7 +56,7 @@ def predict(args: argparse.Namespace) -> int:
     if args.person_vote:
         _check_people(args, source, model)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("faces", "batch_size", "missing", "workers")}
-    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
+    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": pins(args)}
     with contextlib.ExitStack() as stack:
         shown = stack.enter_context(bar(0, "predict", not args.quiet))
         begun = stack.enter_context(_table(args, model.space))
@@ -232,7 +151,7 @@ def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]
         raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for --submission, which answers every row")
     check_writable(args.submission)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "workers")}
-    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": _pins(args)}
+    options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": pins(args)}
     filled, unread = submission(model, args.source[0], args.images, **options)
     for name, reason in unread:
         print(f"answered by the training prior: {name}: {reason}", file=sys.stderr)
@@ -265,10 +184,10 @@ def predict_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="exit status 1 if any photo has no answer")
     parser.add_argument("-b", "--batch-size", type=int, help="photos answered together (default 16, on a GPU 64)")
     parser.add_argument("-j", "--workers", type=int, help="lanes that share the cores (default: one a core, at most 8)")
-    _answer_arguments(parser)
+    answer_arguments(parser)
 
 
-def _pins(args: argparse.Namespace) -> Pins:
+def pins(args: argparse.Namespace) -> Pins:
     """What the flags decide of how answers are computed; says that they decide nothing for an export."""
     from multihead.runtimes import is_exported
 
@@ -280,7 +199,8 @@ def _pins(args: argparse.Namespace) -> Pins:
     return Pins(decided_precision(args.amp, args.amp_dtype), None, args.torchcompile)
 
 
-def _answer_arguments(parser: argparse.ArgumentParser) -> None:
+def answer_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of verbs that answer for photos."""
     parser.add_argument(
         "--missing",
         default="full",

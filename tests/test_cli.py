@@ -440,7 +440,7 @@ def test_evaluate_takes_the_val_part_unless_told(trained, capsys):
 
 
 def test_slices_of_very_many_values_are_cut_short(trained, data, capsys, monkeypatch):
-    monkeypatch.setattr("multihead.answering.SLICED", 5)
+    monkeypatch.setattr("multihead.scoring.SLICED", 5)
     assert run("evaluate", trained, data, "-j", "0", "--by", "person") == 0
     printed = capsys.readouterr()
     assert printed.out.count("person = ") == 5 and "person has 12 values; the 5 most frequent are shown" in printed.err

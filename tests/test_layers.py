@@ -17,7 +17,7 @@ LAYERS = (
     "evaluation quantised inputs pipeline prediction answer_files teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",
     "joined cards export ways crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
-    "parsers flags flag_files settings parts arms workbench records answering folding panel spaces searching shipping training gathering cli __main__",
+    "parsers flags flag_files settings parts arms workbench records answering scoring folding panel spaces searching shipping training gathering cli __main__",
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names.split()}
 FOLDER = Path(multihead.__file__).parent

@@ -17,7 +17,7 @@ from multihead.prediction import Tally
 
 
 @dataclass(frozen=True)
-class Growing:
+class Begun:
     """A table that is being written: the photos that it holds, in order, what was counted of them, and where its
     further text goes."""
 
@@ -27,7 +27,7 @@ class Growing:
 
 
 @contextlib.contextmanager
-def going_on(path: str | Path, columns: Sequence[str], settings: Mapping[str, object]) -> Iterator[Growing]:
+def going_on(path: str | Path, columns: Sequence[str], settings: Mapping[str, object]) -> Iterator[Begun]:
     """A table of answers that takes the place of `path` when the block ends without an error.
 
     Until then it stands beside it, named .part. One of the same settings (plain data) that an interrupted call left is
@@ -47,7 +47,7 @@ def going_on(path: str | Path, columns: Sequence[str], settings: Mapping[str, ob
             tell(f"going on after {tally.rows} rows that an interrupted call left in {part}; remove it to begin anew")
         try:
             with open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                yield Growing(done, tally, functools.partial(print, end="", file=stream, flush=True))
+                yield Begun(done, tally, functools.partial(print, end="", file=stream, flush=True))
         except BaseException:
             if part.stat().st_size:
                 tell(f"{tally.rows} rows are in {part}")
@@ -71,7 +71,7 @@ def stamps(paths: Iterable[str | Path]) -> dict[str, tuple[int, int]]:
 
 
 def _part(path: Path, settings: Mapping[str, object]) -> Path:
-    text = json.dumps([path.name, settings], sort_keys=True, default=str)
+    text = json.dumps([path.name, settings], sort_keys=True)
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return path.with_name(f"{_stem(path)}.{digest}.part")
 

@@ -18,7 +18,7 @@ from multihead.recipe import MISSING
 from multihead.settings import Sources, device, speaker, with_tta
 
 if TYPE_CHECKING:
-    from multihead.answer_files import Growing
+    from multihead.answer_files import Begun
     from multihead.data import Photos
     from multihead.heads import Head
     from multihead.pipeline import Answer
@@ -80,18 +80,18 @@ def predict(args: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _table(args: argparse.Namespace, space: Sequence[Head]) -> Iterator[Growing]:
+def _table(args: argparse.Namespace, space: Sequence[Head]) -> Iterator[Begun]:
     """Where the rows go: a file, which is gone on with where it was interrupted, or the standard output."""
-    from multihead.answer_files import Growing, going_on, stamps
+    from multihead.answer_files import Begun, going_on, stamps
     from multihead.files import growing, is_stream
     from multihead.joined import home
     from multihead.prediction import Tally, table
 
     if not args.output:
-        yield Growing((), Tally(), lambda text: print(text, end=""))
+        yield Begun((), Tally(), lambda text: print(text, end=""))
     elif args.person_vote or is_stream(args.output):  # the vote changes rows that are written
         with growing(args.output) as stream:
-            yield Growing((), Tally(), stream.write)
+            yield Begun((), Tally(), stream.write)
     else:
         settings = {name: value for name, value in vars(args).items() if name not in FREE}
         named = [path for path in (*args.source, args.boxes, args.detector) if path and os.path.isfile(path)]

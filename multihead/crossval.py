@@ -129,7 +129,7 @@ def train_cell(
     identity = {**arm.identity(), "seed": cell.seed, "model": _digest(models), "processes": ranks.world()}
     identity |= {"train": train.fingerprint(), "valid": valid.fingerprint()}
     if ranks.first():
-        _claim(cell, json.loads(json.dumps(identity)))
+        _claim(cell, identity)
     ranks.wait()
     if not cell.done:
         runs = []
@@ -161,7 +161,7 @@ def check_begun(cells: Sequence[Cell], arms: Mapping[str, Arm]) -> None:
     """Nothing where what the folders hold of these cells was begun as the arms are now; to be asked before any is
     trained. Raises: ValueError that names the folder, and what differs."""
     for cell in cells:
-        asked = json.loads(json.dumps({**arms[cell.arm].identity(), "seed": cell.seed}))
+        asked = {**arms[cell.arm].identity(), "seed": cell.seed}
         _check_mark(cell, asked, (*asked, "hidden"))
 
 
@@ -176,6 +176,7 @@ def _check_mark(cell: Cell, identity: Mapping[str, Any], known: Sequence[str] | 
     marker = cell.folder / "cell.json"
     if not marker.is_file():
         return
+    identity = json.loads(json.dumps(identity))  # as the mark has it
     old = {"hidden": None} | read_json(marker)  # which stands only where labels are hidden
     changed = [key for key in old if old[key] != identity.get(key) and (known is None or key in known)]
     if changed:

@@ -77,8 +77,7 @@ def fit_folds(
     a column of folds that share a person or file, naming them.
     """
     arm, out = Arm(model, recipe, rows, about=about or {}), Path(out)
-    recipe = replace(recipe, select="last")  # the best would be chosen on the rows that it answers for
-    arm = replace(arm, recipe=recipe)
+    arm = replace(arm, recipe=replace(recipe, select="last"))  # the best would be chosen on the rows it answers for
     check_kind(out, "folds")
     _check_processes(arm, processes)
     check_not_pseudo(photos, "out-of-fold")

@@ -268,6 +268,15 @@ def test_a_changed_arm_needs_another_name(done, photos, monkeypatch, what, tmp_p
     assert content(tmp_path / "out") == content(done.out)
 
 
+def test_a_changed_arm_is_refused_before_a_new_one_is_trained(done, photos, monkeypatch, tmp_path):
+    shutil.copytree(done.out, tmp_path / "out")
+    monkeypatch.setattr(crossval, "prepare", None)
+    arms = {"new": replace(PLAIN, about={"new": 1}), "plain": CHANGED["recipe"]}
+    with pytest.raises(ValueError, match="holds arm 'plain' with another recipe"):
+        compare(arms, photos, tmp_path / "out", folds=FOLDS, seeds=SEEDS)
+    assert not list((tmp_path / "out" / "runs").glob("new*"))
+
+
 def test_other_photos_need_another_folder(done, photos, monkeypatch):
     monkeypatch.setattr(crossval, "prepare", None)
     with pytest.raises(ValueError, match="holds runs on other photos or folds; name the output folder anew"):

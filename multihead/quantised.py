@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from multihead.heads import UNKNOWN, base
 from multihead.labels import encode
 from multihead.metrics import confusion
 from multihead.model import Model
+from multihead.rounding import KINDS as ROUNDED
+from multihead.rounding import PHOTOS, give_back, rounded
 from multihead.runtimes import compile_openvino, without_telemetry
 from multihead.sigstack import kept_signal_stack
 
@@ -130,11 +133,14 @@ def _quantise(
     attention = any("Attention" in type(module).__name__ for module in model.backbone.modules())
     told = sys.stderr, sys.stdout  # nncf's own output is kept from both
     wholes: list[float] = []
+    say(f"int8: rounding weights on {min(len(feeds), PHOTOS)} photos")
+    near, before = rounded(graph, feeds)
 
     def validate(compiled: Any, batches: Iterable[Control]) -> tuple[float, None]:
         batches = list(batches)
         put_back()
-        probs = [compiled(batch.feed)["joint"] for batch in batches]
+        first = len(batches) == len(control) and not wholes  # of f32: as it is, not as it is rounded
+        probs = [batch.probs if first else compiled(batch.feed)["joint"] for batch in batches]
         if len(batches) < len(control):  # layers are ranked: by answers that change few would differ
             return -float(np.mean([((one - batch.probs) ** 2).sum() for one, batch in zip(probs, batches)])), None
         name, value = _measured(probs, batches)
@@ -146,8 +152,8 @@ def _quantise(
         return value, None
 
     with _silent(), kept_signal_stack() as put_back:
-        return nncf.quantize_with_accuracy_control(
-            graph.clone(),
+        found = nncf.quantize_with_accuracy_control(
+            near,
             nncf.Dataset(list(feeds)),
             nncf.Dataset(list(control), lambda batch: batch.feed),
             validate,
@@ -155,7 +161,7 @@ def _quantise(
             preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: swish and the like go below zero
             subset_size=len(feeds),
             model_type=nncf.ModelType.TRANSFORMER if attention else None,
-            ignored_scope=nncf.IgnoredScope(names=first_layers(graph)),
+            ignored_scope=nncf.IgnoredScope(names=first_products(graph)),
             advanced_quantization_parameters=_settings(nncf),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 # fewer than all: a validation of all is one of the score
@@ -163,23 +169,27 @@ def _quantise(
                 ranking_subset_size=max(1, min(RANKED_ON, len(control) - 1)),
             ),
         )
+    give_back(found, before)
+    return found
 
 
-def first_layers(graph: Any) -> list[str]:
-    """The names of the layers that read pixels, and of the steps on the way to them, which int8 leaves as they are: a
-    small part of the work, and what is lost there is lost to all layers after."""
-    raw: set[str] = set()
-    found = []
+def first_products(graph: Any) -> list[str]:
+    """The names of the matrix products that read pixels, and of the steps on the way to them, which int8 leaves as they
+    are: a small part of the work, and what is lost there is lost to all layers after. Convolutions are rounded well."""
+    raw: dict[str, list[str]] = {}  # the steps on the way to pixels that are not multiplied yet
+    found: dict[str, None] = {}
     for node in graph.get_ordered_ops():
         kind, sources = node.get_type_name(), [each.get_node() for each in node.input_values()]
         reads = [source.get_name() for source in sources if source.get_type_name() != "Constant"]
         if kind == "Parameter":
-            raw.add(node.get_name())
-        elif reads and raw.issuperset(reads):
-            found.append(node.get_friendly_name())
-            if kind not in ("Convolution", "GroupConvolution", "MatMul"):
-                raw.add(node.get_name())
-    return found
+            raw[node.get_name()] = []
+        elif reads and all(name in raw for name in reads):
+            way = [*chain.from_iterable(raw[name] for name in reads), node.get_friendly_name()]
+            if kind == "MatMul":
+                found |= dict.fromkeys(way)
+            elif kind not in ROUNDED:
+                raw[node.get_name()] = way
+    return list(found)
 
 
 def _settings(nncf: Any) -> Any:

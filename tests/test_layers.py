@@ -13,7 +13,7 @@ LAYERS = (
     "gentle pipelines outputs augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes convolutions fusing nets",
     "backbones recipe spelling cascade faces mtcnn yunet features configs model drawing box_files synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting feeds carry graphs archives runtimes",
-    "data columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",
+    "data rounding columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",
     "evaluation quantised inputs pipeline prediction answer_files teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train",
     "joined cards export ways crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",

@@ -6,7 +6,7 @@ A quarter of the training people are set aside: half of these calibrate int8, th
 on the others (or takes --trained FOLDER, which must not have seen those set aside), exports to ONNX and OpenVINO, and
 scores all on the validation people. Prints one JSON line: photos a second of each, the ratio to OpenVINO f32 with its
 quartiles, the share of answers as in eager f32, and the paired difference of macro-F1 with its interval over people.
-Where int8 is refused, `remark` says so; "int8, no bound" has all layers in int8 but the first, whatever that costs.
+Where int8 is refused, `remark` says so; "int8, no bound" has all layers in int8, whatever that costs.
 """
 
 import argparse

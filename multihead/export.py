@@ -107,9 +107,9 @@ def openvino(
     """As `onnx`, with model.xml and model.bin for OpenVINO, set for short answers.
 
     precision: f32, bf16 (where the processor has it; weights stay f32), or int8, for which `photos` are needed, of
-    people who trained the model: half of the people, up to `limit` photos, calibrate the ranges, the others control
-    it; the layers that read pixels are never in int8. max_drop: how much macro-F1 of the joint classes int8 may lose on
-    the people who control it, or, where nobody of them is labelled for all heads or f32 itself has no more, how many
+    people who trained the model: half of the people, up to `limit` photos, calibrate the ranges and decide how weights
+    are rounded (see `rounding`), the others control it. max_drop: how much macro-F1 of the joint classes int8 may lose
+    on the people who control it, or, where nobody of them is labelled for all heads or f32 itself has no more, how many
     answers may change, as shares. Where it cannot keep that, bf16 is written, and `Check.remark` says so. say: told how
     far int8 is, which takes a minute or more.
 

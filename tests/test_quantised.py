@@ -43,7 +43,7 @@ def test_int8_is_written_where_it_keeps_the_bound(model, photos, tmp_path, capfd
     written = import_openvino().Core().read_model(tmp_path / "x" / "model.xml")
     kinds = [node.get_type_name() for node in written.get_ordered_ops()]
     assert kinds.index("FakeQuantize") < kinds.index("Convolution")  # pixels are quantised too
-    weights = _weights(written)
+    weights = _weights(written.get_ordered_ops())
     assert weights[0].shape == (16, 3, 3, 3) and len(weights) == 18
     assert all(each.dtype == np.int8 for each in weights)
     assert max(np.abs(each.astype(int)).max() for each in weights) == 64  # 7 bits, for processors without VNNI
@@ -52,10 +52,10 @@ def test_int8_is_written_where_it_keeps_the_bound(model, photos, tmp_path, capfd
     assert capfd.readouterr() == ("", "")
 
 
-def _weights(graph):
-    """Of each convolution and product of a graph, as they are stored."""
+def _weights(nodes):
+    """Of each convolution and product among the nodes, as they are stored."""
     found = []
-    for node in graph.get_ordered_ops():
+    for node in nodes:
         if node.get_type_name() in ("Convolution", "MatMul"):
             source = node.input_value(1).get_node()
             while source.get_type_name() != "Constant":
@@ -201,10 +201,12 @@ def test_layers_are_given_back_until_the_bound_is_kept_and_told(graph, model, ph
 
     def measured(probs, control):
         seen.append(len(control))
+        if len(seen) == 2:  # what nncf holds int8 to is f32 as it is, not as its weights are rounded
+            assert all(np.array_equal(one, batch.probs) for one, batch in zip(probs, control, strict=True))
         return "macro-F1", scores[len(seen) - 1]
 
     monkeypatch.setattr(quantised, "_measured", measured)
-    _, precision, remark = quantised.int8(graph, model, photos, max_drop=0.01, limit=20, say=said.append)
+    made, precision, remark = quantised.int8(graph, model, photos, max_drop=0.01, limit=20, say=said.append)
     assert seen == [5] * len(scores)  # never a score of a few photos
     assert said[0].startswith("int8: macro-F1 of f32 1.0000; calibrating on ") and said[1:] == [
         "int8: rounding weights on 19 photos",
@@ -215,6 +217,34 @@ def test_layers_are_given_back_until_the_bound_is_kept_and_told(graph, model, ph
     ]
     assert precision == "int8" and remark.startswith("macro-F1 0.9950, f32 1.0000, on ")
     assert "f32 knows nearly all: if they trained it, that hides what int8 costs" in remark
+    before = {node.get_friendly_name(): node for node in graph.get_ordered_ops()}
+    kept = [node for node in made.get_ordered_ops() if node.get_type_name() == "Convolution" and _is_float(node)]
+    assert kept  # others of the three are products
+    for node in kept:
+        (weights,), (was,) = (_weights([each]) for each in (node, before[node.get_friendly_name()]))
+        assert np.array_equal(weights, was)
+
+
+def _is_float(node):
+    return node.input_value(1).get_node().get_type_name() == "Constant"
+
+
+def test_int8_is_made_of_rounded_weights(graph, model, photos, monkeypatch):
+    """A whole number of steps each, but for an output's largest: nncf finds no other number nearer."""
+    made = []
+    real = quantised.rounded
+    monkeypatch.setattr(quantised, "rounded", lambda *args: made.append(real(*args)) or made[-1])
+    found, precision, _ = quantised.int8(graph, model, photos, max_drop=1.0, limit=12)
+    assert precision == "int8"
+    near, before = made[0]
+    floats = {name: weights for name, weights in zip(before, _weights(near.get_ordered_ops()))}
+    layers = [node for node in found.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    assert len(layers) == len(before) == 15
+    for node in layers:
+        scale = node.input_value(1).get_node().input_value(1).get_node().get_data()
+        (stored,), steps = _weights([node]), floats[node.get_friendly_name()] / scale
+        outer = np.abs(np.abs(steps) - 63.5) < 0.01
+        assert np.allclose(steps[~outer], stored[~outer], atol=0.01) and outer.sum() <= 1.1 * len(scale)
 
 
 def test_what_is_measured(graph, model, photos):

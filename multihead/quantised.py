@@ -139,7 +139,8 @@ def _quantise(
     def validate(compiled: Any, batches: Iterable[Control]) -> tuple[float, None]:
         batches = list(batches)
         put_back()
-        first = len(batches) == len(control) and not wholes  # of f32: as it is, not as it is rounded
+        # of f32: as it is, not as it is rounded; nncf asks for one batch before it asks for all
+        first = len(batches) == len(control) and len(wholes) < 1 + (len(control) == 1)
         probs = [batch.probs if first else compiled(batch.feed)["joint"] for batch in batches]
         if len(batches) < len(control):  # layers are ranked: by answers that change few would differ
             return -float(np.mean([((one - batch.probs) ** 2).sum() for one, batch in zip(probs, batches)])), None

@@ -3,6 +3,7 @@ on photos change least: the nearest numbers change them more, above all where a 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,21 +44,22 @@ def rounded(graph: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> tuple[Any,
     """
     made, before = graph.clone(), {}
     inputs = _inputs(graph, feeds)
-    for layer in _layers(made):
-        name, weights = layer.get_friendly_name(), _constant(layer)
-        mean, square = inputs.pop(name)
+    for layers in _twins(made):
+        layer, weights = layers[0], _constant(layers[0])
+        mean, square = (each.double() for each in inputs.pop(layer.get_friendly_name()))
         depthwise = layer.get_type_name() == "GroupConvolution" and weights.shape[2] == 1
         own = torch.from_numpy(weights.astype(np.float64)).reshape(len(mean), -1, mean.shape[1])  # (G, O, I)
-        bias = _bias(layer)
-        centred = square if bias is None else square - mean[:, :, None] * mean[:, None, :]
-        near = descend(own, centred, 127 if depthwise else 63.5)
-        shift = None
-        if bias is not None:
-            # what the mean of the outputs would change by
-            shift = torch.einsum("goi,gi->go", own - near, mean).reshape(1, -1, 1, 1).float().numpy()
-            _replace(bias, 1, _constant(bias, 1) + shift)
-        _replace(layer, 1, near.reshape(weights.shape).numpy())
-        before[name] = Rounded(weights, shift)
+        if _bias(layer) is not None:
+            square -= mean[:, :, None] * mean[:, None, :]
+        near = descend(own, square, 127 if depthwise else 63.5)
+        # what the mean of the outputs would change by
+        shift = torch.einsum("goi,gi->go", own - near, mean).reshape(1, -1, 1, 1).float().numpy()
+        for layer in layers:
+            bias = _bias(layer)
+            if bias is not None:
+                _replace(bias, 1, _constant(bias, 1) + shift)
+            _replace(layer, 1, near.reshape(weights.shape).numpy())
+            before[layer.get_friendly_name()] = Rounded(weights, None if bias is None else shift)
     return made, before
 
 
@@ -84,7 +86,8 @@ def descend(weights: Tensor, square: Tensor, most: float) -> Tensor:
     scale = largest.clamp(min=least) / most
     fixed = (weights.abs() == largest) & (largest >= least)
     ridge = RIDGE * square.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
-    square = square + ridge[:, None, None] * torch.eye(size, dtype=square.dtype)
+    square = square.clone()
+    square.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
     top = int(most)
     steps = torch.where(fixed, weights / scale, (weights / scale).round().clamp(-top, top))
     slope = (steps * scale - weights) @ square  # of half the error, by weight
@@ -108,35 +111,41 @@ def descend(weights: Tensor, square: Tensor, most: float) -> Tensor:
 
 
 def _inputs(graph: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """{layer: the mean (G, I) and the mean products (G, I, I) of what its weights are multiplied with}."""
+    """{the first layer of each weights: the mean (G, I) and the mean products (G, I, I) of what they are multiplied
+    with}."""
     numbers = np.random.default_rng(0)
     own = graph.clone()
-    layers = _layers(own)
+    alike = _twins(own)
+    layers = [layer for twins in alike for layer in twins]
+    names = [twins[0].get_friendly_name() for twins in alike for _ in twins]
     seen = import_openvino().Model([_steps().result(layer.input_value(0)) for layer in layers], own.get_parameters())
     run = openvino_core().compile_model(seen, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     named = [each.get_any_name() for each in run.inputs]
-    sums: dict[str, list[Any]] = {}
+    sums: dict[str, tuple[Tensor, Tensor]] = {}
+    counts: dict[str, int] = {}
     for feed in feeds[:PHOTOS]:
         found = run({name: feed[name] for name in named})
         for place, layer in enumerate(layers):
-            rows = _rows(layer, torch.from_numpy(found[place]), numbers).double()
-            held = sums.setdefault(layer.get_friendly_name(), [0, 0.0, 0.0])
-            held[0] += rows.shape[2]
-            held[1] += rows.sum(2)
-            held[2] += rows @ rows.mT
-    return {name: (total / count, products / count) for name, (count, total, products) in sums.items()}
+            rows, name = _rows(layer, torch.from_numpy(found[place]), numbers), names[place]
+            groups, size, spots = rows.shape
+            if name not in sums:
+                sums[name] = torch.zeros(groups, size), torch.zeros(groups, size, size)
+            sums[name][0].add_(rows.sum(2))
+            sums[name][1].baddbmm_(rows, rows.mT)  # in place: there are thousands of inputs
+            counts[name] = counts.get(name, 0) + spots
+    return {name: (total.div_(counts[name]), products.div_(counts[name])) for name, (total, products) in sums.items()}
 
 
 def _rows(layer: Any, pixels: Tensor, numbers: np.random.Generator) -> Tensor:
     """What a layer's weights are multiplied with at up to `SPOTS` places: (G, I, places)."""
-    about, weights = layer.get_attributes(), _constant(layer)
+    about, shape = layer.get_attributes(), layer.input(1).get_shape()
     (top, left), (bottom, right) = about["pads_begin"], about["pads_end"]
     padded = functional.pad(pixels, (left, right, top, bottom))
     kernel = {"dilation": tuple(about["dilations"]), "stride": tuple(about["strides"])}
-    rows = functional.unfold(padded, tuple(weights.shape[-2:]), **kernel)[0]
+    rows = functional.unfold(padded, tuple(shape[-2:]), **kernel)[0]
     if rows.shape[1] > SPOTS:
         rows = rows[:, torch.from_numpy(np.sort(numbers.choice(rows.shape[1], SPOTS, replace=False)))]
-    groups = weights.shape[0] if layer.get_type_name() == "GroupConvolution" else 1
+    groups = shape[0] if layer.get_type_name() == "GroupConvolution" else 1
     return rows.reshape(groups, -1, rows.shape[1])
 
 
@@ -144,6 +153,17 @@ def _layers(graph: Any) -> list[Any]:
     """The convolutions over two axes whose weights are constant floats."""
     found = [node for node in graph.get_ordered_ops() if node.get_type_name() in KINDS]
     return [node for node in found if _is_constant(node, 1) and len(node.get_attributes()["strides"]) == 2]
+
+
+def _twins(graph: Any) -> list[list[Any]]:
+    """`_layers`, those of equal weights together: a backbone that reads several crops has each layer several times, and
+    they stay equal, else a file would hold their weights several times."""
+    found: dict[Any, list[Any]] = {}
+    for layer in _layers(graph):
+        weights = _constant(layer)
+        content = layer.get_type_name(), weights.shape, hashlib.sha256(weights.tobytes()).digest()
+        found.setdefault(content, []).append(layer)
+    return list(found.values())
 
 
 def _bias(layer: Any) -> Any | None:

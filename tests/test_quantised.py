@@ -247,6 +247,14 @@ def test_int8_is_made_of_rounded_weights(graph, model, photos, monkeypatch):
         assert np.allclose(steps[~outer], stored[~outer], atol=0.01) and outer.sum() <= 1.1 * len(scale)
 
 
+def test_int8_of_one_batch_is_held_to_f32_not_to_rounded_weights(graph, model, photos, monkeypatch):
+    seen, real = [], quantised._measured
+    monkeypatch.setattr(quantised, "_measured", lambda probs, control: seen.append(probs[0]) or real(probs, control))
+    quantised.int8(graph, model, photos, max_drop=1.0, limit=12)
+    assert np.array_equal(seen[1], seen[0]) and np.array_equal(seen[2], seen[0])  # as nncf tries it, and asks for it
+    assert not np.array_equal(seen[-1], seen[0])
+
+
 def test_what_is_measured(graph, model, photos):
     from sklearn.metrics import f1_score
 

@@ -121,7 +121,7 @@ def test_what_layers_read_is_seen_as_torch_sees_it(monkeypatch):
     layers = rounding._layers(graph)
     assert [layer.get_friendly_name() for layer in layers] == list(inputs) and len(inputs) == 4
     for layer in layers:
-        mean, square = inputs[layer.get_friendly_name()]
+        mean, square = (each.double() for each in inputs[layer.get_friendly_name()])
         weights = torch.from_numpy(rounding._constant(layer)).double().reshape(len(mean), -1, mean.shape[1])
         outputs = _outputs(graph, feeds, layer.get_friendly_name()).swapaxes(0, 1).reshape(mean.shape[0], -1, 24 * 64)
         assert np.allclose(torch.einsum("goi,gi->go", weights, mean), outputs.mean(2), rtol=1e-4, atol=1e-4)
@@ -205,3 +205,30 @@ def test_layers_that_are_not_in_int8_get_their_weights_back():
     whole = rounded(graph, feeds)[0]
     give_back(whole, held)
     assert np.allclose(_outputs(whole, feeds), _outputs(graph, feeds), atol=1e-5)
+
+
+def test_a_layer_that_reads_several_crops_stays_one():
+    """Its weights are in the file once, rounded for what it reads of all crops."""
+    import_openvino()
+    from openvino import Model as Graph
+    from openvino import opset13 as ops
+
+    numbers = np.random.default_rng(0)
+    weights, bias = (numbers.normal(size=size).astype(np.float32) for size in [(4, 3, 3, 3), (1, 4, 1, 1)])
+    pixels = [ops.parameter([-1, 3, side, side], np.float32) for side in (8, 12)]
+    for name, each in zip("ab", pixels, strict=True):
+        each.output(0).set_names({name})
+    seen = [ops.convolution(each, ops.constant(weights), [1, 1], [0, 0], [0, 0], [1, 1]) for each in pixels]
+    sums = [ops.add(each, ops.constant(bias)) for each in seen]
+    graph = Graph([ops.result(each) for each in sums], pixels)
+    feed = {"a": numbers.normal(size=(1, 3, 8, 8)), "b": numbers.normal(size=(1, 3, 12, 12)) + 1}
+    feed = {name: each.astype(np.float32) for name, each in feed.items()}
+    made, before = rounded(graph, [feed])
+    one, other = rounding._layers(made)
+    assert len(before) == 2 and np.array_equal(rounding._constant(one), rounding._constant(other))
+    assert not np.array_equal(rounding._constant(one), weights)
+    ((mean, _),) = rounding._inputs(graph, [feed]).values()
+    rows = [rounding._rows(layer, torch.from_numpy(feed[name]), numbers) for name, layer in zip("ab", seen)]
+    assert torch.allclose(mean, torch.cat(rows, 2).mean(2), atol=1e-5)
+    give_back(made, before)
+    assert all(np.array_equal(rounding._constant(layer), weights) for layer in rounding._layers(made))

@@ -111,7 +111,7 @@ def openvino(
     are rounded (see `rounding`), the others control it. max_drop: how much macro-F1 of the joint classes int8 may lose
     on the people who control it, or, where nobody of them is labelled for all heads or f32 itself has no more, how many
     answers may change, as shares. Where it cannot keep that, bf16 is written, and `Check.remark` says so. say: told how
-    far int8 is, which takes a minute or more.
+    far int8 is, which takes minutes.
 
     Raises: as `onnx`; ValueError for int8 without photos.
     """

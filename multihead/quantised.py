@@ -21,8 +21,7 @@ from multihead.heads import UNKNOWN, base
 from multihead.labels import encode
 from multihead.metrics import confusion
 from multihead.model import Model
-from multihead.rounding import KINDS as ROUNDED
-from multihead.rounding import PHOTOS, give_back, rounded
+from multihead.rounding import KINDS, PHOTOS, give_back, rounded
 from multihead.runtimes import compile_openvino, without_telemetry
 from multihead.sigstack import kept_signal_stack
 
@@ -129,7 +128,8 @@ def _quantise(
     max_drop: float,
     say: Callable[[str], None],
 ) -> Any:
-    """nncf's graph, with as many layers in f32 as the control asks for."""
+    """nncf's graph, with as many layers in f32 as the control asks for. These have their own weights at the end; while
+    nncf looks for them they have rounded ones, which cost little beside int8."""
     attention = any("Attention" in type(module).__name__ for module in model.backbone.modules())
     told = sys.stderr, sys.stdout  # nncf's own output is kept from both
     wholes: list[float] = []
@@ -176,7 +176,8 @@ def _quantise(
 
 def first_products(graph: Any) -> list[str]:
     """The names of the matrix products that read pixels, and of the steps on the way to them, which int8 leaves as they
-    are: a small part of the work, and what is lost there is lost to all layers after. Convolutions are rounded well."""
+    are: a small part of the work, and what is lost there is lost to all layers after. Convolutions are rounded for
+    what they read."""
     raw: dict[str, list[str]] = {}  # the steps on the way to pixels that are not multiplied yet
     found: dict[str, None] = {}
     for node in graph.get_ordered_ops():
@@ -188,7 +189,7 @@ def first_products(graph: Any) -> list[str]:
             way = [*chain.from_iterable(raw[name] for name in reads), node.get_friendly_name()]
             if kind == "MatMul":
                 found |= dict.fromkeys(way)
-            elif kind not in ROUNDED:
+            elif kind not in KINDS:
                 raw[node.get_name()] = way
     return list(found)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from multihead.runtimes import import_openvino, openvino_core
 KINDS = ("Convolution", "GroupConvolution")
 PHOTOS = 64  # that layers are looked at on, at most
 SPOTS = 256  # places of a photo that a layer is looked at, at most
-SWEEPS = 12  # over all weights of a layer; few move after that
+SWEEPS = 4  # over all weights of a layer: most of what twelve gain
+WIDEST = 8192  # inputs of an output; the products of more would not fit into memory
 BLOCK = 64  # inputs of a layer whose weights move before the others are told
 RIDGE = 0.01  # of the inputs' mean square, as GPTQ has it: photos are too few to tell all inputs of a layer apart
 FLOOR = 0.01  # nncf takes no channel's weights for smaller than this share of the layer's largest
@@ -150,9 +152,10 @@ def _rows(layer: Any, pixels: Tensor, numbers: np.random.Generator) -> Tensor:
 
 
 def _layers(graph: Any) -> list[Any]:
-    """The convolutions over two axes whose weights are constant floats."""
+    """The convolutions over two axes whose weights are constant floats, of up to `WIDEST` inputs."""
     found = [node for node in graph.get_ordered_ops() if node.get_type_name() in KINDS]
-    return [node for node in found if _is_constant(node, 1) and len(node.get_attributes()["strides"]) == 2]
+    found = [node for node in found if _is_constant(node, 1) and len(node.get_attributes()["strides"]) == 2]
+    return [node for node in found if math.prod(node.input(1).get_shape()[-3:]) <= WIDEST]
 
 
 def _twins(graph: Any) -> list[list[Any]]:

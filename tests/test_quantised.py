@@ -237,7 +237,7 @@ def test_int8_is_made_of_rounded_weights(graph, model, photos, monkeypatch):
     found, precision, _ = quantised.int8(graph, model, photos, max_drop=1.0, limit=12)
     assert precision == "int8"
     near, before = made[0]
-    floats = {name: weights for name, weights in zip(before, _weights(near.get_ordered_ops()))}
+    floats = dict(zip(before, _weights(near.get_ordered_ops())))
     layers = [node for node in found.get_ordered_ops() if node.get_type_name() == "Convolution"]
     assert len(layers) == len(before) == 15
     for node in layers:

@@ -57,6 +57,14 @@ def test_outputs_change_less_than_by_the_nearest_numbers(size):
     assert _error(found, weights, square).sum() < 0.2 * _error(nearest, weights, square).sum()
 
 
+def test_wide_layers_are_left_to_nncf(monkeypatch):
+    graph, feeds, _ = _graph(np.random.default_rng(0))
+    monkeypatch.setattr(rounding, "WIDEST", 27)  # 3 x 3 x 3; the grouped one has 36
+    made, held = rounded(graph, feeds)
+    layers = [node for node in graph.get_ordered_ops() if node.get_type_name() in rounding.KINDS]
+    assert list(held) == [layers[place].get_friendly_name() for place in (0, 1, 3)]
+
+
 def test_groups_do_not_know_of_each_other():
     weights = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 1, 9)))
     square = torch.cat([_products(9, seed) for seed in range(4)])
@@ -162,7 +170,8 @@ def test_the_error_is_about_the_mean_where_the_bias_keeps_that(monkeypatch):
     rounded(graph, feeds)
     found = zip(seen, rounding._inputs(graph, feeds).values(), [True, True, True, False], strict=True)
     for square, (mean, products), biased in found:
-        assert torch.allclose(square, products - biased * mean[:, :, None] * mean[:, None, :])
+        expected = products.double() - biased * mean.double()[:, :, None] * mean.double()[:, None, :]
+        assert torch.allclose(square, expected)
 
 
 def test_nncf_stores_these_numbers():

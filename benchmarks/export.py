@@ -40,12 +40,7 @@ def main(argv=None):
     if computes(torch.device("cpu"), "bf16"):
         probs["eager bf16 channels_last"] = evaluate(model, valid, workers=0, pins=Pins("bf16")).probs
     numbers = {"contenders": summary(speeds(model, contenders, valid, args), probs, checks, valid)}
-    found = numbers["contenders"]
-    numbers["claims"] = {
-        "int8 at least twice f32": found["openvino int8, no bound"]["ratio"] >= 2,
-        "int8 is kept within its bound, or bf16 is and says why": found["openvino int8"]["precision"] == "int8"
-        or "bf16 was written" in found["openvino int8"]["remark"],
-    }
+    numbers["claims"] = claims(numbers["contenders"])
     numbers |= {"train": len(learned), "aside": len(aside), "validation": len(valid)}
     settings = vars(args) | {"data": Path(args.data).name, "pretrained_path": Path(args.pretrained_path or "").name}
     settings["output"] = Path(args.output).name
@@ -54,6 +49,17 @@ def main(argv=None):
     text = json.dumps(line).replace("NaN", "null")
     print(text)
     return json.loads(text)
+
+
+def claims(found):
+    """{claim: whether it holds} of what the contenders do; the speed is of the int8 that users get, where they get it."""
+    bounded = found["openvino int8"]
+    kept = bounded["precision"] == "int8"
+    fast = bounded if kept else found["openvino int8, no bound"]
+    return {
+        "int8 at least twice f32": fast["ratio"] >= 2,
+        "int8 is kept within its bound, or bf16 is and says why": kept or "bf16 was written" in bounded["remark"],
+    }
 
 
 def check(numbers):

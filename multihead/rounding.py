@@ -20,7 +20,7 @@ from multihead.runtimes import import_openvino, openvino_core
 KINDS = ("Convolution", "GroupConvolution")
 PHOTOS = 64  # that layers are looked at on, at most
 SPOTS = 256  # places of a photo that a layer is looked at, at most
-SWEEPS = 4  # over all weights of a layer: most of what twelve gain
+SWEEPS = 4  # over all weights of a layer
 WIDEST = 8192  # inputs of an output; the products of more would not fit into memory
 BLOCK = 64  # inputs of a layer whose weights move before the others are told
 RIDGE = 0.01  # of the inputs' mean square, as GPTQ has it: photos are too few to tell all inputs of a layer apart

@@ -184,7 +184,7 @@ def test_nncf_stores_these_numbers():
         settings = {"subset_size": 24, "advanced_parameters": quantised._settings(nncf)}
         found = nncf.quantize(made, nncf.Dataset(feeds), preset=nncf.QuantizationPreset.MIXED, **settings)
     layers = [node for node in found.get_ordered_ops() if node.get_type_name() in rounding.KINDS]
-    tops = []
+    tops, largest = [], []
     for layer, floats in zip(layers, wanted, strict=True):
         product = layer.input_value(1).get_node()
         scale = product.input_value(1).get_node().get_data()
@@ -192,10 +192,12 @@ def test_nncf_stores_these_numbers():
         steps = floats / scale
         outer = np.abs(steps) > 63.4 if np.abs(steps).max() < 64 else np.zeros(steps.shape, bool)
         assert np.allclose(stored[~outer], steps[~outer], atol=1e-3)
-        assert (np.abs(stored[outer] - steps[outer]) < 0.501).all() and outer.sum() in (0, 7, 12, 5)
+        assert (np.abs(stored[outer] - steps[outer]) < 0.501).all()
         assert (stored % 2 == 1).mean() > 0.3  # no step is left out
         tops.append(round(float(np.abs(steps).max()), 1))
+        largest.append(outer.sum())
     assert tops == [63.5, 127, 63.5, 63.5]
+    assert largest == [7, 0, 12, 5]  # one an output, but for the faint one; a depthwise layer's are stored as they are
 
 
 def test_layers_that_are_not_in_int8_get_their_weights_back():

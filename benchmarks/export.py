@@ -52,7 +52,7 @@ def main(argv=None):
 
 
 def claims(found):
-    """{claim: whether it holds} of what the contenders do; the speed is of the int8 that users get, where they get it."""
+    """{claim: whether it holds} of what the contenders do; the speed is of the int8 that users get, if they get it."""
     bounded = found["openvino int8"]
     kept = bounded["precision"] == "int8"
     fast = bounded if kept else found["openvino int8, no bound"]

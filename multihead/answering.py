@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,23 +33,22 @@ def predict(args: argparse.Namespace) -> int:
     from multihead import prediction
     from multihead.files import check_writable
     from multihead.inputs import named_as_given
-    from multihead.joined import load
     from multihead.logs import bar
     from multihead.pipeline import answers
     from multihead.yunet import open_detector
 
-    model, say = with_tta(load(args.model).to(device(args.device)), args.tta), speaker(args)
     if args.submission:
-        return _submission(args, model, say)
+        return _submission(args)
     if args.images:
         raise ValueError(f"--images {args.images} is where the photos of a --submission lie; name the folder as SOURCE")
     args.output = None if args.output == "-" else args.output
-    if args.draw:
-        Path(args.draw).mkdir(parents=True, exist_ok=True)
     if args.output:
         if Path(args.output).suffix.lower() not in TABLES:
             raise ValueError(f"-o {args.output}: answers are a table in CSV; expected a name in .csv, or - to print it")
         check_writable(args.output)
+    model, say = _opened(args), speaker(args)
+    if args.draw:
+        Path(args.draw).mkdir(parents=True, exist_ok=True)
     source: Any = list(args.source)
     if args.boxes or args.columns or args.person_vote:
         source = named_as_given(read_sources(args, args.source, heads=()), args.source)
@@ -138,7 +137,13 @@ def _check_people(args: argparse.Namespace, photos: Photos, model: Any) -> None:
         raise ValueError("--person-vote needs photos whose people are known: a column person, or a folder a person")
 
 
-def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]) -> int:
+def _opened(args: argparse.Namespace) -> Any:
+    from multihead.joined import load
+
+    return with_tta(load(args.model).to(device(args.device)), args.tta)
+
+
+def _submission(args: argparse.Namespace) -> int:
     from multihead.files import check_writable, write_text
     from multihead.prediction import submission
     from multihead.yunet import open_detector
@@ -150,6 +155,7 @@ def _submission(args: argparse.Namespace, model: Any, say: Callable[[str], None]
     if idle:
         raise ValueError(f"--{idle[0].replace('_', '-')} has no meaning for --submission, which answers every row")
     check_writable(args.submission)
+    model, say = _opened(args), speaker(args)
     options: dict[str, Any] = {name: getattr(args, name) for name in ("batch_size", "workers")}
     options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": pins(args)}
     filled, unread = submission(model, args.source[0], args.images, **options)

@@ -33,6 +33,11 @@ def ensemble(args: argparse.Namespace) -> int:
             f"--data {' '.join(args.data)} serves --soup greedy, or --calibrate of a vote; give one of them, or leave "
             "--data out"
         )
+    if args.soup and (idle := [name for name in ("weights", "voting", "calibrate", "decode") if getattr(args, name)]):
+        raise ValueError(f"--{idle[0]} has no meaning for --soup, which makes one model of the members' weights")
+    if args.soup == "greedy" and not args.data:
+        raise ValueError("--soup greedy chooses members by their score: name photos that none was trained on, --data")
+    _shares(args)
     check_writable(out / "ensemble.json")
     if held := kinds(out):
         raise FileExistsError(f"{out} holds {held[0]}; name another --output")
@@ -47,8 +52,6 @@ def ensemble(args: argparse.Namespace) -> int:
             opened.append(load(name))
     say = speaker(args)
     if args.soup:
-        if idle := [name for name in ("weights", "voting", "calibrate", "decode") if getattr(args, name)]:
-            raise ValueError(f"--{idle[0]} has no meaning for --soup, which makes one model of the members' weights")
         _soup(args, opened, say)
     else:
         _vote(args, opened, say)
@@ -258,10 +261,6 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
         return made if seen is None else refresh(made, seen, workers=args.workers)
 
     if args.soup == "greedy":
-        if not args.data:
-            raise ValueError(
-                "--soup greedy chooses members by their score: name photos that none was trained on, --data"
-            )
         valid = _unseen(args, label_heads(models[0]), say)
         score = lambda model: evaluate(model, valid, workers=args.workers).selection[0]  # noqa: E731
         made, chosen = greedy_soup(models, score, mend)

@@ -598,11 +598,14 @@ def test_submission(trained, model_folder, people, tmp_path, capsys):
         (["--submission", "s.csv", "--labels", "mask:?="], "--labels has no meaning for --submission"),
         (["--submission", "s.csv", "--people", "global"], "--people has no meaning for --submission"),
         (["--images", "photos"], "--images photos is where the photos of a --submission lie"),
+        (["-o", "answers.parquet"], "-o answers.parquet: answers are a table in CSV"),
     ],
 )
-def test_flags_that_would_be_ignored_are_refused(model_folder, people, tmp_path, monkeypatch, capsys, more, told):
+def test_flags_that_would_be_ignored_are_refused_before_the_model_is_opened(
+    people, tmp_path, monkeypatch, capsys, more, told
+):
     monkeypatch.chdir(tmp_path)
-    assert run("predict", model_folder, people / "eval" / "info.csv", *more) == 2
+    assert run("predict", tmp_path / "no model", people / "eval" / "info.csv", *more) == 2
     assert told in capsys.readouterr().err
 
 

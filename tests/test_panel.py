@@ -278,22 +278,33 @@ def test_folds_are_not_opened_as_one_model(folders, people, capsys):
     [
         (["--weights", "1", "2", "3"], "--weights 1 2 3; expected 2 numbers above 0, one a MEMBER"),
         (["--weights", "one", "two"], "--weights one two; expected 2 numbers, or fitted"),
+        (["--weights", "0", "1"], "expected 2 numbers above 0"),
         (["--soup", "uniform", "--voting", "hard"], "--voting has no meaning for --soup"),
+        (["--soup", "greedy"], "name photos that none was trained on, --data"),
         (["--data", "valid.csv"], "--data valid.csv serves --soup greedy, or --calibrate of a vote; give one of them"),
         (["--soup", "uniform", "--data", "valid.csv"], "--data valid.csv serves --soup greedy"),
         (["--decode", "prior", "--data", "valid.csv"], "--data valid.csv serves --soup greedy"),
-        (["--voting", "hard", "--decode", "prior"], "--decode fits mean probabilities, which --voting hard does not"),
-        (["--voting", "hard", "--weights", "fitted"], "--weights fitted fits mean probabilities"),
-        (["--weights", "0", "1"], "expected 2 numbers above 0"),
         (["--voting", "loud"], "loud"),
     ],
 )
-def test_wrong_flags(folders, tmp_path, capsys, more, told):
+def test_wrong_flags_are_refused_before_a_member_is_opened(tmp_path, capsys, more, told):
     try:
-        code = main(["ensemble", str(folders / "a"), str(folders / "b"), "-o", str(tmp_path / "e"), *more])
+        code = main(["ensemble", str(tmp_path / "a"), str(tmp_path / "b"), "-o", str(tmp_path / "e"), *more])
     except SystemExit as left:
         code = left.code
     assert code == 2 and told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--voting", "hard", "--decode", "prior"], "--decode fits mean probabilities, which --voting hard does not"),
+        (["--voting", "hard", "--weights", "fitted"], "--weights fitted fits mean probabilities"),
+    ],
+)
+def test_wrong_flags(folders, tmp_path, capsys, more, told):
+    assert main(["ensemble", str(folders / "a"), str(folders / "b"), "-o", str(tmp_path / "e"), *more]) == 2
+    assert told in capsys.readouterr().err
     assert not (tmp_path / "e" / "ensemble.json").exists()
 
 

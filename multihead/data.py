@@ -36,12 +36,19 @@ class Photos:
     table: columns path (absolute), name (as the source wrote it), root, source, person ("" = unknown), split, years
     (age, NaN = unknown; any other number that heads band has a column as "height:number"), x0 y0 x1 y1 (face box in
     pixels, NaN = none), whole (a tight face: the photo is the box), searched (a face was looked for), one column of
-    class numbers per head (-1 = unknown), and any other column of the source as text. heads: the heads that the labels
-    were read for. Made by `multihead.read`.
+    class numbers per head (-1 = unknown; the band of a number that is known), and any other column of the source as
+    text. heads: the heads that the labels were read for. Made by `multihead.read`.
     """
 
     table: pd.DataFrame
     heads: tuple[Head, ...]
+
+    def __post_init__(self) -> None:
+        counted = [head for head in self.heads if head.number is not None and head.edges]
+        labels = self.labels(counted).T
+        columns = {head.name: found for head, found in zip(counted, labels) if (found != self.table[head.name]).any()}
+        if columns:
+            object.__setattr__(self, "table", self.table.assign(**columns))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -211,12 +218,16 @@ class Photos:
         """
         table = self.table.assign(**columns)  # a Series goes by its index
         labels = {head.name: class_indices(head, table[head.name]) for head in self.heads if head.name in columns}
-        made = Photos(table.assign(**labels), self.heads)
-        for head, label in zip(self.heads, made.labels().T):
+        for head in self.heads:
             column = number_column(head.number) if head.number is not None else ""
-            if head.name not in labels or not column or column in columns:
+            if column in columns and head.name not in columns:  # a band goes with its number
+                labels[head.name] = np.where(np.isnan(self.numbers(head)), table[head.name], UNKNOWN)
+        made = Photos(table.assign(**labels), self.heads)
+        for head in self.heads:
+            column = number_column(head.number) if head.number is not None else ""
+            if head.name not in columns or not column or column in columns:
                 continue
-            if unlike := int((label != made.table[head.name]).sum()):
+            if unlike := int((labels[head.name] != made.table[head.name].to_numpy()).sum()):
                 raise ValueError(
                     f"{head.name}: {unlike} rows have a number in {column!r} that is not of the class given; give "
                     f"{column} too, float('nan') where it is unknown"

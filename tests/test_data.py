@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from multihead.crops import FACE
 from multihead.data import LeakError, Photos, check_disjoint, write_splits
-from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head
+from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, UNKNOWN, Head
+from multihead.labels import encode
 from multihead.reading import read
 
 ROWS = pd.DataFrame(
@@ -334,12 +335,27 @@ def test_write_splits_reads_back_as_the_same_parts(tmp_path):
 
 
 def test_photos_that_are_written_and_read_back_are_of_the_same_run(people, tmp_path):
-    """Their table says the bands beside the years, which a folder's names do not."""
+    """Their file says the bands beside the years, which a folder's names do not."""
     photos = read(people / "train")
     photos.write(tmp_path / "w.csv")
     again = read(tmp_path / "w.csv")
-    assert (again.table["age"] >= 0).all() and (photos.table["age"] < 0).all()
+    assert "age_band" in pd.read_csv(tmp_path / "w.csv")
     assert again.fingerprint() == photos.fingerprint()
+
+
+def test_the_table_holds_the_bands_of_known_numbers(people):
+    """What is asked of the table itself is answered as by labels()."""
+    photos = read(people / "train")
+    assert (photos.table[["mask", "gender", "age"]].to_numpy() == photos.labels()).all()
+    assert (encode(photos.table) == encode(photos.labels())).all() and (encode(photos.table) >= 0).all()
+    assert photos.where(lambda table: table.age == 2).paths == photos.where(age=2).paths
+    assert 0 < len(photos.where(age=2)) < len(photos)
+    older = photos.with_columns(years=70.0)
+    assert set(older.table.age) == {2} and set((older + photos[:0])[::2].table.age) == {2}
+    assert set(older.with_columns(years=np.nan).table.age) == {UNKNOWN}
+    assert set(older.with_columns(years=np.nan, age=1).table.age) == {1}
+    with pytest.raises(ValueError, match="not of the class given"):
+        older.with_columns(age=1)
 
 
 def test_the_fingerprint_follows_what_training_reads(photos):

@@ -39,6 +39,7 @@ _NAMES = {
     "balance": ["Fixed", "Uncertainty", "DWA"],
     "samplers": ["Weighted", "Shares"],
     "train": ["epochs", "fit"],
+    "by_hand": ["Batches"],
     "evaluation": ["evaluate"],
     "metrics": ["Scores", "score"],
     "prediction": ["predict", "stream", "submission"],
@@ -55,6 +56,7 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from multihead import calibrate, checkpoint, decoding, ensemble, export, nested, paired, plots, soup, splits
     from multihead.adjusted import Adjusted
     from multihead.augment import (
         CLAHE,
@@ -69,6 +71,7 @@ if TYPE_CHECKING:
         RandAugment,
     )
     from multihead.balance import DWA, Fixed, Uncertainty
+    from multihead.by_hand import Batches
     from multihead.calibrate import fit_temperatures
     from multihead.comparison import compare
     from multihead.crops import BODY, FACE, FULL, Crop
@@ -95,14 +98,16 @@ if TYPE_CHECKING:
     from multihead.ways import Arm
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        if name.startswith("_") or not name.isidentifier() or importlib.util.find_spec(f"multihead.{name}") is None:
-            raise AttributeError(f"module 'multihead' has no name {name!r}")
-        return importlib.import_module(f"multihead.{name}")  # as multihead.export
-    value = getattr(importlib.import_module(f"multihead.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else a misspelled name would be anything
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME:
+            if name.startswith("_") or not name.isidentifier() or importlib.util.find_spec(f"multihead.{name}") is None:
+                raise AttributeError(f"module 'multihead' has no name {name!r}")
+            return importlib.import_module(f"multihead.{name}")  # as multihead.export
+        value = getattr(importlib.import_module(f"multihead.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

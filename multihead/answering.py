@@ -33,7 +33,7 @@ def predict(args: argparse.Namespace) -> int:
     from multihead import prediction
     from multihead.files import check_writable
     from multihead.inputs import named_as_given
-    from multihead.logs import bar
+    from multihead.logs import bar, watched
     from multihead.pipeline import answers
     from multihead.yunet import open_detector
 
@@ -57,7 +57,7 @@ def predict(args: argparse.Namespace) -> int:
     options: dict[str, Any] = {name: getattr(args, name) for name in ("faces", "batch_size", "missing", "workers")}
     options |= {"finder": open_detector(args.detector) if args.detector else None, "pins": pins(args)}
     with contextlib.ExitStack() as stack:
-        shown = stack.enter_context(bar(0, "predict", not args.quiet))
+        shown = stack.enter_context(bar(0, "predict", not args.quiet and watched()))
         begun = stack.enter_context(_table(args, model.space))
         shown.update(begun.tally.rows)
         rows = _told(answers(model, source, **options, draw=args.draw, done=begun.done), shown)

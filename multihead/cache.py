@@ -27,7 +27,7 @@ from multihead.crops import Box, Crop, Region
 from multihead.cutting import CUTTING, crop_regions, cut_at, reduction_for
 from multihead.files import cache_folder, turn
 from multihead.images import open_image
-from multihead.logs import bar
+from multihead.logs import bar, watched
 from multihead.packs import FileWriter, Kept, MemoryWriter, Pack, Shelf, delete_unused, mark_used
 
 LIMIT = 8 << 30  # bytes that one set of photos may add to the folder, and never more than half of the free disk
@@ -235,7 +235,7 @@ class _Job:
         """
         width = sum(3 * crop.size[0] * crop.size[1] for crop in self.crops)
         step = max(_CHUNK, piece // width)
-        with bar(len(rows), "decoding", ranks.first()) as shown:
+        with bar(len(rows), "decoding", ranks.first() and watched()) as shown:
             for start in range(0, len(rows), step):
                 with self._writing(writer) as writers:
                     for row, cuts in self._decoded(rows[start : start + step], contents):

@@ -53,9 +53,10 @@ class Crop:
         if not pair or any(not isinstance(side, int) or side < 1 for side in self.size):
             raise ValueError(f"crop {self.name!r} has size {self.size!r}; expected (height, width), whole numbers >= 1")
 
-    def resized(self, height: int, width: int | None = None) -> Crop:
-        """The same region at another size; one value is a square."""
-        return replace(self, size=(height, height if width is None else width))
+    def resized(self, height: int | tuple[int, int], width: int | None = None) -> Crop:
+        """The same region at another size; one value is a square, a pair (height, width)."""
+        pair = height if isinstance(height, tuple) and width is None else (height, height if width is None else width)
+        return replace(self, size=pair)  # type: ignore[arg-type]  # checked there
 
     @property
     def needs_box(self) -> bool:

@@ -134,7 +134,9 @@ def scores(
     slices = {name: chosen.table[name].to_numpy() for name in chosen.table.columns if name in SLICES}
     slices |= {name: chosen.table[name].to_numpy() for name in chosen.extra}
     found = score(probs, chosen.labels(heads), heads, slices)
-    return replace(found, errors=tuple((photos.paths[row], reason) for row, reason in unreadable))
+    return replace(
+        found, row_numbers=np.asarray(rows), errors=tuple((photos.paths[row], reason) for row, reason in unreadable)
+    )
 
 
 def answers(

@@ -45,13 +45,13 @@ def demo_arguments(parser: argparse.ArgumentParser) -> None:
 def scan(args: argparse.Namespace) -> int:
     """Search photos for faces and write a table of boxes; goes on where it was interrupted."""
     from multihead import scanning
-    from multihead.logs import bar
+    from multihead.logs import bar, watched
     from multihead.yunet import open_detector
 
     say = speaker(args)
     finder = open_detector(args.detector)  # a wrong file is said before the photos are read
     files, root = _files_to_scan(args)
-    with bar(0, "scan", not args.quiet) as shown:
+    with bar(0, "scan", not args.quiet and watched()) as shown:
 
         def progress(done: int, total: int, counts: scanning.ScanCounts) -> None:
             shown.total = total

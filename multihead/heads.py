@@ -128,6 +128,8 @@ def base(heads: Sequence[Head]) -> tuple[Head, ...]:
     Raises: ValueError where two of them share a name, or one bands what another's classes without edges are named in,
     TypeError for what is no head.
     """
+    if isinstance(heads, str):
+        raise TypeError(f"heads is the text {heads!r}; expected heads, such as [multihead.MASK, multihead.AGE]")
     heads = (heads,) if isinstance(heads, Head) else heads
     if strange := [head for head in heads if not isinstance(head, Head)]:
         raise TypeError(f"heads hold {strange[0]!r}; expected heads such as multihead.MASK")

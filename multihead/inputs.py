@@ -78,10 +78,10 @@ def _items(source: Any, name: str) -> Iterator[Item]:
 
 
 def _shown(photos: Photos) -> list[str]:
-    """Each photo's name as its source wrote it; its path where sources wrote the same name for unlike photos."""
-    places: dict[str, str] = {}
-    shared = {name for name, path in zip(photos.table.name, photos.paths) if places.setdefault(name, path) != path}
-    return [path if name in shared else name for name, path in zip(photos.table.name, photos.paths)]
+    """Each photo's name as its source wrote it; all photos' paths where sources wrote one name for unlike photos."""
+    names, places = photos.table.name.tolist(), dict[str, str]()
+    unlike = any(places.setdefault(name, path) != path for name, path in zip(names, photos.paths))
+    return photos.paths if unlike else names
 
 
 def named_as_given(photos: Photos, sources: Sequence[str]) -> Photos:

@@ -79,15 +79,18 @@ def joint(probs: Mapping[str, Array], heads: Sequence[Head] = HEADS) -> Array:
 
     A flat head's own probabilities are joint already and enter as they are.
 
-    Raises: KeyError for a head without probabilities; ValueError for a wrong number of columns.
+    Raises: KeyError for a head without probabilities; ValueError for a wrong number of columns, or heads with unlike
+    numbers of rows.
     """
-    product: Array | None = None
+    product: Any = None
     for head in heads:
         if head.name not in probs:
             raise KeyError(f"no probabilities for head {head.name!r}; got {sorted(probs)}")
-        rows = probs[head.name]
+        rows = _plain(probs[head.name])
         if rows.ndim != 2 or rows.shape[1] != len(head.classes):
             raise ValueError(f"head {head.name!r} expects (N, {len(head.classes)}), got {tuple(rows.shape)}")
+        if product is not None and len(rows) != len(product):
+            raise ValueError(f"head {head.name!r} has {len(rows)} rows, the heads before it {len(product)}")
         if product is None:
             product = rows
         else:
@@ -103,7 +106,7 @@ def marginals(probs: Array, heads: Sequence[Head] = HEADS) -> dict[str, Array]:
 
     Raises: ValueError where K is not the size of the joint space.
     """
-    table = base(heads)
+    table, probs = base(heads), _plain(probs)
     if probs.ndim != 2 or probs.shape[1] != size(table):
         raise ValueError(f"joint probabilities have shape {tuple(probs.shape)}; expected (N, {size(table)})")
     grid = probs.reshape(probs.shape[0], *(len(head.classes) for head in table))  # (N, C1, C2, ...)
@@ -172,6 +175,11 @@ def aligned(labels: Array, heads: Sequence[Head] = HEADS) -> Array:
     Raises: as `encode`, for columns and texts.
     """
     return _numbers(_named(labels, _names(base(heads))))
+
+
+def _plain(probs: Any) -> Any:
+    """A tensor or array as it is, a DataFrame or list as an array."""
+    return probs if hasattr(probs, "detach") else np.asarray(probs)
 
 
 def _named(values: Any, names: list[str]) -> Any:

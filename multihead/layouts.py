@@ -31,7 +31,8 @@ def read_csv(path: Path) -> pd.DataFrame:
 
     if path.suffix.lower() not in (".csv", ".txt", ".tsv"):
         raise ValueError(
-            f"{path} is no table; expected a CSV (.csv, .txt, .tsv), or in Python a DataFrame, as of pandas.read_json"
+            f"{path} is no table; expected a CSV (.csv, .txt, .tsv), or in Python a DataFrame, as of "
+            'pandas.read_json, or of photos by name, pandas.DataFrame({"path": [...]})'
         )
     with open(path, "rb") as file:
         head, first = file.readline(), file.readline()

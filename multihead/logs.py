@@ -64,10 +64,15 @@ class Events:
 
 
 def bar(total: int, label: str, shown: bool) -> Any:
-    """A tqdm bar on standard error; silent unless `shown` and standard error is a terminal."""
-    from tqdm import tqdm
+    """A tqdm bar on standard error, in a notebook one of its own; silent unless `shown`."""
+    from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc=label, unit=" photos", disable=not (shown and sys.stderr.isatty()), leave=False)
+    return tqdm(total=total, desc=label, unit=" photos", disable=not shown, leave=False)
+
+
+def watched() -> bool:
+    """Whether somebody sees a bar that nobody asked for: standard error is a terminal."""
+    return sys.stderr.isatty()
 
 
 def line(row: Mapping[str, object]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +102,8 @@ class Scores:
 
     heads: {head name: Confusion}; joint: the Confusion over the joint classes. The joint answer is the likeliest
     joint class, a head's answer its likeliest class after summing over the others. errors: (path, reason) of photos
-    that could not be read and are not counted. faceless: photos without a face, where a crop needs one.
+    that could not be read and are not counted. faceless: photos without a face, where a crop needs one. row_numbers:
+    (N,) which rows of the scored photos `labels`, `probs` and `slices` are of: all but those in errors.
     """
 
     table: tuple[Head, ...]
@@ -113,6 +114,7 @@ class Scores:
     slices: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     errors: tuple[tuple[str, str], ...] = ()
     faceless: tuple[str, ...] = ()
+    row_numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64), repr=False)
 
     @property
     def n(self) -> int:
@@ -163,7 +165,8 @@ class Scores:
     def rows(self, chosen: np.ndarray) -> Scores:
         """Scores of some rows only: a mask (N,) or row numbers."""
         slices = {name: np.asarray(column)[chosen] for name, column in self.slices.items()}
-        return score(self.probs[chosen], self.labels[chosen], self.table, slices)
+        found = score(self.probs[chosen], self.labels[chosen], self.table, slices)
+        return replace(found, row_numbers=self.row_numbers[chosen])
 
     def to_dict(self, by: Sequence[str] = ()) -> dict[str, object]:
         """n, macro_f1, accuracy, heads, and by_<name> for the first head and whatever else is named, as in `Scores.by`;
@@ -231,14 +234,18 @@ def score(
         head.name: confusion(labels[:, column], parts[head.name].argmax(1), head.classes)
         for column, head in enumerate(table)
     }
-    return Scores(table, joint, heads_found, labels, probs, dict(slices or {}))
+    numbers = np.arange(len(labels))
+    return Scores(table, joint, heads_found, labels, probs, dict(slices or {}), row_numbers=numbers)
 
 
 def check_probabilities(probs: np.ndarray) -> None:
     """Nothing where each row (N, K) is a distribution, up to rounding. Raises: ValueError with the first other row."""
     if not np.isfinite(probs).all():
         row = int(np.flatnonzero(~np.isfinite(probs).all(1))[0])
-        raise ValueError(f"row {row} of the probabilities is not finite; a diverged model cannot be scored")
+        raise ValueError(
+            f"row {row} of the probabilities is not finite: of a photo without an answer, which is left out "
+            "before scoring, or a diverged model"
+        )
     wrong = ~((probs >= 0).all(1) & (np.abs(probs.sum(1, dtype=float) - 1) < 1e-2))  # bfloat16 sums to about one
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])

@@ -18,6 +18,8 @@ from multihead.crops import Crop
 from multihead.files import replace_file
 from multihead.heads import HEADS, Head
 
+PASSES = ("forward", "features", "normalise", "probs")  # what a subclass that answers otherwise has its own of
+
 
 class Model(nn.Module, PyTorchModelHubMixin):
     """A backbone that reads each distinct crop once and answers every head from the features of its crops.
@@ -62,9 +64,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
         if not isinstance(backbone, str):
             what = "a backbone of your own is registered with timm (timm.models.register_model)"
             raise TypeError(f"backbone is {type(backbone).__name__}; expected the name of a timm model; {what}")
-        self.heads = (heads,) if isinstance(heads, Head) else tuple(heads)
-        if not tables.base(self.heads):
+        if not tables.base(heads := [heads] if isinstance(heads, Head) else heads):
             raise ValueError("a model needs at least one head; multihead.HEADS are mask, gender and age")
+        self.heads = tuple(heads)
         if taken := [head.name for head in self.heads if hasattr(nn.ModuleDict(), head.name)]:
             name = f"my_{taken[0]}"
             raise ValueError(
@@ -86,6 +88,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
         self.prior = None if prior is None else tuple(prior)
         self.register_buffer("_mean", torch.tensor(self.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("_std", torch.tensor(self.std).view(1, 3, 1, 1) * 255, persistent=False)
+        self._made = _shapes(self)  # what config.json describes
 
     def __repr__(self) -> str:
         """One line; print(model.backbone) shows the layers."""
@@ -98,7 +101,8 @@ class Model(nn.Module, PyTorchModelHubMixin):
         present: (B, crops) in the order of `model.crops`; an absent crop's pixels are not read, its features are a
         learned vector. None means that every crop is there.
 
-        Raises: KeyError for a missing crop; ValueError for images that are not uint8 (B, 3, H, W) of the crop's size.
+        Raises: KeyError for a missing crop; ValueError for images that are not uint8 (B, 3, H, W) of the crop's size,
+        or `present` of another shape.
         """
         features = self.features(images, present)
         logits = {}
@@ -123,7 +127,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
         for column, crop in enumerate(self.crops):
             pixels = images[crop]
             check_pixels(pixels, crop)
-            rows = None if present is None else present[:, column].to(pixels.device)
+            rows = None if present is None else _there(present, len(pixels), self.crops)[:, column].to(pixels.device)
             if rows is None or bool(rows.all()):
                 seen = self._seen(pixels)
                 found[crop] = seen + 0 * self.absent[column].to(seen.dtype)  # keeps a gradient on every process
@@ -168,12 +172,7 @@ class Model(nn.Module, PyTorchModelHubMixin):
     def _save_pretrained(self, save_directory: Path) -> None:
         import safetensors.torch
 
-        if changed := [name for name, part in self.head.items() if type(part) is not nn.Linear]:
-            kind = type(self.head[changed[0]]).__name__
-            raise ValueError(
-                f"head {changed[0]!r} is a {kind}; a model folder describes linear heads, and would not open: keep a "
-                "network of your own by torch.save"
-            )
+        check_described(self)
         settings = {**self.rates, "mean": list(self.mean), "std": list(self.std), "prior": self.prior}
         text = config_text(self.backbone_name, self.heads, settings)
         state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
@@ -209,6 +208,46 @@ class Model(nn.Module, PyTorchModelHubMixin):
         from huggingface_hub import ModelCard
 
         return ModelCard(card(self.backbone_name, self.heads))
+
+
+def check_described(model: Model) -> None:
+    """Nothing where a model folder describes the model, which opens as `Model` of the same layers then.
+
+    Raises: ValueError for a head that is not linear, other layers than the backbone's own, or a class that answers in
+    its own way.
+    """
+    keep = "keep a network of your own by torch.save"
+    if changed := [name for name, part in model.head.items() if type(part) is not nn.Linear]:
+        kind = type(model.head[changed[0]]).__name__
+        raise ValueError(
+            f"head {changed[0]!r} is a {kind}; a model folder describes linear heads, and would not open: {keep}"
+        )
+    if own := [name for name in PASSES if getattr(type(model), name) is not getattr(Model, name)]:
+        raise ValueError(
+            f"{type(model).__name__} has its own {own[0]}; a model folder opens as multihead.Model, which would answer "
+            f"otherwise: {keep}"
+        )
+    found = _shapes(model)
+    made = getattr(model, "_made", found)
+    if unlike := [name for name in {**made, **found} if made.get(name) != found.get(name)]:
+        raise ValueError(
+            f"{unlike[0]} and {len(unlike) - 1} other weights are not those of {model.backbone_name} as timm makes it; "
+            f"a model folder describes that one, and would not open: {keep}"
+        )
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+
+def _there(present: Tensor, rows: int, crops: Sequence[Crop]) -> Tensor:
+    """Which crops are there, as bools (B, crops): a table of 0 and 1 would pick rows by number."""
+    if tuple(present.shape) != (rows, len(crops)):
+        raise ValueError(
+            f"present has shape {tuple(present.shape)}; expected ({rows}, {len(crops)}), a row a photo and a column "
+            f"for each of the crops {crop_texts(crops)}"
+        )
+    return present.bool()
 
 
 def check_pixels(pixels: Tensor, crop: Crop) -> None:

@@ -20,7 +20,7 @@ def named(thing: object, what: str) -> str:
     >>> named(os.path.join, "example"), named("losses:poly", "example")
     ('posixpath:join', 'losses:poly')
     """
-    expected = 'expected "module:name", or a function that a module defines'
+    expected = 'expected a function that a module defines, or the name of any object of one, as "__main__:my_loss"'
     if isinstance(thing, str):
         if not _NAME.fullmatch(thing):
             raise ValueError(f"{what}: {thing!r} is no name; {expected}")

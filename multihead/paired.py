@@ -159,10 +159,12 @@ def number_people(groups: np.ndarray, answered: np.ndarray) -> np.ndarray:
     array([0, 1, 0, 2])
     """
     groups = np.asarray(groups)
-    if groups.shape != answered.shape or groups.dtype.kind not in "iu":
+    if groups.dtype.kind not in "iu":
+        raise ValueError(f"groups are {groups.dtype}; multihead.splits.groups numbers people by their names")
+    if groups.shape != answered.shape:
         raise ValueError(
-            f"groups must be integers ({len(answered)},), got {groups.dtype} {groups.shape}; "
-            "multihead.splits.groups numbers people by their names"
+            f"groups have shape {groups.shape}, the answers {len(answered)} rows; expected a person a row: photos that "
+            "could not be read have none (photos.groups()[scores.row_numbers])"
         )
     if groups.min() < UNKNOWN:
         raise ValueError(f"groups hold {groups.min()}; expected person numbers from 0, or -1 where unknown")

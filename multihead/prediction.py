@@ -56,13 +56,14 @@ def predict(
     folder for copies of the photos with boxes and answers. pins: what is fixed of how passes are computed, as
     Pins("f32"); from 32 photos on the rest is what is fastest here, fewer are answered in f32.
 
-    Columns: path is the photo's name as its source wrote it (answers of `Photos` join on their table's column
-    `name`); box is "x0 y0 x1 y1" in pixels; face "none" where one was looked for in vain, "whole" where the source
-    says so, so that the table, answered again, gives the same answers; label the number of the likeliest joint
-    class, which the joint macro-F1 counts; a head's own column is its likeliest class by itself, as its own F1
-    counts it. Of one multi-head model they always agree; a flat model's or a vote's likeliest whole need not consist
-    of the likeliest parts (`multihead.decode(label)` has its parts). "mask:worn" and so on are the probabilities of
-    each head, "joint:0" and so on the joint ones. A photo that cannot be read has a row with its reason.
+    Columns: path is the photo's name as its source wrote it (answers of `Photos` join on their table's column `name`;
+    on `path`, where two sources wrote one name for unlike photos and all are named by their paths); box is "x0 y0 x1
+    y1" in pixels; face "none" where one was looked for in vain, "whole" where the source says so, so that the table,
+    answered again, gives the same answers; label the number of the likeliest joint class, which the joint macro-F1
+    counts; a head's own column is its likeliest class by itself, as its own F1 counts it. Of one multi-head model they
+    always agree; a flat model's or a vote's likeliest whole need not consist of the likeliest parts
+    (`multihead.decode(label)` has its parts). "mask:worn" and so on are the probabilities of each head, "joint:0" and
+    so on the joint ones. A photo that cannot be read has a row with its reason.
 
     Raises: ValueError for an unknown `faces` or `missing`, or, with missing="error", a photo without a face.
     """

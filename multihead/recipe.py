@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 
-from multihead.augment import Augment, Diary, Flip, Gentle, check
+from multihead.augment import Augment, Diary, Flip, Gentle, Plain, check
 from multihead.balance import Balance, Fixed
 from multihead.losses import CrossEntropy, Loss, check_losses
 from multihead.mixing import Mix
@@ -38,18 +38,18 @@ class Recipe:
 
     losses: one loss for all heads, or {head name: loss}, cross-entropy for heads not named. head_weights: {head name:
     weight of its loss}, 1 for heads not named. smoothing: label smoothing. mix: CutMix or MixUp of training batches.
-    augment: one change of the training photos, or a tuple of them in their order. epoch_photos: photos an epoch, by
-    default as many as there are. head_lr: the heads' rate as a multiple of the backbone's. freeze_epochs: epochs in
-    which the backbone stands still. crop_drop: how often a photo with several crops loses one. age_edges: age bands of
-    training, in place of the head's own. drop_zones: (from, to) years whose age is left out. soft_bands: width in years
-    of the Gaussian that spreads an age over the bands. distill: share of a teacher's answers in the targets, where the
-    photos carry some (see `multihead.teaching`). grad_accum_steps: batches per step of the optimiser. select: "best"
-    keeps the epoch with the best validation score, "last" keeps the last. val_interval: epochs between two
-    validations; None is every epoch, with select="last" only the last. patience: stop after so many epochs without a
-    better score. missing: what becomes of a photo without a known face when a crop needs one ("full": read the whole
-    photo, "skip", "error"). recovery_interval: optimiser steps between two checkpoints inside an epoch. amp,
-    channels_last, torchcompile: how the steps are computed; what is None is chosen by a few timed steps where the run
-    is long enough (`multihead.choices`).
+    augment: one change of the training photos, or a tuple of them in their order; None changes nothing. epoch_photos:
+    photos an epoch, by default as many as there are. head_lr: the heads' rate as a multiple of the backbone's.
+    freeze_epochs: epochs in which the backbone stands still. crop_drop: how often a photo with several crops loses one.
+    age_edges: age bands of training, in place of the head's own. drop_zones: (from, to) years whose age is left out.
+    soft_bands: width in years of the Gaussian that spreads an age over the bands. distill: share of a teacher's answers
+    in the targets, where the photos carry some (see `multihead.teaching`). grad_accum_steps: batches per step of the
+    optimiser. select: "best" keeps the epoch with the best validation score, "last" keeps the last. val_interval:
+    epochs between two validations; None is every epoch, with select="last" only the last. patience: stop after so many
+    epochs without a better score. missing: what becomes of a photo without a known face when a crop needs one ("full":
+    read the whole photo, "skip", "error"). recovery_interval: optimiser steps between two checkpoints inside an epoch.
+    amp, channels_last, torchcompile: how the steps are computed; what is None is chosen by a few timed steps where the
+    run is long enough (`multihead.choices`).
 
     Raises: ValueError that names the field, what it holds and what was expected.
 
@@ -122,6 +122,8 @@ class Recipe:
             object.__setattr__(self, name, whole("recipe", name, getattr(self, name), bound))
         if isinstance(self.augment, list):
             object.__setattr__(self, "augment", tuple(self.augment))
+        if self.augment in (None, ()):
+            object.__setattr__(self, "augment", Plain())
         if not isinstance(self.smoothing, Real) or not 0 <= self.smoothing < 1:
             raise ValueError(f"recipe: smoothing is {self.smoothing!r}; expected 0 <= smoothing < 1")
         choice("recipe", "select", self.select, ("best", "last"))

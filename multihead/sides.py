@@ -19,7 +19,7 @@ from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, size
 from multihead.labels import encode, joint
-from multihead.logs import LISTED, bar
+from multihead.logs import LISTED, bar, watched
 from multihead.losses import per_head
 from multihead.masks import LABELS, DrawnMask, mask_classes
 from multihead.metrics import Scores
@@ -73,7 +73,7 @@ class Ready:
         bare = mask_classes(heads)[MASK.classes[-1]]
         label = self.photos.labels(heads)[:, names.index(MASK.name)]
         rows = np.flatnonzero(label == bare)
-        with bar(len(rows), "face points", ranks.first()) as shown:
+        with bar(len(rows), "face points", ranks.first() and watched()) as shown:
             return ranks.first_then_rest(lambda: locate_points(self.photos, rows, progress=shown.update))
 
     def notes(self, what: str) -> list[str]:

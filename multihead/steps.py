@@ -139,11 +139,7 @@ class Stepper:
         """A batch, the epoch's number-th of this process, with its targets, mixed."""
         place = number * ranks.world() + ranks.rank()  # of this batch among all processes'
         batch = batch.to(self.device, self.mode.channels_last)
-        images, rows = batch.images, self.targets.batch(batch.rows.to(self.device), batch.drawn)
-        if self.recipe.mix is not None and not batch.unreadable:
-            mixed = {"seed": mix_seed(self.recipe, epoch, place), "epoch": epoch}
-            images, rows = mix(self.recipe.mix, images, batch.present, rows, self.model.heads, **mixed)
-        return Part(images, batch.present, rows, photo_seed(self.recipe.seed + 1, epoch, place))
+        return part_of(batch, self.targets, self.recipe, epoch, place)
 
     def _mass(self, parts: Sequence[Part], unreadable: Sequence[str]) -> dict[str, torch.Tensor]:
         """{head: what its loss is divided by}, known only when all parts of all processes are."""
@@ -192,6 +188,16 @@ class Stepper:
         if self.ema:
             self.ema.module.load_state_dict(state["ema"])
         self.scaler.load_state_dict(state.get("scaler", {}))
+
+
+def part_of(batch: Batch, targets: Targets, recipe: Recipe, epoch: int, place: int) -> Part:
+    """A batch with its targets, both on one device, mixed as the recipe says; place: of the batch in its epoch, among
+    all processes', from 0."""
+    images, rows = batch.images, targets.batch(batch.rows.to(batch.present.device), batch.drawn)
+    if recipe.mix is not None and not batch.unreadable:
+        mixed = {"seed": mix_seed(recipe, epoch, place), "epoch": epoch}
+        images, rows = mix(recipe.mix, images, batch.present, rows, targets.heads, **mixed)
+    return Part(images, batch.present, rows, photo_seed(recipe.seed + 1, epoch, place))
 
 
 def mix_seed(recipe: Recipe, epoch: int, place: int) -> int:

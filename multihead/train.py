@@ -22,7 +22,7 @@ from multihead.criteria import criterion
 from multihead.data import Photos, check_disjoint, write_splits
 from multihead.losses import per_head
 from multihead.masks import DrawnMask, mask_classes
-from multihead.model import Model
+from multihead.model import Model, check_described
 from multihead.modes import Mode
 from multihead.optim import create_optimizer
 from multihead.options import whole
@@ -36,11 +36,21 @@ from multihead.teaching import is_taught
 
 
 def fit(
-    model: Model, train: Photos, valid: Photos | None = None, recipe: Recipe = Recipe(), **options: Any
+    model: Model,
+    train: Photos,
+    valid: Photos | None = None,
+    recipe: Recipe = Recipe(),
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    workers: int = 2,
+    cache: bool | str | Path | Cache = True,
+    progress: bool = False,
 ) -> list[dict[str, Any]]:
     """The rows of `epochs` (same arguments), of a run that goes on those that were still to come; the model then holds
     the kept weights."""
-    return list(epochs(model, train, valid, recipe, **options))
+    rows = epochs(model, train, valid, recipe, out=out, resume=resume, workers=workers, cache=cache, progress=progress)
+    return list(rows)
 
 
 def epochs(
@@ -59,10 +69,10 @@ def epochs(
 
     When it ends, `model` holds the kept weights (`recipe.select`; the moving average if there is one); a loop that is
     left before leaves it in training, with the weights of its last step (`out` has what was kept so far). out: a run
-    folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume:
-    go on where the folder's last checkpoint stands. cache: keep decoded crops in the user's cache folder (True), in
-    another folder, or in memory only (False): see `multihead.cache`. Under torchrun every process calls this; the
-    first one writes.
+    folder for metrics.csv, metrics.json, splits.csv, checkpoints/ and model/; without it nothing is written. resume: go
+    on where the folder's last checkpoint stands. progress: show a bar an epoch. cache: keep decoded crops in the user's
+    cache folder (True), in another folder, or in memory only (False): see `multihead.cache`. Under torchrun every
+    process calls this; the first one writes.
 
     Raises: LeakError where a person or file is on both sides; ValueError where nothing can be trained on, the loss is
     no number, or `resume` meets other photos or another recipe; FileExistsError where `out` holds a run, or another
@@ -99,6 +109,8 @@ def prepare(
     check_labelled(train, model, recipe)
     check_schedule(recipe, valid)
     check_recipe(model, train, recipe)  # else what is misspelled shows after all photos are searched and decoded
+    if out is not None:
+        check_described(model)
     if resume and out is None:
         raise ValueError("resume=True needs out=, the folder of the run to go on with")
     if not isinstance(out, Claim | None):

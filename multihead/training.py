@@ -8,6 +8,7 @@ from pathlib import Path
 
 from multihead import flags, workbench
 from multihead.flag_files import effective
+from multihead.logs import watched
 from multihead.parts import chosen_rows, parts, tell_of_starts
 from multihead.recipe import Recipe
 from multihead.settings import (
@@ -62,7 +63,7 @@ def train(args: argparse.Namespace) -> int:
             settings[STARTED_IN] = str(Path.cwd())  # what the names of photos and other files are relative to
             write_text(held.folder / "args.yaml", yaml.safe_dump(settings, sort_keys=False))
         options = {"workers": session.workers, "cache": keeping.opened(), "resume": session.resume}
-        for row in prepare(model, training, valid, recipe, out=held, **options).epochs(not args.quiet):
+        for row in prepare(model, training, valid, recipe, out=held, **options).epochs(not args.quiet and watched()):
             say(line(row))
     finally:
         held.release()

@@ -74,7 +74,7 @@ def person_vote(
 
     Raises: ValueError for an unknown head, groups that are no person numbers, or a row that is no distribution.
     """
-    names = [head.name for head in base(heads)]
+    names, shared = [head.name for head in base(heads)], (shared,) if isinstance(shared, str) else shared
     for name in shared:
         if name not in names:
             raise ValueError(f"shared names {name!r}; expected some of the heads {names}{near(name, names)}")

@@ -58,7 +58,10 @@ def test_public_names_are_the_modules_own():
 def test_type_checkers_see_the_same_names():
     tree = ast.parse(inspect.getsource(mh))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    modules, *named = block.body
+    assert modules.module == "multihead"  # which are asked of the package by name
+    assert all(getattr(mh, alias.name).__name__ == f"multihead.{alias.name}" for alias in modules.names)
+    seen = {alias.name: node.module for node in named for alias in node.names}
     assert seen == {name: f"multihead.{module}" for name, module in mh._HOME.items()}
 
 

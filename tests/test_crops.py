@@ -211,3 +211,9 @@ def test_a_crop_in_words_is_the_crop(left, top, wide, high, margin):
     wanted = np.array([x - 1.5 * wide, top - 0.75 * high, x + 1.5 * wide, top + 3.75 * high])
     found = locate(body, box, photo)
     assert found is None or np.abs(np.array(found) - wanted.clip(0, [400, 240, 400, 240])).max() <= 1
+
+
+def test_resized_takes_a_pair():
+    assert FACE.resized((96, 64)) == FACE.resized(96, 64) and FACE.resized(96).size == (96, 96)
+    with pytest.raises(ValueError, match="has size"):
+        FACE.resized((96, 64, 3))

@@ -95,6 +95,7 @@ def test_unreadable_photos_are_listed_and_not_counted(tmp_path):
     assert found.n == 4
     ((path, reason),) = found.errors
     assert path == str(tmp_path / "2.png") and "empty file" in reason
+    assert found.row_numbers.tolist() == [0, 1, 3, 4]
     with pytest.raises(ValueError, match="none of 1 photos could be scored; the first: .*2.png.*empty file"):
         evaluate(model_of(), photos[[2]], workers=0)
 

@@ -30,7 +30,7 @@ def load(name):
 def test_every_example_is_run_here():
     tested = {"train_folder", "two_crops", "predict_image", "heads_vs_flat", "three_models", "resume"}
     tested |= {"compare_arms", "distil", "schedules", "logs_to_table", "tune", "five_folds", "soft_voting"}
-    tested |= {"film", "serve"}  # serve in test_serve.py
+    tested |= {"own_loop", "film", "serve"}  # serve in test_serve.py
     assert {path.stem for path in EXAMPLES.glob("*.py")} == tested | {"start"}
 
 

@@ -333,3 +333,26 @@ def test_other_words_are_known_only_beside_their_opposite():
     with pytest.raises(ValueError, match="'m' is no class of head 'sex'; expected 0 or male, 1 or other, or a blank"):
         class_index(Head("sex", ("male", "other")), "m")
     assert class_index(Head("sex", ("female", "other", "male")), "m") == 2
+
+
+def test_joint_and_marginals_take_frames_and_lists():
+    probs = np.random.default_rng(0).dirichlet(np.ones(18), 5)
+    wanted = marginals(probs, HEADS)
+    for table in (pd.DataFrame(probs), probs.tolist()):
+        for name, found in marginals(table, HEADS).items():
+            np.testing.assert_allclose(found, wanted[name])
+    again = joint({name: pd.DataFrame(rows) for name, rows in wanted.items()})
+    np.testing.assert_allclose(again, joint(wanted))
+    np.testing.assert_allclose(joint({name: rows.tolist() for name, rows in wanted.items()}), joint(wanted))
+
+
+def test_joint_of_unlike_numbers_of_rows():
+    rows = {"mask": np.full((1, 3), 1 / 3), "gender": np.full((2, 2), 1 / 2), "age": np.full((2, 3), 1 / 3)}
+    with pytest.raises(ValueError, match="head 'gender' has 2 rows, the heads before it 1"):
+        joint(rows)
+
+
+@pytest.mark.parametrize("ask", [lambda: encode([[0]], "mask"), lambda: decode(0, "mask")])
+def test_a_text_is_no_table_of_heads(ask):
+    with pytest.raises(TypeError, match="heads is the text 'mask'"):
+        ask()

@@ -15,7 +15,7 @@ LAYERS = (
     "cutting feeds carry graphs archives runtimes",
     "data rounding columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",
     "evaluation quantised inputs pipeline prediction answer_files teaching tta sides nested adjusted hiding activation fitting steps",
-    "runs train",
+    "runs train by_hand",
     "joined cards export ways crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "parsers flags flag_files settings parts arms workbench records answering scoring folding panel spaces searching shipping training gathering cli __main__",
 )

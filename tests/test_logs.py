@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from multihead.logs import Events, bar, line, write_rows
+from multihead.cli import main
+from multihead.logs import Events, bar, line, watched, write_rows
 
 ROWS = [{"epoch": 1, "loss": 0.5, "note": "a, b"}, {"epoch": 2, "loss": float("nan"), "f1": 0.25}]
 
@@ -47,19 +48,23 @@ def test_events_of_epochs_trained_again_replace_the_old(tmp_path, again):
     assert read_events(tmp_path) == {"loss": [(1, 0.1 if again > 1 else 0.9), (2, 0.9), (3, 0.9)]}
 
 
-@pytest.mark.parametrize(("shown", "terminal"), [(False, True), (True, False)])
-def test_a_bar_that_is_not_shown_is_silent(shown, terminal, capsys, monkeypatch):
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("shown", [False, True])
+def test_a_bar_is_shown_where_it_is_asked_for(shown, terminal, capsys, monkeypatch):
+    """Also where standard error is no terminal, as in a notebook."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    assert watched() == terminal
     with bar(3, "epoch 1", shown) as found:
         found.update(3)
-    assert capsys.readouterr().err == ""
+    assert ("epoch 1" in capsys.readouterr().err) == shown
 
 
-def test_a_bar_on_a_terminal(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    with bar(3, "epoch 1", True) as found:
-        found.update(3)
-    assert "epoch 1" in capsys.readouterr().err
+def test_the_command_line_shows_bars_on_terminals_only(people, tmp_path, monkeypatch, capsys):
+    for terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)  # noqa: B023
+        train = ["train", str(people / "train"), "--model", "test_resnet.r160_in1k", "--resize", "64", "--epochs", "1"]
+        assert main([*train, "--output", str(tmp_path / str(terminal)), "-j", "0"]) == 0
+        assert ("epoch 1/1" in capsys.readouterr().err) == terminal
 
 
 def test_line():

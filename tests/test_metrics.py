@@ -297,3 +297,18 @@ def test_labels_of_a_table_are_scored_by_their_names():
     assert score(probs, table.replace(-1, None)).f1 == expected.f1
     with pytest.raises(KeyError, match="none for \\['gender'\\]"):
         score(probs, table[["age", "mask"]])
+
+
+def test_row_numbers_say_which_photos_were_scored():
+    probs = np.full((4, 18), 1 / 18)
+    whole = score(probs, np.zeros((4, 3), int))
+    assert whole.row_numbers.tolist() == [0, 1, 2, 3]
+    assert whole.rows(np.array([False, True, False, True])).row_numbers.tolist() == [1, 3]
+    assert whole.rows(np.array([3, 0])).row_numbers.tolist() == [3, 0]
+
+
+def test_a_row_without_an_answer_is_said_to_be_one():
+    probs = np.full((2, 18), 1 / 18)
+    probs[1] = np.nan
+    with pytest.raises(ValueError, match="row 1 of the probabilities is not finite: of a photo without an answer"):
+        score(probs, np.zeros((2, 3), int))

@@ -399,3 +399,57 @@ def test_a_head_that_torch_would_take_for_its_own_is_refused(name):
     told = rf"head name '{name}' is what torch .* another, as 'my_{name}' with .* \(--columns my_{name}={name}\)"
     with pytest.raises(ValueError, match=told):
         Model("test_resnet", [Head(name, ("surgical", "cloth"))])
+
+
+# ---- what is present, and what a folder describes
+
+
+def test_present_of_numbers_is_the_same_as_of_bools():
+    model, images = Model("resnet10t", heads_on()).eval(), {SMALL: pixels(SMALL, 3)}
+    there = torch.tensor([[1], [0], [1]])
+    wanted = model(images, there.bool())
+    for kind in (torch.int64, torch.uint8, torch.float32):
+        for name, found in model(images, there.to(kind)).items():
+            torch.testing.assert_close(found, wanted[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 2), (2, 1), (3, 0)])
+def test_present_of_another_shape(shape):
+    with pytest.raises(
+        ValueError, match=r"present has shape .*; expected \(3, 1\), a row a photo and a column for each"
+    ):
+        Model("resnet10t", heads_on())({SMALL: pixels(SMALL, 3)}, torch.ones(shape, dtype=torch.bool))
+
+
+class Halved(Model):
+    def features(self, images, present=None):
+        return {crop: found / 2 for crop, found in super().features(images, present).items()}
+
+
+class Named(Model):
+    nickname = "mine"
+
+
+def test_what_a_folder_does_not_describe_is_not_saved(tmp_path):
+    wide, more = Model("resnet10t", heads_on()), Model("resnet10t", heads_on())
+    wide.backbone.fc = torch.nn.Linear(4, 2)
+    first = wide.backbone.conv1[0]
+    wide.backbone.conv1[0] = torch.nn.Conv2d(3, first.out_channels, 5, 2, 2, bias=False)
+    more.side = torch.nn.Linear(2, 2)
+    own = Halved("resnet10t", heads_on())
+    cases = [
+        (wide, "backbone.conv1.0.weight and 2 other"),
+        (more, "side.weight and 1 other"),
+        (own, "its own features"),
+    ]
+    for model, told in cases:
+        with pytest.raises(ValueError, match=told):
+            model.save_pretrained(tmp_path / "no")
+        assert not (tmp_path / "no" / "config.json").exists()
+    Named("resnet10t", heads_on()).save_pretrained(tmp_path / "yes")
+    assert type(Model.from_pretrained(tmp_path / "yes")) is Model
+
+
+def test_heads_given_as_a_text():
+    with pytest.raises(TypeError, match="heads is the text 'mask'; expected heads"):
+        Model("resnet10t", heads="mask")

@@ -253,3 +253,17 @@ def test_copies_go_with_their_model():
     del model
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("mode", [Mode(), Mode.parse("f32 channels_last fused keep_memory"), Mode("bf16")])
+def test_models_of_other_dtypes_are_answered_for(kind, mode):
+    """From 32 photos on a prepared copy answers: its features come in f32, which heads of 16 bits do not take."""
+    model = lively("test_resnet").eval()
+    images = pixels(model.crops, 4, CPU)
+    wanted = model.probs(images)
+    held = model.to(kind)
+    fast = ready(held, mode)
+    with torch.inference_mode():
+        torch.testing.assert_close(fast.probs(images), wanted, rtol=0, atol=0.05)
+    assert next(held.parameters()).dtype == kind

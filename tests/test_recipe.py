@@ -208,7 +208,6 @@ def test_the_strategy_draws_every_field():
         ({"optim": AdamW}, "recipe: optim is <class"),
         ({"schedule": None}, "recipe: schedule is None; expected one of OneCycle"),
         ({"augment": OneCycle()}, "augment is OneCycle.*; expected one of Flip, Diary"),
-        ({"augment": ()}, r"augment is \(\); expected one of Flip, Diary"),
         ({"augment": (Flip(), Gentle())}, "which all mirror; expected hflip=0 in all but one"),
         ({"ema": 0.99}, "recipe: ema is 0.99; expected one of EMA"),
         ({"mix": 0.5}, r"recipe: mix is 0.5; expected one of CutMix, MixUp, InvertedCutMix, as in CutMix\(\)"),
@@ -257,3 +256,8 @@ def test_replace_checks_again():
         replace(Recipe(), epochs=0)
     with pytest.raises(ValueError, match="mix is 3"):
         replace(Recipe(), mix=3)
+
+
+@pytest.mark.parametrize("nothing", [None, (), []])
+def test_no_augmentation(nothing):
+    assert Recipe(augment=nothing) == Recipe(augment=Plain())

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import json
 import os
 import subprocess
@@ -371,6 +372,21 @@ def test_what_cannot_be_trained_is_named(sides, wrong, message):
     given = {"model": small_model(), "train": sides[0], "valid": sides[1], "recipe": QUICK} | wrong
     with pytest.raises(TypeError, match=message):
         fit(*given.values(), workers=0)
+
+
+def test_what_a_folder_would_not_describe_is_refused_before_training(sides, tmp_path, monkeypatch):
+    model = small_model()
+    model.head["mask"] = torch.nn.Sequential(model.head["mask"])
+    with monkeypatch.context() as patched:
+        patched.setattr("multihead.train.Ready", None)  # nothing is read
+        with pytest.raises(ValueError, match="head 'mask' is a Sequential"):
+            fit(model, *sides, QUICK, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert fit(model, *sides, QUICK, workers=0)  # nothing is written: any head goes
+
+
+def test_fit_takes_what_epochs_takes():
+    assert inspect.signature(fit).parameters == inspect.signature(epochs).parameters
 
 
 def test_no_validation_photos_are_an_error(sides):

@@ -179,14 +179,21 @@ def test_nobody_votes():
     ("groups", "shared", "message"),
     [
         (np.zeros(3, int), ("gendre",), r"shared names 'gendre'; expected some of the heads .*; did you mean 'gender'"),
-        (np.zeros(2, int), ("age",), r"groups must be integers \(3,\), got int64 \(2,\)"),
-        (np.zeros(3), ("age",), r"groups must be integers \(3,\), got float64 \(3,\)"),
+        (np.zeros(2, int), ("age",), r"groups have shape \(2,\), the answers 3 rows; .*scores.row_numbers"),
+        (np.zeros(3), ("age",), "groups are float64; multihead.splits.groups numbers people by their names"),
         (np.array([0, -2, 1]), ("age",), "groups hold -2; expected person numbers from 0, or -1 where unknown"),
     ],
 )
 def test_votes_refused(groups, shared, message):
     with pytest.raises(ValueError, match=message):
         person_vote(any_joint(3), groups, HEADS, shared)
+
+
+def test_one_head_may_be_named_alone():
+    probs = any_joint(3)
+    np.testing.assert_array_equal(
+        person_vote(probs, np.zeros(3, int), HEADS, "age"), person_vote(probs, np.zeros(3, int), HEADS, ("age",))
+    )
 
 
 def test_votes_of_no_distribution_are_refused():

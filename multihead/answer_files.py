@@ -18,12 +18,13 @@ from multihead.prediction import Tally
 
 @dataclass(frozen=True)
 class Begun:
-    """A table that is being written: the photos that it holds, in order, what was counted of them, and where its
-    further text goes."""
+    """A table that is being written: the photos that it holds, in order, what was counted of them, where its further
+    text goes, and when it was last written to (nanoseconds)."""
 
     done: Sequence[str]
     tally: Tally
     write: Callable[[str], object]
+    since: int | None = None
 
 
 @contextlib.contextmanager
@@ -41,16 +42,17 @@ def going_on(path: str | Path, columns: Sequence[str], settings: Mapping[str, ob
     with naming(path), locked(part) as mine:
         if not mine:
             raise ValueError(f"another process writes the same answers to {path}; wait for it, or name another file")
+        since = part.stat().st_mtime_ns
         done, tally, end = _kept(part)
         os.truncate(part, end)
         if done:
             tell(f"going on after {tally.rows} rows that an interrupted call left in {part}; remove it to begin anew")
         try:
             with open(part, "a", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                yield Begun(done, tally, functools.partial(print, end="", file=stream, flush=True))
+                yield Begun(done, tally, functools.partial(print, end="", file=stream, flush=True), since)
         except BaseException:
             if part.stat().st_size:
-                tell(f"{tally.rows} rows are in {part}")
+                tell(f"{_kept(part)[1].rows} whole rows are in {part}")
             else:
                 part.unlink()
             raise

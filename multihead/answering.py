@@ -60,7 +60,7 @@ def predict(args: argparse.Namespace) -> int:
         shown = stack.enter_context(bar(0, "predict", not args.quiet and watched()))
         begun = stack.enter_context(_table(args, model.space))
         shown.update(begun.tally.rows)
-        rows = _told(answers(model, source, **options, draw=args.draw, done=begun.done), shown)
+        rows = _told(answers(model, source, **options, draw=args.draw, done=begun.done, since=begun.since), shown)
         rows = _voted(rows, model.space) if args.person_vote else rows
         tally = prediction.write_table(rows, model.space, begun.write, begun.tally)
     if not tally.rows:

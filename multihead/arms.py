@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import io
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,10 @@ def changes(content: Mapping[str, Any], vary: Sequence[str]) -> dict[str, Change
         if seeded := [name for name, value in named.items() if "seed" in (value or {})]:
             raise ValueError(f"arm {seeded[0]!r} sets a seed; all arms have the seeds of --seeds, as --seeds 0 1 2")
         return _unlike([(str(name), value or {}) for name, value in named.items()])
-    axes = [[(key, value) for value in values] for key, values in map(axis, vary)]
+    found = [axis(text) for text in vary]
+    if twice := [key for key, _ in found if sum(key == other for other, _ in found) > 1]:
+        raise ValueError(f"--vary names {twice[0]!r} twice; expected all its values at once, as --vary opt=adamw,sgd")
+    axes = [[(key, value) for value in values] for key, values in found]
     grid = itertools.product(*axes)
     return _unlike([(", ".join(_title(key, value, len(axes)) for key, value in one), dict(one)) for one in grid])
 
@@ -105,9 +109,14 @@ def build_arms(named: Mapping[str, Changes], parse: Callable[[Sequence[str]], ar
     """The arms, in their order; parse: the shared flags with an arm's tokens after them. A flag that an arm leaves
     blank (null) has its default there, whatever is shared.
 
-    Raises: ValueError that names the arm whose flags are wrong.
+    Raises: ValueError that names the arm whose flags are wrong, or two that train alike.
     """
-    return dict(_arms(named, parse))
+    made = dict(_arms(named, parse))
+    texts = {name: repr(arm.identity()) for name, arm in made.items()}
+    for first, second in itertools.combinations(made, 2):
+        if texts[first] == texts[second]:
+            raise ValueError(f"arms {first!r} and {second!r} train alike; leave one out")
+    return made
 
 
 def _arms(
@@ -128,8 +137,19 @@ def build_arm(values: Mapping[str, Any]) -> Arm:
 
     network, training = flags.build(Network, values), flags.build(Training, values)
     build_heads(network)  # complains of them now, not when the arm's turn comes
+    _check_network(network)
     model, about = functools.partial(_model, network, values["device"]), flag_files.effective(Network, network)
     return Arm(model, build_recipe(values), training.rows, about=about)
+
+
+def _check_network(network: Network) -> None:
+    from multihead.backbones import check_backbone
+
+    check_backbone(network.model)
+    for name in ("pretrained_path", "initial_checkpoint"):
+        path = getattr(network, name)
+        if path is not None and not os.path.exists(path):
+            raise ValueError(f"--{name.replace('_', '-')} {path} is not there")
 
 
 def complaining(parse: Callable[[Sequence[str]], argparse.Namespace], tokens: Sequence[str]) -> argparse.Namespace:

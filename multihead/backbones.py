@@ -16,12 +16,8 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 BLANK = 20_260_101  # seed of the weights that a file must replace
 
 
-def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | Path, drop_path: float) -> nn.Module:
-    """A timm backbone without classifier that takes the crops' sizes.
-
-    Raises: ValueError for an unknown name or a file of other weights, FileNotFoundError where weights can neither be
-    read nor downloaded.
-    """
+def check_backbone(name: str) -> None:
+    """Nothing for a name that timm knows. Raises: ValueError with the nearest names."""
     import timm
 
     if not timm.is_model(name.removeprefix("timm/").split(".")[0]):
@@ -29,6 +25,16 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
 
         near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
         raise ValueError(f"unknown backbone {name!r}; did you mean {', '.join(near) or 'one of timm.list_models()'}?")
+
+
+def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | Path, drop_path: float) -> nn.Module:
+    """A timm backbone without classifier that takes the crops' sizes.
+
+    Raises: ValueError for an unknown name or a file of other weights, FileNotFoundError where weights can neither be
+    read nor downloaded.
+    """
+
+    check_backbone(name)
     options: dict[str, Any] = {"num_classes": 0, "pretrained": bool(pretrained)}
     if drop_path:
         options["drop_path_rate"] = drop_path

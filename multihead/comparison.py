@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from multihead import paired, plots, ranks
 from multihead.cache import Cache, open_cache
 from multihead.crossval import Cell, carry_out, check_begun, pooled, score_row, train_cell
-from multihead.data import Photos
+from multihead.data import LeakError, Photos
 from multihead.dealing import claim_parts, deal
 from multihead.files import write_text
 from multihead.logs import write_rows
@@ -70,7 +70,13 @@ def compare(
     ]
 
     def work(cell: Cell) -> None:
-        train_cell(arms[cell.arm], cell, parts[cell.fold], extra, loading)
+        try:
+            train_cell(arms[cell.arm], cell, parts[cell.fold], extra, loading)
+        except LeakError:  # of all arms alike
+            raise
+        except ValueError as error:  # as of an arm that diverges
+            where = f"arm {cell.arm!r}, fold {cell.fold}, seed {cell.seed}"
+            raise ValueError(f"{where}: {error}; what is done of the other arms is kept") from error
 
     def told(cell: Cell) -> None:
         done = sorted((one for one in cells if one.done), key=_order(arms))

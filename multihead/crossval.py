@@ -10,6 +10,8 @@ import hashlib
 import json
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,9 +63,16 @@ class Cell:
 
 
 def read_answers(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(rows (n,) of all photos, joint probabilities (n, K)) in the folder of a finished run."""
-    with np.load(folder / "answers.npz") as kept:
-        return kept["rows"], kept["probs"].astype(float)
+    """(rows (n,) of all photos, joint probabilities (n, K)) in the folder of a finished run.
+
+    Raises: FileNotFoundError; ValueError that names the file where it is damaged.
+    """
+    path = folder / "answers.npz"
+    try:
+        with np.load(path) as kept:
+            return kept["rows"], kept["probs"].astype(float)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError) as error:
+        raise ValueError(f"{path} is damaged ({error}); remove {folder} to train it anew") from error
 
 
 def carry_out(cells: Sequence[Cell], work: Callable[[Cell], None], told: Callable[[Cell], None]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import io
 import json
-import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +29,7 @@ from multihead.model import Model
 from multihead.options import choice
 from multihead.runtimes import FORMAT, KIND, PRECISIONS, Exported, import_openvino, openvino_graph
 from multihead.tta import TTA
+from multihead.wholes import whole_folder
 
 if TYPE_CHECKING:
     from multihead.data import Photos
@@ -87,7 +88,9 @@ def torch_export(model: Member, folder: str | Path, *, photos: Photos | None = N
     def write(part: Model, place: Path) -> Check:
         program = graphs.trace(part)
         with graphs.quiet():
-            torch.export.save(program, place / "model.pt2")
+            written = io.BytesIO()  # on a full disk its own writer would end the process
+            torch.export.save(program, written)
+            (place / "model.pt2").write_bytes(written.getbuffer())
         _describe(part, place, "torch", "f32")
         return compare(part, Exported(place), photos)
 
@@ -129,7 +132,10 @@ def openvino(
             assert photos is not None
             graph, kept, remark = quantised.int8(graph, part, photos, max_drop=max_drop, limit=limit, say=say)
         graph.set_rt_info(json.dumps(config(part, "openvino", kept)), ["multihead"])
-        import_openvino().save_model(graph, place / "model.xml", compress_to_fp16=False)
+        try:
+            import_openvino().save_model(graph, place / "model.xml", compress_to_fp16=False)
+        except RuntimeError as error:  # "basic_ios::clear: iostream error" on a full disk
+            raise OSError(f"cannot write {place / 'model.xml'}: {error}") from error
         del graph  # it reads model.onnx
         (place / "model.onnx").unlink()
         _describe(part, place, "openvino", kept)
@@ -234,30 +240,14 @@ def _describe(model: Model, place: Path, runtime: str, precision: str) -> None:
 
 def _members(model: Member, folder: Path, write: Callable[[Model, Path], Check]) -> dict[str, Check]:
     """Write the model, or each model inside it, in one step: an export is there whole, or not at all."""
-    if folder.exists() and (not folder.is_dir() or any(not path.name.startswith(".") for path in folder.iterdir())):
-        raise FileExistsError(f"{folder} is not empty; name a new folder for the exported model")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     checks: dict[str, Check] = {}
-    # beside the folder, so that it is put in place by its name alone; in one that is there, which may be a mount
-    place = folder if folder.exists() else folder.parent
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=place) as scratch:
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
+    with whole_folder(folder, "the exported model") as whole:
         if isinstance(model, Model):
             checks[""] = write(model, whole)
         else:
-            _swapped(model, "", Path(scratch), write, checks).save(whole)  # type: ignore[union-attr]
-        _put(whole, folder)
+            with tempfile.TemporaryDirectory(dir=whole.parent) as scratch:
+                _swapped(model, "", Path(scratch), write, checks).save(whole)  # type: ignore[union-attr]
     return checks
-
-
-def _put(whole: Path, folder: Path) -> None:
-    """Give a folder its name, or its content to the empty one that has it, last what `multihead.load` looks for."""
-    if not folder.exists():
-        os.replace(whole, folder)
-        return
-    for part in sorted(whole.iterdir(), key=lambda part: part.suffix == ".json"):
-        os.replace(part, folder / part.name)
 
 
 def _swapped(

@@ -4,13 +4,16 @@ text."""
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from multihead.files import write_text
+from multihead.files import naming, write_text
 from multihead.model import Model
 
 _OURS = re.compile(r"ensemble\.json|member\d+|splits\.csv|README\.md|\..*")
@@ -35,14 +38,18 @@ def save_members(folder: str | Path, kind: str, members: Iterable[Any], more: Ma
     others = [path.name for path in place.iterdir() if not _OURS.fullmatch(path.name)] if place.is_dir() else []
     if others:
         raise FileExistsError(f"{place} holds {sorted(others)[0]!r}, which is of no ensemble; name a new folder")
-    (place / "ensemble.json").unlink(missing_ok=True)  # an older one does not fit members that are half written
-    names = []
-    for number, member in enumerate(members):
-        names.append(f"member{number}")
-        save = member.save_pretrained if isinstance(member, Model) else member.save
-        save(Path(folder) / names[-1])
+    place.mkdir(parents=True, exist_ok=True)
+    with naming(place), tempfile.TemporaryDirectory(prefix=".", dir=place) as scratch:
+        names = [f"member{number}" for number in range(len(members))]
+        for name, member in zip(names, members):
+            save = member.save_pretrained if isinstance(member, Model) else member.save
+            save(Path(scratch) / name)
+        (place / "ensemble.json").unlink(missing_ok=True)  # an older one does not fit members that are half there
+        for name in names:
+            shutil.rmtree(place / name, ignore_errors=True)
+            os.replace(Path(scratch) / name, place / name)
     content = {"kind": kind, "members": names, **more}
-    write_text(Path(folder) / "ensemble.json", json.dumps(content, indent=2))
+    write_text(place / "ensemble.json", json.dumps(content, indent=2))
 
 
 def described(kind: str, about: str, members: Iterable[str]) -> str:

@@ -148,22 +148,38 @@ def _raised(error: Exception) -> Iterator[Item]:
     yield
 
 
-def after(rest: Iterator[Item], done: Sequence[str]) -> Iterator[Item]:
+def after(rest: Iterator[Item], done: Sequence[str], since: int | None = None) -> Iterator[Item]:
     """The photos after those that are done, by their names in order; rows of one photo that follow each other are one.
 
-    Raises: ValueError where the photos do not begin with these.
+    since: nanoseconds, when the last of them was answered. Raises: ValueError where the photos do not begin with these,
+    or a file of theirs was written since.
     """
     if not done:
         return rest
     runs = groupby(rest, key=lambda item: item.name)
     for number, name in enumerate(done, 1):
-        found, _ = next(runs, ("no more", None))
+        found, group = next(runs, ("no more", iter(())))
+        if found == name and since is not None and any(_written(item.source) > since for item in group):
+            raise ValueError(
+                f"photo {number}, {name}, was written after it was answered; remove the .part file to begin anew"
+            )
         if found != name:
             raise ValueError(
                 f"photo {number} was {name} when this table was begun, and is {found} now: photos came or went; remove "
                 "the .part file to begin anew"
             )
     return chain.from_iterable(group for _, group in runs)
+
+
+def _written(source: object) -> int:
+    """When a file was written or put in its place, in nanoseconds; 0 for what is no file that is there."""
+    if not isinstance(source, (str, Path)):
+        return 0
+    try:
+        stand = os.stat(source)
+    except OSError:
+        return 0
+    return max(stand.st_mtime_ns, stand.st_ctime_ns)
 
 
 def popped(first: deque[Item]) -> Iterator[Item]:

@@ -89,8 +89,8 @@ def joint(probs: Mapping[str, Array], heads: Sequence[Head] = HEADS) -> Array:
         rows = _plain(probs[head.name])
         if rows.ndim != 2 or rows.shape[1] != len(head.classes):
             raise ValueError(f"head {head.name!r} expects (N, {len(head.classes)}), got {tuple(rows.shape)}")
-        if product is not None and len(rows) != len(product):
-            raise ValueError(f"head {head.name!r} has {len(rows)} rows, the heads before it {len(product)}")
+        if product is not None and rows.shape[0] != product.shape[0]:
+            raise ValueError(f"head {head.name!r} has {rows.shape[0]} rows, the heads before it {product.shape[0]}")
         if product is None:
             product = rows
         else:

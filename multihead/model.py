@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +129,9 @@ class Model(nn.Module, PyTorchModelHubMixin):
         for column, crop in enumerate(self.crops):
             pixels = images[crop]
             check_pixels(pixels, crop)
-            rows = None if present is None else _there(present, len(pixels), self.crops)[:, column].to(pixels.device)
+            rows = None
+            if present is not None:
+                rows = _there(present, pixels.shape[0], self.crops)[:, column].to(pixels.device)
             if rows is None or bool(rows.all()):
                 seen = self._seen(pixels)
                 found[crop] = seen + 0 * self.absent[column].to(seen.dtype)  # keeps a gradient on every process
@@ -169,15 +173,31 @@ class Model(nn.Module, PyTorchModelHubMixin):
         logits = self(images, present)
         return algebra.joint({name: row.double().softmax(1) for name, row in logits.items()}, self.heads)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        import safetensors.torch
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Write config.json, model.safetensors and README.md; `multihead.load` opens the folder. options: as
+        huggingface_hub's `PyTorchModelHubMixin.save_pretrained` takes them, as push_to_hub=True.
 
+        Raises: ValueError for a model that a folder does not describe (see `check_described`); OSError of the file
+        system. What an older model of the folder needs is then as it was.
+        """
         check_described(self)
+        config, weights = (Path(save_directory) / name for name in ("config.json", "model.safetensors"))
+        before = (config.read_bytes(), weights.stat()) if config.is_file() and weights.is_file() else None
+        try:
+            found: str | None = super().save_pretrained(save_directory, **options)  # which removes config.json first
+            return found
+        except BaseException:
+            if before is not None and not config.exists() and os.path.samestat(before[1], weights.stat()):
+                config.write_bytes(before[0])
+            raise
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+
         settings = {**self.rates, "mean": list(self.mean), "std": list(self.std), "prior": self.prior}
         text = config_text(self.backbone_name, self.heads, settings)
         state = {name: value.detach().contiguous() for name, value in self.state_dict().items()}
         weights = save_directory / "model.safetensors"
-        replace_file(weights, lambda fresh: safetensors.torch.save_file(state, fresh, metadata={"format": "pt"}))
+        replace_file(weights, lambda fresh: _write_weights(state, fresh))
         replace_file(save_directory / "config.json", lambda fresh: fresh.write_text(text))
 
     @classmethod
@@ -210,6 +230,18 @@ class Model(nn.Module, PyTorchModelHubMixin):
         return ModelCard(card(self.backbone_name, self.heads))
 
 
+def _write_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raises: OSError of the file system, which safetensors tells of by an error of its own."""
+    import safetensors.torch
+
+    try:
+        safetensors.torch.save_file(dict(state), path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
 def check_described(model: Model) -> None:
     """Nothing where a model folder describes the model, which opens as `Model` of the same layers then.
 
@@ -240,7 +272,7 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def _there(present: Tensor, rows: int, crops: Sequence[Crop]) -> Tensor:
+def _there(present: Tensor, rows: int | torch.SymInt, crops: Sequence[Crop]) -> Tensor:
     """Which crops are there, as bools (B, crops): a table of 0 and 1 would pick rows by number."""
     if tuple(present.shape) != (rows, len(crops)):
         raise ValueError(

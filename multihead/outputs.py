@@ -13,7 +13,8 @@ OWN = ("checkpoints", "model")  # folders of a run that nobody but its training 
 
 
 def kinds(folder: str | Path) -> list[str]:
-    """Of "an ensemble", "a model", "folds", "a comparison" and "a run" those whose files are in the folder."""
+    """Of "an ensemble", "a model", "folds", "a comparison", "a search" and "a run" those whose files are in the
+    folder."""
     folder = Path(folder)
     table = (folder / "photos.csv").is_file()
     marks = {
@@ -21,6 +22,7 @@ def kinds(folder: str | Path) -> list[str]:
         "a model": (folder / "config.json").exists(),
         "folds": table and any(folder.glob("fold[0-9]*")),
         "a comparison": table and (folder / "runs").is_dir(),
+        "a search": (folder / "study.journal").exists(),
         "a run": (folder / "checkpoints").is_dir() or (folder / "model").is_dir(),
     }
     return [kind for kind, there in marks.items() if there]

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from multihead.data import Photos
     from multihead.fitting import Fitted, Wanted
     from multihead.heads import Head
+    from multihead.model import Model
 
 
 def ensemble(args: argparse.Namespace) -> int:
     """Put models, runs and folds together as one model: a vote, or a soup of their weights."""
     from multihead.ensemble import open_folds
     from multihead.evaluation import label_heads
-    from multihead.files import check_writable
     from multihead.joined import load
+    from multihead.model import Model
     from multihead.outputs import kinds
+    from multihead.trained import keep_trained
+    from multihead.wholes import whole_folder
 
     out = Path(args.output)
     if args.data and args.soup != "greedy" and (args.soup or not args.calibrate):
@@ -38,23 +41,22 @@ def ensemble(args: argparse.Namespace) -> int:
     if args.soup == "greedy" and not args.data:
         raise ValueError("--soup greedy chooses members by their score: name photos that none was trained on, --data")
     _shares(args)
-    check_writable(out / "ensemble.json")
     if held := kinds(out):
         raise FileExistsError(f"{out} holds {held[0]}; name another --output")
     places = [Path(name).resolve() for name in args.member]
     if twice := [name for name, place in zip(args.member, places) if places.count(place) > 1]:
         raise ValueError(f"{twice[0]} is named twice; expected each member once: --weights gives one more say")
-    opened: list[Any] = []
-    for name in args.member:
-        if "folds" in kinds(name):
-            opened.append(open_folds(name, label_heads(load(Path(name) / "fold0"))))
-        else:
-            opened.append(load(name))
-    say = speaker(args)
-    if args.soup:
-        _soup(args, opened, say)
-    else:
-        _vote(args, opened, say)
+    with whole_folder(out, "the ensemble") as place:
+        opened: list[Any] = []
+        for name in args.member:
+            if "folds" in kinds(name):
+                opened.append(open_folds(name, label_heads(load(Path(name) / "fold0"))))
+            else:
+                opened.append(load(name))
+        say = speaker(args)
+        made = _soup(args, opened, say) if args.soup else _vote(args, opened, say)
+        made.save_pretrained(place) if isinstance(made, Model) else made.save(place)
+        keep_trained(args.member, place)
     say(f"wrote {args.output}; open it with multihead.load, evaluate or predict")
     return 0
 
@@ -102,12 +104,11 @@ def ensemble_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_flags(parser, Sources, "photos")
 
 
-def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> None:
+def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> Any:
     from multihead.adjusted import Adjusted
     from multihead.ensemble import Folds
     from multihead.fitting import Fitted, Wanted
     from multihead.joined import Ensemble
-    from multihead.trained import keep_trained
 
     pooled = bool(args.calibrate and args.data)  # temperatures of the vote itself
     shares, voting = _shares(args), args.voting or "soft"
@@ -132,8 +133,7 @@ def _vote(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
             found = _fit(args, opened, Wanted(False, given, args.decode, temperatures), say)
     if found.weights is not None:
         whole = Adjusted(whole, weights=found.weights.tolist())
-    whole.save(args.output)
-    keep_trained(args.member, Path(args.output))
+    return whole
 
 
 def _check_fits(args: argparse.Namespace, opened: Sequence[Any]) -> None:
@@ -242,12 +242,11 @@ def _shares(args: argparse.Namespace) -> list[float] | None:
     return given
 
 
-def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> None:
+def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], None]) -> Model:
     from multihead.ensemble import Folds
     from multihead.evaluation import evaluate, label_heads
     from multihead.model import Model
     from multihead.soup import average, greedy_soup, refresh
-    from multihead.trained import keep_trained
 
     models: list[Any] = []
     for each in opened:
@@ -274,8 +273,7 @@ def _soup(args: argparse.Namespace, opened: Sequence[Any], say: Callable[[str], 
         say(f"statistics of batch norms measured anew on {len(seen)} photos")
     else:
         say("statistics of batch norms are averaged; those of a folder of folds would be measured anew on its photos")
-    made.save_pretrained(args.output)
-    keep_trained(args.member, Path(args.output))
+    return made
 
 
 def _unseen(args: argparse.Namespace, heads: Sequence[Head], say: Callable[[str], None]) -> Photos:

@@ -67,10 +67,12 @@ def answers(
     draw: str | Path | None = None,
     pins: Pins = Pins(),
     done: Sequence[str] = (),
+    since: int | None = None,
 ) -> Iterator[Answer]:
     """The rows of `predict` (same arguments) one by one, as they are found; memory does not grow with the source.
 
-    done: the names of the first photos, which are passed over: an interrupted call answered them.
+    done: the names of the first photos, which are passed over: an interrupted call answered them, the last at the time
+    `since` (nanoseconds); a photo that was written later is refused.
     """
     if faces is not None:
         choice("predict", "faces", faces, WHICH)
@@ -84,7 +86,7 @@ def answers(
         print("the model reads whole photos: all faces of a photo get one answer; train with crops that need a face "
               "(--crops face) to tell them apart", file=sys.stderr)  # fmt: skip
     keep_memory()
-    rest = after(items(source), done)
+    rest = after(items(source), done, since)
     there = is_listed(source, COUNTED)
     lanes = lane_count() if workers is None else workers
     live = not there and not lanes and batch_size in (0, 1)

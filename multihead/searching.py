@@ -129,7 +129,13 @@ def tune(args: argparse.Namespace) -> int:
         cache=flags.build(Keeping, vars(args)).opened(),
         say=say,
     )
-    _conclude(args.output, best_trial(study), study.get_trials(deepcopy=False), ENOUGH, say)
+    trials, best = study.get_trials(deepcopy=False), best_trial(study)
+    if best is None and sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in trials) >= plan.limit:
+        raise ValueError(
+            f"none of {len(trials)} trials could be trained to its end, as {args.output}/trials.csv tells; change the "
+            "space, in another --output, or allow more --trials"
+        )
+    _conclude(args.output, best, trials, ENOUGH, say)
     return 0
 
 

@@ -126,10 +126,21 @@ def _span(key: str, given: Mapping[Any, Any]) -> Span:
     action = next(action for action in arm_parser()._actions if action.dest == key)
     if action.type not in (int, float):
         raise ValueError("it takes no number; expected a list of choices")
-    # YAML reads 1e-4, without a point, as text
-    numbers = {name: float(given[name]) for name in ("low", "high", "step") if given.get(name) is not None}
-    whole = bool(given.get("int", action.type is int))
-    return Span(**numbers, log=bool(given.get("log", False)), whole=whole)  # type: ignore[arg-type]
+    numbers = {name: _number(name, given[name]) for name in ("low", "high", "step") if given.get(name) is not None}
+    asked = {"log": given.get("log", False), "int": given.get("int", action.type is int)}
+    if wrong := [name for name, value in asked.items() if not isinstance(value, bool)]:
+        raise ValueError(f"{wrong[0]} is {asked[wrong[0]]!r}; expected true or false")
+    return Span(**numbers, log=asked["log"], whole=asked["int"])  # type: ignore[arg-type]
+
+
+def _number(name: str, value: object) -> float:
+    """A bound; YAML reads 1e-4, without a point, as text. Raises: ValueError that names it."""
+    try:
+        if isinstance(value, int | float | str) and not isinstance(value, bool):
+            return float(value)
+    except ValueError:
+        pass
+    raise ValueError(f"{name} is {value!r}; expected a number")
 
 
 def _choice(value: object) -> object:

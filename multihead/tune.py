@@ -21,6 +21,7 @@ import torch
 from multihead.cache import Cache, open_cache
 from multihead.data import Photos
 from multihead.metrics import selection_of
+from multihead.outputs import check_kind
 from multihead.study import Plan, Worker, claim, need_optuna, open_study, quiet, take_back
 from multihead.train import prepare
 from multihead.trials import line, report
@@ -65,13 +66,14 @@ def search(
     Writes into `out`: trials.csv, best.yaml (the best arm's `about`, else its parameters), history.png,
     importance.png (after four completed trials), study.journal, and workers/ with the locks of the processes.
 
-    Raises: ImportError where Optuna is missing; ValueError where `out` holds another search, or where the first
-    trials all fail for one reason.
+    Raises: ImportError where Optuna is missing; FileExistsError where `out` holds something else, as a run; ValueError
+    where it holds another search, or where the first trials all fail for one reason.
     """
     need_optuna()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("a trial trains in one process; start the search several times on one study, not by torchrun")
     out = Path(out)
+    check_kind(out, "a search")
     folds = photos.folds(plan.folds, seed=0)
     identity = {"photos": photos.fingerprint(), "folds": plan.folds, "seed": seed, **(about or {})}
     with quiet(), Worker(out) as worker:
@@ -187,7 +189,10 @@ def _work(study: Study, worker: Worker, job: _Job, limit: float, out: Path, say:
             if done + running < limit:
                 job.begun = turn.pop_all()
                 with job.begun:
-                    study.optimize(job, n_trials=1, catch=(Stopped,))
+                    try:
+                        study.optimize(job, n_trials=1, catch=(Stopped,))
+                    except UnboundLocalError as error:  # optuna's, where Ctrl-C comes while it writes its journal
+                        raise (error.__context__ or error) from None
         if done + running < limit:
             with worker.turn():
                 report(study, out)

@@ -68,7 +68,7 @@ def test_the_command_line_wins_and_nothing_is_the_default():
         ({"lr": 3}, [], "space: lr: 3; expected a list"),
         ({"lr": {"low": 1, "hgih": 2}}, [], "space: lr: unknown 'hgih'; expected low, high, log, step, int"),
         ({"lr": {"low": 1}}, [], "space: lr: {'low': 1}; expected low and high"),
-        ({"lr": {"low": "a", "high": 1}}, [], "space: lr: could not convert"),
+        ({"lr": {"low": "a", "high": 1}}, [], "space: lr: low is 'a'; expected a number"),
         ({"lr": {"low": 2, "high": 1}}, [], "space: lr: low is 2.0, high 1.0; expected two numbers that rise"),
         ({"lr": {"low": 0, "high": 1, "log": True}}, [], "space: lr: log needs low > 0 and no step"),
         ({"lr": {"low": 0, "high": 1, "step": 2}}, [], "space: lr: step is 2.0; expected a number > 0 that fits"),

@@ -34,6 +34,7 @@ LIMIT = 8 << 30  # bytes that one set of photos may add to the folder, and never
 MEMORY = 2 << 30  # bytes of crops kept in memory where they are not kept on disk
 UNUSED = 60  # days after which crops that no run has read are deleted, when others are written
 PIECE = 256 << 20  # bytes of crops that are written as one pack: what a killed process loses
+PIXELS = 2  # grows when crops of the same photos come out otherwise: those that were kept are not read then
 _CHUNK = 128  # photos decoded before they are written
 
 
@@ -298,7 +299,7 @@ class _Job:
 
 
 def _key(content: Content, region: Region, reduction: int) -> bytes:
-    place = struct.pack("<5i", *region, reduction)
+    place = struct.pack("<6i", *region, reduction, PIXELS)
     return hashlib.blake2b(content.digest + place, digest_size=16).digest()
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from multihead.options import between, near
 
 COLDEST, HOTTEST = 0.05, 20.0  # bounds of a fitted temperature
 FLOOR = float(np.finfo(np.float32).tiny)  # below it a softmax in float32 says zero; no probability's logarithm is lower
+SWEEPS, EXACT, ROUGH = 200, 1e-9, 1e-6  # of proportional fitting; how near marginals come, in f64 and f32
 STEPS = 60  # halvings of the bounds: far below the precision of a float
 BINS = 15  # as in the paper
 
@@ -53,22 +55,37 @@ def fit_temperatures(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head
 def apply_temperatures(probs: Array, temperatures: Mapping[str, float], heads: Sequence[Head]) -> Array:
     """Joint probabilities (N, K) at these temperatures {head: T}; a head that is not named keeps its own.
 
-    Of any joint distribution p with marginals m: q(k) is in proportion to p(k) times the product over the heads of
-    m(k's class) to the power 1/T - 1. For a product of heads that is softmax(logits / T) of each head; for a flat model
-    or an ensemble it is the same correction of each head, and what p knows of classes that go together stays.
-    A zero stays zero. numpy or torch, as given.
+    Each head's marginal m becomes m to the power 1/T, scaled to sum to one, as `fit_temperatures` has it: its likeliest
+    class stays. For a product of heads that is softmax(logits / T) of each head; what a flat model or an ensemble knows
+    of classes that go together stays (see `with_marginals`). A zero stays zero. numpy or torch, as given.
 
     Raises: ValueError for a temperature that is not positive, or of an unknown head; or where K does not fit.
     """
     check_temperatures(temperatures, heads)
-    if narrow := str(probs.dtype).endswith("float16"):  # bfloat16 too: powers of small numbers need more
-        given, probs = probs.dtype, probs.astype(np.float32) if isinstance(probs, np.ndarray) else probs.float()
-    parts = marginals(probs, heads)
-    powers = {name: 1 / temperature - 1 for name, temperature in temperatures.items() if temperature != 1}
-    found = rescale(probs, {name: parts[name].clip(min=FLOOR) ** power for name, power in powers.items()}, heads)
+    given: Any = probs.dtype
+    if narrow := str(given).endswith("float16"):  # bfloat16 too: powers of small numbers need more
+        probs = probs.astype(np.float32) if isinstance(probs, np.ndarray) else probs.float()
+    asked = any(temperature != 1 for temperature in temperatures.values())
+    wanted = {name: _tempered(part, temperatures.get(name, 1)) for name, part in marginals(probs, heads).items()}
+    found: Any = with_marginals(probs, wanted, heads) if asked else probs
     if not narrow:
         return found
-    return found.astype(given) if isinstance(found, np.ndarray) else found.to(given)
+    back: Any = found.astype(given) if isinstance(found, np.ndarray) else found.to(given)
+    return back
+
+
+def _tempered(part: Any, temperature: float) -> Any:
+    """Marginals (N, C) at a temperature."""
+    if temperature == 1 or not len(part):
+        return part
+    # relative to the largest, which no power makes zero
+    powers = (part.clip(min=FLOOR) / _largest(part)) ** (1 / temperature) * (part > 0)
+    return powers / powers.sum(1)[:, None]
+
+
+def _largest(part: Any) -> Any:
+    """The largest probability (N, 1) of each row, of numpy or torch."""
+    return part.max(1)[:, None] if isinstance(part, np.ndarray) else part.amax(1)[:, None]
 
 
 def check_temperatures(temperatures: Mapping[str, float], heads: Sequence[Head]) -> None:
@@ -78,6 +95,26 @@ def check_temperatures(temperatures: Mapping[str, float], heads: Sequence[Head])
         if name not in names:
             raise ValueError(f"temperatures name {name!r}; expected some of the heads {names}{near(name, names)}")
         between("temperatures", name, temperature, 0, open_low=True)
+
+
+def with_marginals(probs: Any, wanted: Mapping[str, Any], heads: Sequence[Head]) -> Any:
+    """The joint probabilities (N, K) with these marginals {head: (N, C)} that are nearest to the given ones: each is
+    multiplied by a factor for its class of each head, so that what is known of classes that go together stays. Of a
+    product of heads it is the product of the wanted. numpy or torch, as given.
+
+    A zero stays zero. Where zeros leave no distribution with these marginals, it is one near them.
+
+    Source: iterative proportional fitting, Deming and Stephan 1940; nearest by Kullback and Leibler's divergence,
+    Csiszar 1975.
+    """
+    close = EXACT if str(probs.dtype).endswith("float64") else ROUGH
+    for _ in range(SWEEPS):
+        for name, target in wanted.items():
+            probs = rescale(probs, {name: target / marginals(probs, heads)[name].clip(min=FLOOR)}, heads)
+        found = marginals(probs, heads)
+        if all(bool((abs(found[name] - target) <= close).all()) for name, target in wanted.items()):
+            break
+    return probs
 
 
 def rescale(probs: Array, factors: Mapping[str, Array], heads: Sequence[Head]) -> Array:

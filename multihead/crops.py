@@ -135,7 +135,7 @@ def cut(image: np.ndarray, region: Region, size: tuple[int, int]) -> np.ndarray:
     """The region of an RGB photo (H, W, 3) uint8, resized to `size` (height, width): (height, width, 3) uint8.
 
     Shrinks by area average (of pixels that lie between the photo's, where it is about twice as large: `HALVED`) and
-    enlarges linearly, so a small and a large copy of a photo give nearly equal pixels.
+    enlarges linearly, each side by itself, so a small and a large copy of a photo give nearly equal pixels.
     """
     import cv2
 
@@ -144,5 +144,8 @@ def cut(image: np.ndarray, region: Region, size: tuple[int, int]) -> np.ndarray:
     ratios = (y1 - y0) / height, (x1 - x0) / width
     if ratios != (2, 2) and all(HALVED[0] <= ratio <= HALVED[1] for ratio in ratios):
         part = cv2.resize(part, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR)
+    elif min(ratios) < 1 < max(ratios):
+        shrunk = min(x1 - x0, width), min(y1 - y0, height)
+        part = cv2.resize(part, shrunk, interpolation=cv2.INTER_AREA)
     method = cv2.INTER_AREA if min(ratios) >= 1 else cv2.INTER_LINEAR
     return cv2.resize(part, (width, height), interpolation=method)

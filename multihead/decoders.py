@@ -324,8 +324,9 @@ def _orientation(exif: bytes) -> int:
         (start,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, start)
         for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, at)
-            if tag == 0x0112 and kind == 3:
+            tag, kind = struct.unpack_from(f"{order}HH", exif, at)
+            if tag == 0x0112 and kind in (3, 4):  # two bytes, as the standard says, or four
+                (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", exif, at + 8)
                 return value if 1 <= value <= 8 else 1
     except struct.error:
         pass

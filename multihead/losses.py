@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 WORDS = ("inverse", "effective")  # class weights that are worked out from the training rows
 WEIGHTS_HELP = "weight of each class: numbers, inverse (1 / training rows) or effective (effective number of rows)"
-SMOOTHING_HELP = "share of a row's mass that is spread evenly over the classes, from 0 to below 1"
+SMOOTHING_HELP = (
+    "share of a row's mass that is spread evenly over the classes (of a flat head: over each part's), 0 to below 1"
+)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ def create_optimizer(
     Each group has an "lr_scale": its rate is always `optim.lr`, or the schedule's, times that. head_lr: the scale of
     everything outside `model.backbone`. layer_decay: the backbone's last layer has scale 1, each one before it
     layer_decay times that of the next, in timm's division into layers. extra: parameters of scale 1 without decay, as
-    of a balance of losses. Biases, norms and the vectors of absent crops do not decay.
+    of a balance of losses. Biases, norms, the vectors of absent crops and what the backbone spares (`no_weight_decay`)
+    do not decay.
 
     Raises: TypeError for what is no optimiser of `multihead.optim`; ValueError for a name that timm does not know, an
     optimiser that needs more than gradients or that is not installed, a head_lr or layer_decay that is not > 0, and a
@@ -164,10 +165,10 @@ def _groups(
     model: torch.nn.Module, optim: Optim, scales: dict[Parameter, float], extra: Sequence[Parameter]
 ) -> list[dict[str, Any]]:
     """Parameter groups, one for each scale with decay, then one for each without; the highest scale first."""
-    absent = getattr(model, "absent", None)
+    spared = {getattr(model, "absent", None), *_spared(model)}
     members: dict[tuple[bool, float], list[Parameter]] = {}
     for parameter, scale in [*scales.items(), *((parameter, 1.0) for parameter in extra)]:
-        decays = parameter.ndim > 1 and parameter is not absent and parameter in scales
+        decays = parameter.ndim > 1 and parameter not in spared and parameter in scales
         members.setdefault((decays, scale), []).append(parameter)
     return [
         {
@@ -178,6 +179,14 @@ def _groups(
         }
         for decays, scale in sorted(members, reverse=True)
     ]
+
+
+def _spared(model: torch.nn.Module) -> list[Parameter]:
+    """Biases of any shape, and what the backbone itself says should not decay, as tables of position biases."""
+    backbone: Any = getattr(model, "backbone", model)
+    own = set(backbone.no_weight_decay()) if hasattr(backbone, "no_weight_decay") else set()
+    inside = [parameter for name, parameter in backbone.named_parameters() if name in own]
+    return inside + [parameter for name, parameter in model.named_parameters() if name.endswith(".bias")]
 
 
 def _of_timm(optim: Timm, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -24,9 +24,10 @@ class Shuffled:
     """The batches of an epoch for one process: lists of (epoch, row, time), from (seed, epoch) alone.
 
     Batch b of optimiser step s goes to process b % world, so two processes see what one with twice the accumulation
-    sees. weights: how often each row is drawn (as `samplers.row_weights` says), with replacement; without them each
-    row comes once. count: photos an epoch, by default as many as there are. Set `epoch` and `skip` (batches of this
-    process already done) before iterating.
+    sees. weights: how often each row is drawn (as `samplers.row_weights` says), with replacement; without them each row
+    comes once (some twice where there are fewer than a step takes, and its batches do not divide them). count: photos
+    an epoch, by default as many as there are. Set `epoch` and `skip` (batches of this process already done) before
+    iterating.
     """
 
     def __init__(

@@ -74,7 +74,8 @@ class CosineRestarts:
 
 @dataclass(frozen=True)
 class Step:
-    """Rate times `decay_rate` every `decay_epochs` epochs, after a linear warm-up; per epoch but for the warm-up."""
+    """Rate times `decay_rate` every `decay_epochs` epochs, those of a linear warm-up among them; per epoch but for the
+    warm-up."""
 
     warmup_epochs: float = option(0.0, _WARMUP)
     decay_epochs: int = option(5, "epochs between two drops (step)")

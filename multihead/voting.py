@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from multihead.calibrate import FLOOR, checked, rescale
+from multihead.calibrate import FLOOR, checked, with_marginals
 from multihead.heads import UNKNOWN, Head, base, size
-from multihead.labels import aligned, decode, joint, marginals
+from multihead.labels import aligned, decode, marginals
 from multihead.options import near
 from multihead.paired import number_people
 
@@ -26,7 +26,8 @@ def fit_vote_weights(members: Sequence[np.ndarray], labels: np.ndarray, heads: S
     labels: (N, heads), -1 = unknown; a row counts by the probability of all joint classes that agree with what is known
     of it, and not at all where nothing is. A useless member gets about 0 and may be left out.
 
-    It is the maximum over all weights (the likelihood is concave), to 1e-7 of the mean log-likelihood. Equal members
+    It is the maximum over all weights (the likelihood is concave), to 1e-7 of the mean log-likelihood or, of members
+    that are nearly equal, as near as 10,000 rounds come. Equal members
     keep equal weights. Source: expectation maximisation of mixture proportions, Dempster, Laird and Rubin 1977.
 
     Raises: ValueError for no member, shapes that disagree, a row that is no distribution, a label outside its head's
@@ -62,9 +63,9 @@ def person_vote(
     """Joint probabilities (N, K) after the photos of each person have voted on the heads that they share.
 
     groups: (N,) person of each row, as of `Photos.groups`; a row of -1 stays as it is. shared: the heads that do not
-    change from photo to photo; the others, such as the mask, stay each photo's own. Of a row p with the marginals m:
-    q(k) is in proportion to p(k) times the product over shared heads of M(k's class) / m(k's class), where M is the
-    plain mean of m over the person's photos. For a product of heads it puts M in the place of m.
+    change from photo to photo, whose marginal becomes the plain mean over the person's photos; the others, such as the
+    mask, stay each photo's own, and so does what a photo's answer knows of classes that go together (see
+    `multihead.calibrate.with_marginals`).
 
     The mean is of probabilities, not of logarithms, as in `Ensemble`: under a product one photo that is surely wrong
     outvotes all the others, and errors on photos of one face go together, which a product takes for independent news.
@@ -97,14 +98,22 @@ def _agreeing(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head]) -> n
 def _vote(probs: np.ndarray, people: np.ndarray, heads: Sequence[Head], shared: Sequence[str]) -> np.ndarray:
     """The vote of people numbered from 0 without gaps."""
     sizes = np.bincount(people)[:, None]  # (people, 1)
-    smooth = {name: (part + BLUR) / (part + BLUR).sum(1)[:, None] for name, part in marginals(probs, heads).items()}
-    probs = (1 - BLUR) * probs + BLUR * joint(smooth, base(heads))
-    parts, factors = marginals(probs, heads), {}
+    probs = _blurred(probs, heads, shared)
+    wanted = marginals(probs, heads)
     for name in shared:
-        total = np.zeros((len(sizes), parts[name].shape[1]))
-        np.add.at(total, people, parts[name])
-        factors[name] = (total / sizes)[people] / parts[name]
-    return rescale(probs, factors, heads)
+        total = np.zeros((len(sizes), wanted[name].shape[1]))
+        np.add.at(total, people, wanted[name])
+        wanted[name] = (total / sizes)[people]
+    return with_marginals(probs, wanted, heads)
+
+
+def _blurred(probs: np.ndarray, heads: Sequence[Head], shared: Sequence[str]) -> np.ndarray:
+    """The rows with a little of every class of these heads, each by itself: a product of heads stays one."""
+    grid = probs.reshape(len(probs), *(len(head.classes) for head in base(heads)))  # (N, C1, C2, ...)
+    for axis, head in enumerate(base(heads), 1):
+        if head.name in shared:
+            grid = (1 - BLUR) * grid + BLUR / len(head.classes) * grid.sum(axis, keepdims=True)
+    return grid.reshape(probs.shape)
 
 
 def shared_heads(heads: Sequence[Head]) -> tuple[str, ...]:

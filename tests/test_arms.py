@@ -221,3 +221,8 @@ def test_the_shared_flags_are_checked_as_always(file):
         arms_of("-c", file("arms: {a: {}, b: {}}"), "--momentum", "0.5")
     with pytest.raises(ValueError, match="unknown key 'epoch'; did you mean 'epochs'"):
         arms_of("-c", file("epoch: 3\narms: {a: {}}"))
+
+
+def test_a_flag_that_is_varied_twice():
+    with pytest.raises(ValueError, match="--vary names 'opt' twice; expected all its values at once"):
+        changes({}, ["opt=adamw", "opt=sgd,adam"])

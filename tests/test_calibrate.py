@@ -19,6 +19,7 @@ from multihead.calibrate import (
     reliabilities,
     reliability,
     rescale,
+    with_marginals,
 )
 from multihead.heads import FLAT, HEADS, Head
 from multihead.labels import decode, encode, joint, marginals
@@ -63,18 +64,76 @@ def test_temperatures_of_a_product_divide_its_logits(temperatures):
     np.testing.assert_allclose(found, product(logits, temperatures), rtol=1e-9, atol=1e-15)
 
 
-def test_temperatures_of_any_joint_distribution_by_brute_force():
+def powers(part, temperature):
+    found = part ** (1 / temperature)
+    return found / found.sum(1, keepdims=True)
+
+
+def is_a_factor_a_class(found, probs):
+    """Whether each row was multiplied by a number for its class of each head: nothing else is left of its logarithm."""
+    classes = decode(np.arange(18), HEADS)
+    design = np.concatenate([np.eye(len(head.classes))[classes[:, at]] for at, head in enumerate(HEADS)], 1)  # (K, 8)
+    change = np.log(found / probs).T  # (K, N)
+    return np.abs(change - design @ np.linalg.lstsq(design, change, rcond=None)[0]).max() < 1e-6
+
+
+def test_temperatures_of_any_joint_distribution():
+    """Its marginals are those that fit_temperatures looked at, and what goes together stays: there is one such."""
     probs = any_joint()
-    parts, wanted = marginals(probs, HEADS), np.empty_like(probs)
-    for row, each in enumerate(probs):
-        for k, classes in enumerate(decode(np.arange(18), HEADS)):
-            wanted[row, k] = each[k]
-            for head, index in zip(HEADS, classes):
-                wanted[row, k] *= parts[head.name][row, index] ** (1 / WARM[head.name] - 1)
-        wanted[row] /= wanted[row].sum()
-    np.testing.assert_allclose(apply_temperatures(probs, WARM, HEADS), wanted)
-    np.testing.assert_allclose(apply_temperatures(probs, WARM, FLAT), wanted)
-    np.testing.assert_allclose(apply_temperatures(torch.from_numpy(probs), WARM, HEADS).numpy(), wanted)
+    found = apply_temperatures(probs, WARM, HEADS)
+    for name, part in marginals(probs, HEADS).items():
+        np.testing.assert_allclose(marginals(found, HEADS)[name], powers(part, WARM[name]), atol=1e-8)
+    assert is_a_factor_a_class(found, probs)
+    np.testing.assert_allclose(apply_temperatures(probs, WARM, FLAT), found)
+    np.testing.assert_allclose(apply_temperatures(torch.from_numpy(probs), WARM, HEADS).numpy(), found)
+
+
+def test_a_head_that_is_not_named_keeps_its_own():
+    probs = any_joint()
+    found = apply_temperatures(probs, {"age": 3.0}, HEADS)
+    for name in ("mask", "gender"):
+        np.testing.assert_allclose(marginals(found, HEADS)[name], marginals(probs, HEADS)[name], atol=1e-8)
+
+
+def test_what_is_applied_to_a_vote_is_what_was_fitted():
+    """The likelihood of every head of an ensemble's answers is the fitted one, and no answer changes."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 18, 600)
+    labels = decode(truth, HEADS)
+    logits = [{h.name: rng.normal(0, 1, (600, len(h.classes))) for h in HEADS} for _ in range(3)]
+    members = [
+        joint({h.name: powers(np.exp(3 * (each[h.name] + np.eye(len(h.classes))[labels[:, at]])), 1.0) for at, h in enumerate(HEADS)})
+        for each in logits
+    ]  # fmt: skip
+    probs = np.mean(members, 0)
+    temperatures = fit_temperatures(probs, labels, HEADS)
+    assert max(temperatures.values()) < 0.8  # a mean is less sure than its members
+    before, after = marginals(probs, HEADS), marginals(apply_temperatures(probs, temperatures, HEADS), HEADS)
+    for at, head in enumerate(HEADS):
+        wanted = powers(before[head.name], temperatures[head.name])
+        np.testing.assert_allclose(after[head.name], wanted, atol=1e-6)
+        assert (after[head.name].argmax(1) == before[head.name].argmax(1)).all()
+        told = -np.log(after[head.name][np.arange(600), labels[:, at]]).mean()
+        assert told < -np.log(before[head.name][np.arange(600), labels[:, at]]).mean()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [1e-3, 0.05, 20.0, 1e3])
+def test_extreme_temperatures_are_numbers(kind, temperature):
+    smile = (Head("smile", ("no", "yes", "maybe")),)
+    rows = np.array([[0.34, 0.33, 0.33], [1, 0, 0], [0.5, 0.5, 0]], kind)
+    found = apply_temperatures(rows, {"smile": temperature}, smile)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert (found[rows == 0] == 0).all() and (found.argmax(1) == 0).all()
+
+
+def test_marginals_that_zeros_do_not_allow():
+    """What comes nearest is a distribution, and zeros stay."""
+    heads = (Head("a", ("no", "yes")), Head("b", ("no", "yes")))
+    wanted = {"a": np.array([[0.5, 0.5]]), "b": np.array([[0.4, 0.6]])}
+    found = with_marginals(np.array([[0.6, 0.0, 0.1, 0.3]]), wanted, heads)
+    assert found[0, 1] == 0 and found.sum() == pytest.approx(1) and np.isfinite(found).all()
+    assert with_marginals(np.zeros((0, 4)), {}, heads).shape == (0, 4)
 
 
 @given(SEEDS, st.tuples(*[st.floats(0.05, 20)] * 3))

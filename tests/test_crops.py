@@ -217,3 +217,19 @@ def test_resized_takes_a_pair():
     assert FACE.resized((96, 64)) == FACE.resized(96, 64) and FACE.resized(96).size == (96, 96)
     with pytest.raises(ValueError, match="has size"):
         FACE.resized((96, 64, 3))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_side_that_shrinks_is_averaged_beside_one_that_grows(turned):
+    """Lines of black and white, many to a pixel, come out grey."""
+    image = np.zeros((2000, 110, 3), np.uint8)
+    image[::2] = 255
+    if turned:
+        image = image.swapaxes(0, 1).copy()
+    found = cut(image, (0, 0, image.shape[1], image.shape[0]), (112, 112))
+    assert abs(found.astype(int) - 127.5).max() <= 16
+
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 200, 3), np.uint8)
+    rows = cv2.resize(noise, (200, 224), interpolation=cv2.INTER_AREA)
+    wanted = cv2.resize(rows, (224, 224), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(cut(noise, (0, 0, 200, 3000), (224, 224)), wanted)

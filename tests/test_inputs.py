@@ -15,7 +15,7 @@ from multihead.cells import boxes_of
 from multihead.cli import main
 from multihead.data import write_splits
 from multihead.images import read_image
-from multihead.inputs import items
+from multihead.inputs import after, items
 from multihead.options import to_dict, whole
 from multihead.recipe import EMA
 from multihead.sides import target_rows
@@ -360,3 +360,13 @@ def test_many_photos_without_an_answer_are_counted(tmp_path, capsys):
     assert sum(line.startswith("no answer: ") for line in told.splitlines()) == 21
     assert "no answer: 10 more, 30 in all; the column error has them" in told
     assert pd.read_csv(tmp_path / "answers.csv").error.notna().sum() == 30
+
+
+def test_a_photo_that_was_written_since_it_was_answered_is_told(folder):
+    paths = sorted(str(path) for path in folder.glob("*.png"))
+    names = [item.name for item in items(paths)]
+    stand = max(os.stat(path).st_ctime_ns for path in paths)
+    assert [item.name for item in after(items(paths), names[:1], stand)] == names[1:]
+    with pytest.raises(ValueError, match="photo 1, .*, was written after it was answered; remove the .part"):
+        list(after(items(paths), names[:1], stand - 10**18))
+    assert [item.name for item in after(items(paths), names[:1])] == names[1:]

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from multihead.configs import head_from_dict, read_config
@@ -453,3 +454,23 @@ def test_what_a_folder_does_not_describe_is_not_saved(tmp_path):
 def test_heads_given_as_a_text():
     with pytest.raises(TypeError, match="heads is the text 'mask'; expected heads"):
         Model("resnet10t", heads="mask")
+
+
+def test_an_older_model_stays_where_the_new_one_cannot_be_written(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    old, new = Model("resnet10t", heads_on()).eval(), Model("test_resnet", heads_on())
+    old.save_pretrained(tmp_path)
+
+    def full(*args, **options):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(safetensors.torch, "save_file", full)
+        with pytest.raises(OSError, match=r"cannot write \(No space left on device\): '.*model.safetensors'"):
+            new.save_pretrained(tmp_path)
+    kept = Model.from_pretrained(tmp_path)
+    assert kept.backbone_name == "resnet10t"
+    torch.testing.assert_close(kept.absent, old.absent)
+    new.save_pretrained(tmp_path)
+    assert Model.from_pretrained(tmp_path).backbone_name == "test_resnet"

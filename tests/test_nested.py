@@ -132,7 +132,7 @@ def test_refusals():
         nested_gain(probs, labels, groups, HEADS)
     with pytest.raises(ValueError, match="nested: folds is 1; expected a number >= 2"):
         nested_calibration(probs, labels, groups, HEADS, folds=1)
-    with pytest.raises(ValueError, match=r"groups must be integers \(9,\), got int64 \(8,\)"):
+    with pytest.raises(ValueError, match=r"groups have shape \(8,\), the answers 9 rows"):
         nested_gain(probs, labels, groups[:8], HEADS, folds=2)
     with pytest.raises(ValueError, match=r"probs have shape \(8, 18\); expected \(9, 18\)"):
         nested_gain(probs[:8], labels, groups, HEADS)

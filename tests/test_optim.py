@@ -7,10 +7,10 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_layer_decay, param_groups_weight_decay
 
 from multihead.crops import FULL
-from multihead.heads import HEADS
+from multihead.heads import HEADS, MASK
 from multihead.model import Model
 from multihead.optim import MADGRAD, SGD, Adam, AdamW, Timm, create_optimizer
 
@@ -126,14 +126,36 @@ def scales(model, optimizer):
 def test_every_parameter_is_in_one_group(models, name, choice):
     model = models[name]
     optimizer = create_optimizer(model, SGD(0.2, 0.1), **choice)
+    spared = getattr(model.backbone, "no_weight_decay", set)()
     for key, (scale, decay) in scales(model, optimizer).items():
-        vector = dict(model.named_parameters())[key].ndim <= 1
+        vector = dict(model.named_parameters())[key].ndim <= 1 or key.removeprefix("backbone.") in spared
         assert decay == (0.0 if vector or key == "absent" else 0.1), key
         assert scale == choice.get("head_lr", 1.0) or key.startswith("backbone."), key
     for group in optimizer.param_groups:
         assert type(group["lr_scale"]) is float and group["lr"] == pytest.approx(0.2 * group["lr_scale"])
     if "layer_decay" not in choice:
         assert {scale for key, (scale, _) in scales(model, optimizer).items() if key.startswith("backbone.")} == {1.0}
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224", "levit_128s"])
+def test_what_a_backbone_spares_does_not_decay(backbone):
+    """As timm has it: tables of position biases, and the positions of a vision transformer."""
+    model = Model(backbone, heads=[MASK.on(FULL.resized(224))])
+    spared = set(model.backbone.no_weight_decay())
+    wanted = {
+        id(parameter)
+        for group in param_groups_weight_decay(model.backbone, 0.1, no_weight_decay_list=spared)
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    found = {
+        id(parameter)
+        for group in create_optimizer(model, AdamW(1e-3, 0.1)).param_groups
+        for parameter in group["params"]
+        if group["weight_decay"]
+    }
+    inside = set(map(id, model.backbone.parameters()))
+    assert found & inside == wanted and any(p.ndim > 1 and id(p) not in wanted for p in model.backbone.parameters())
 
 
 @pytest.mark.parametrize("name", BACKBONES)

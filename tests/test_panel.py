@@ -1,3 +1,4 @@
+import contextlib
 import json
 from types import SimpleNamespace
 
@@ -414,3 +415,23 @@ def test_a_member_votes_once(folders, tmp_path, capsys):
     same = str(folders / "a" / ".." / "a")
     assert main(["ensemble", str(folders / "a"), same, "-o", str(tmp_path / "vote")]) == 2
     assert "is named twice; expected each member once" in capsys.readouterr().err
+
+
+# ---- whole, or not at all
+
+
+@pytest.mark.parametrize("more", [[], ["--soup", "uniform"]])
+def test_the_photos_that_trained_come_with_the_ensemble_or_nothing_does(folders, tmp_path, monkeypatch, more):
+    """What `evaluate` warns by is there as soon as the model is."""
+    command = ["ensemble", str(folders / "a"), "-o", str(tmp_path / "e"), "-j", "0", *more]
+
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("multihead.trained.keep_trained", stopped)
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            main(command)
+    assert not (tmp_path / "e").exists()
+    assert main(command) == 0
+    assert (tmp_path / "e" / "splits.csv").is_file() and load(tmp_path / "e")

@@ -143,3 +143,17 @@ def test_the_highest_number_is_tried_where_steps_reach_it(low, high, step):
 )
 def test_spelled(text, spelled):
     assert [spell_axis(found) for found in read_space(None, [text]).values()] == [spelled]
+
+
+@pytest.mark.parametrize(
+    ("span", "told"),
+    [
+        ({"low": [1], "high": 2}, r"low is \[1\]; expected a number"),
+        ({"low": True, "high": 2}, "low is True; expected a number"),
+        ({"low": 1e-4, "high": 1e-2, "log": "no"}, "log is 'no'; expected true or false"),
+        ({"low": 1, "high": 2, "int": 1}, "int is 1; expected true or false"),
+    ],
+)
+def test_spans_of_wrong_types(span, told):
+    with pytest.raises(ValueError, match=f"space: lr: {told}"):
+        read_space({"lr": span})

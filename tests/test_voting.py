@@ -113,28 +113,53 @@ def test_vote_weights_refuse():
 # ---- one person's photos
 
 
-def voted_by_hand(probs, groups, shared):
-    found, parts = probs.copy(), marginals(probs, HEADS)
-    for row, group in enumerate(groups):
-        if group < 0:
-            continue
-        for k, classes in enumerate(decode(np.arange(18), HEADS)):
-            for head, index in zip(HEADS, classes):
-                if head.name in shared:
-                    mean = np.mean([parts[head.name][other, index] for other in range(len(groups)) if groups[other] == group])  # fmt: skip
-                    found[row, k] *= mean / parts[head.name][row, index]
-        found[row] /= found[row].sum()
-    return found
+def fitted_by_hand(row, wanted):
+    """A joint distribution (K,) with these marginals, by loops: proportional fitting."""
+    classes = decode(np.arange(18), HEADS)
+    for _ in range(2000):
+        for at, head in enumerate(HEADS):
+            for index in range(len(head.classes)):
+                inside = classes[:, at] == index
+                row = np.where(inside, row * wanted[head.name][index] / row[inside].sum(), row)
+    return row
 
 
 @pytest.mark.parametrize("shared", [("gender", "age"), ("age",), (), ("mask", "gender", "age")])
 def test_the_vote_agrees_with_loops(shared):
-    probs, groups = any_joint(), np.random.default_rng(3).integers(-1, 6, 30) * 7
+    probs, groups = any_joint()[:12], np.random.default_rng(3).integers(-1, 3, 12) * 7
     groups[groups < 0] = -1
+    parts = marginals(probs, HEADS)
     found = person_vote(probs, groups, HEADS, shared)
-    np.testing.assert_allclose(found, voted_by_hand(probs, groups, shared), rtol=1e-6, atol=1e-9)
+    for row, group in enumerate(groups):
+        mean = {name: part[groups == group].mean(0) if name in shared and group >= 0 else part[row] for name, part in parts.items()}  # fmt: skip
+        np.testing.assert_allclose(found[row], fitted_by_hand(probs[row], mean), rtol=1e-5, atol=1e-8)
     assert (found[groups == -1] == probs[groups == -1]).all()
     np.testing.assert_allclose(person_vote(probs, groups, FLAT, shared), found)
+
+
+@pytest.mark.parametrize("least", [1e-15, 1e-18, 1e-20, 0.0])
+def test_photos_that_are_very_sure_do_not_swap_answers(least):
+    """Two of three say female and 60 or more, each as sure as can be."""
+    sure = lambda at, of: np.where(np.arange(of) == at, 1 - (of - 1) * least, least)  # noqa: E731
+    told = [(0, 0, 0), (1, 1, 2), (2, 1, 2)]
+    probs = np.concatenate(
+        [joint({h.name: sure(at, len(h.classes))[None] for h, at in zip(HEADS, each)}, HEADS) for each in told]
+    )
+    found = marginals(person_vote(probs, np.zeros(3, int), HEADS), HEADS)
+    np.testing.assert_allclose(found["gender"], np.tile([[1 / 3, 2 / 3]], (3, 1)), atol=1e-9)
+    np.testing.assert_allclose(found["age"], np.tile([[1 / 3, 0, 2 / 3]], (3, 1)), atol=1e-9)
+    np.testing.assert_allclose(found["mask"], np.eye(3), atol=1e-9)
+
+
+def test_photos_of_a_person_agree_for_a_vote_of_models_too():
+    rng = np.random.default_rng(1)
+    members = [joint({h.name: rng.dirichlet(np.ones(len(h.classes)) / 3, 70) for h in HEADS}, HEADS) for _ in range(3)]
+    probs, groups = np.mean(members, 0), np.repeat(np.arange(10), 7)
+    before, after = marginals(probs, HEADS), marginals(person_vote(probs, groups, HEADS), HEADS)
+    for name in ("gender", "age"):
+        mean = before[name].reshape(10, 7, -1).mean(1)
+        np.testing.assert_allclose(after[name], np.repeat(mean, 7, 0), atol=1e-6)
+    np.testing.assert_allclose(after["mask"], before["mask"], atol=1e-6)
 
 
 def test_heads_of_a_person_agree_and_the_mask_stays():

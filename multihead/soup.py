@@ -91,9 +91,9 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
 
     A model without batch norms is left as it is. Source: Izmailov et al. 2018, Averaging weights, 3.2.
 
-    Raises: ValueError where none of the photos can be read, or batch_size is no whole number of 1 or more.
+    Raises: ValueError where fewer than two of the photos can be read, or batch_size is no whole number of 2 or more.
     """
-    batch_size = whole("refresh", "batch_size", batch_size, 1)
+    batch_size = whole("refresh", "batch_size", batch_size, 2)
     norms = [module for module in model.modules() if isinstance(module, Norm)]
     if not norms:
         return model
@@ -108,7 +108,7 @@ def refresh(model: Model, photos: Photos, *, batch_size: int = 64, workers: int 
                 model(moved.images, moved.present)
                 seen += len(batch.rows)
         if not seen:
-            what = f"none of {len(photos)} photos can be read"
+            what = f"fewer than two of {len(photos)} photos can be read"
             raise ValueError(f"{what}; the statistics of the soup need training photos")
     return model
 

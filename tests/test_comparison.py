@@ -536,3 +536,28 @@ def test_arms_go_by_name_and_seeds_are_several(tmp_path, people):
         compare([arm], photos, tmp_path / "a")
     with pytest.raises(TypeError, match="seeds is 3; expected numbers, as"):
         compare({"a": arm}, photos, tmp_path / "a", seeds=3)
+
+
+def test_an_arm_that_diverges_is_named(photos, tmp_path):
+    wild = Arm(small, replace(RECIPE, optim=SGD(1e30), epochs=1))
+    with pytest.raises(ValueError, match="arm 'wild', fold 0, seed 0: .*; what is done of the other arms is kept"):
+        compare({"plain": PLAIN, "wild": wild}, photos, tmp_path, folds=2, workers=0)
+    assert (tmp_path / "runs" / "plain" / "fold0-seed0" / "answers.npz").is_file()
+
+
+def test_arms_of_the_command_line_that_train_alike(people, tmp_path, capsys):
+    command = ["compare", str(people / "train"), "--model", "test_resnet", "--resize", "32", "-o", str(tmp_path / "c")]
+    assert main([*command, "--vary", "lr=1e-3,0.001"]) == 2
+    assert "arms 'lr 1e-3' and 'lr 0.001' train alike; leave one out" in capsys.readouterr().err
+    for more, told in (
+        (["model=test_resnet,nope_net"], "unknown backbone 'nope_net'"),
+        (["initial_checkpoint=/nowhere"], "--initial-checkpoint /nowhere is not there"),
+    ):
+        assert main([*command, "--vary", *more]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_damaged_answers_are_named(tmp_path):
+    (tmp_path / "answers.npz").write_bytes(b"torn")
+    with pytest.raises(ValueError, match="answers.npz is damaged .*; remove .* to train it anew"):
+        crossval.read_answers(tmp_path)

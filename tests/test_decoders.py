@@ -2,11 +2,12 @@
 
 import io
 import re
+import struct
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from multihead.decoders import REDUCTIONS, ImageError, encoded, guarded
 from multihead.images import open_image, read_image
@@ -125,3 +126,19 @@ def test_what_a_decoder_did_not_mean_to_say_is_not_told(error):
 
     with pytest.raises(ImageError, match=r"^a.gif: damaged image \(it was cut short, or overwritten in part\)$"):
         guarded(fail, "a.gif")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [3, 4])
+def test_an_orientation_may_be_written_in_two_bytes_or_four(order, kind):
+    """As Pillow reads it."""
+    value = struct.pack(f"{order}HH", 6, 0) if kind == 3 else struct.pack(f"{order}I", 6)
+    exif = b"Exif\0\0" + (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, 1)
+    exif += struct.pack(f"{order}HHI", 0x0112, kind, 1) + value + bytes(4)
+    stream = io.BytesIO()
+    Image.fromarray(smooth(40, 60)).save(stream, "JPEG", quality=95, exif=exif)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(stream.getvalue())))
+    assert turned.size == (40, 60)
+    photo = open_image(stream.getvalue())
+    assert photo.size == (60, 40)
+    assert np.abs(read_image(stream.getvalue()).astype(int) - np.asarray(turned)).mean() < 3

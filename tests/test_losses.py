@@ -623,3 +623,11 @@ def test_soft_f1_of_a_flat_head_counts_no_class_that_smoothing_or_neighbours_hol
         held, answered = found.terms[0][2][[0, 0, 17, 17]], rows.numpy()
         f1 = 2 * (held * answered).sum(0) / (held.sum(0) + answered.sum(0)).clip(1e-30)
         assert found(200 * rows, rows).item() == pytest.approx(1 - f1[[0, 17]].mean(), abs=1e-5)
+
+
+@pytest.mark.parametrize("word", ["inverse", "effective"])
+def test_dust_does_not_outweigh_photos(word):
+    """Soft bands leave a class that no photo has a little mass: it counts as one photo, not as thousandths."""
+    logits, rows = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.eye(3)[[0, 1, 2, 0]]
+    dust, one = (criterion(CrossEntropy(word), AGE, np.array([90.0, 10.0, least])) for least in (1e-6, 1.0))
+    assert dust(logits, rows) == one(logits, rows)

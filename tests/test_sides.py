@@ -7,7 +7,7 @@ from PIL import Image
 
 from multihead import sides
 from multihead.crops import FULL
-from multihead.heads import FLAT, HEADS, flat
+from multihead.heads import AGE, FLAT, HEADS, Head, flat
 from multihead.losses import CrossEntropy
 from multihead.masks import DrawnMask
 from multihead.model import Model
@@ -54,3 +54,16 @@ def test_many_unreadable_photos_are_counted(tmp_path):
     notes = Ready([head.on(SMALL) for head in HEADS], photos, Recipe(), training=True).notes("training")
     assert sum("empty file" in note for note in notes) == 20
     assert notes[-1] == "training: left out: 9 more, 29 in all" and len(notes) == 21
+
+
+def test_edges_of_training_are_those_of_the_head_called_age(people):
+    """Another head that bands the same number keeps its own; one that is alone gets them, whatever it is called."""
+    decade = Head("decade", ("20s", "30s", "older"), (SMALL,), edges=(30, 40), number="age")
+    photos = read(people / "train", heads=[AGE, decade])
+    recipe = Recipe(age_edges=(20, 75))
+    found = target_rows(photos, [AGE, decade], recipe)
+    years = photos.table.years.to_numpy()
+    assert (found.rows["age"].argmax(1).numpy() == np.searchsorted([20, 75], years, side="right")).all()
+    assert (found.rows["decade"].argmax(1).numpy() == np.searchsorted([30, 40], years, side="right")).all()
+    alone = target_rows(photos, [decade], recipe)
+    assert (alone.rows["decade"].argmax(1).numpy() == np.searchsorted([20, 75], years, side="right")).all()

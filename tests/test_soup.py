@@ -139,7 +139,14 @@ def test_wrong_input(photos):
     gone = photos.with_columns(path=[f"{path}.gone" for path in photos.paths])
     with pytest.raises(ValueError, match="photos can be read; the statistics of the soup need training photos"):
         refresh(model, gone)
-    with pytest.raises(ValueError, match="refresh: batch_size is 0; expected a whole number >= 1"):
+    with pytest.raises(ValueError, match="refresh: batch_size is 0; expected a whole number >= 2"):
         refresh(model, photos, batch_size=0)
     assert all(torch.equal(value, unchanged[name]) for name, value in model.state_dict().items())
     assert all(norm.momentum == 0.1 for norm in model.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+
+
+def test_one_photo_has_no_statistics(photos):
+    with pytest.raises(ValueError, match="fewer than two of 1 photos can be read"):
+        refresh(average([small(0)]), photos[:1])
+    with pytest.raises(ValueError, match="batch_size"):
+        refresh(average([small(0)]), photos, batch_size=1)

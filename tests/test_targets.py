@@ -268,3 +268,14 @@ def test_taught_rows_have_mass_one(seed, share):
 def test_a_teacher_of_another_space_is_refused():
     with pytest.raises(ValueError, match=r"shape \(1, 5\); expected \(N, 6\)"):
         teach(made([[0, 1]]), np.full((1, 5), 0.2), 0.5)
+
+
+@pytest.mark.parametrize("edges", [(25, 50), (30, 60), (20, 70)])
+def test_soft_bands_are_those_of_the_edges_that_train(edges):
+    years = np.array([24.0, 31.0, 49.5, 66.0])
+    middle = np.where(years % 1 == 0, years + 0.5, years)
+    below = [norm.cdf(edge, middle, 2.0) for edge in edges]
+    zero = norm.cdf(0, middle, 2.0)
+    wanted = np.stack([below[0] - zero, below[1] - below[0], 1 - below[1]], 1)
+    found = band_rows(years, np.full(4, -1), AGE, edges=edges, width=2.0)
+    np.testing.assert_allclose(found, wanted / wanted.sum(1, keepdims=True), atol=1e-4)

@@ -191,7 +191,7 @@ def _work(study: Study, worker: Worker, job: _Job, limit: float, out: Path, say:
                 with job.begun:
                     try:
                         study.optimize(job, n_trials=1, catch=(Stopped,))
-                    except UnboundLocalError as error:  # optuna's, where Ctrl-C comes while it writes its journal
+                    except NameError as error:  # optuna's, where Ctrl-C comes while it writes its journal
                         raise (error.__context__ or error) from None
         if done + running < limit:
             with worker.turn():

@@ -27,6 +27,7 @@ from multihead.heads import HEADS, UNKNOWN
 from multihead.metrics import selection_of
 from multihead.model import Model
 from multihead.optim import AdamW
+from multihead.outputs import check_kind
 from multihead.reading import read
 from multihead.recipe import Recipe
 from multihead.steps import Diverged
@@ -658,3 +659,43 @@ def test_a_trial_is_a_run(photos, tmp_path):
         by_hand.append(selection_of(fit(small(), train, valid, recipe)[-1]))
     assert study.best_value == pytest.approx(np.mean(by_hand), abs=1e-9)
     assert json.loads(json.dumps(study.user_attrs["identity"]))["folds"] == FOLDS
+
+
+# ---- what ends a search, and where it may begin
+
+
+def test_a_folder_of_something_else_is_refused(photos, formula, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="run holds a run; name another folder .* for a search"):
+        search(arm, photos, tmp_path / "run", plan=plan(1))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+    search(arm, photos, tmp_path / "t", plan=plan(1))
+    with pytest.raises(FileExistsError, match="t holds a search; name another folder"):
+        check_kind(tmp_path / "t", "a comparison")
+
+
+def test_a_search_without_a_trained_trial_ends_with_an_error(people, tmp_path, capsys, monkeypatch):
+    def diverged(trial, made):
+        raise Diverged(f"the loss is nan in trial {trial.number}")
+
+    monkeypatch.setattr(tune._Job, "_score", lambda self, trial, made: diverged(trial, made))
+    out = tmp_path / "t"
+    argv = ["tune", people / "train", "--model", "test_resnet", "--resize", "32", "--space", "lr=1e-3,1e-2", "-o", out]
+    assert run(*argv, "--trials", "2", "--folds", "2") == 2
+    told = capsys.readouterr().err
+    assert "none of 2 trials could be trained to its end" in told and "trials.csv" in told
+    assert len(rows_of(out)) == 2
+
+
+def test_an_interruption_that_optuna_garbles_is_one(photos, formula, tmp_path, monkeypatch):
+    """Its own code trips over a name where Ctrl-C comes while it writes its journal."""
+
+    def garbled(self, *args, **options):
+        try:
+            raise KeyboardInterrupt
+        finally:
+            updated_state  # noqa: B018, F821
+
+    monkeypatch.setattr(optuna.Study, "optimize", garbled)
+    with pytest.raises(KeyboardInterrupt):
+        search(arm, photos, tmp_path, plan=plan(1))

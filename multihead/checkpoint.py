@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +108,8 @@ def start_from(model: Model, path: str | Path) -> Report:
     the names of its classes and its columns by its crops, in whatever order the two have them; a head of other classes
     is left as it is, but bands of a number, which keep their order, are taken for others.
 
+    Warns where no layer of the backbone is among what fits.
+
     Raises: FileNotFoundError; ValueError where nothing fits, naming a few keys of both.
     """
     path = _weights(Path(path))
@@ -124,6 +127,8 @@ def start_from(model: Model, path: str | Path) -> Report:
         raise ValueError(
             f"nothing in {path} fits {model.backbone_name}: it has {list(found)[:3]}, the model {list(own)[:3]}"
         )
+    if not any(key.startswith("backbone.") and value.ndim > 1 for key, value in taken.items()):
+        warnings.warn(f"no layer in {path} fits backbone {model.backbone_name}, which stays as it was", stacklevel=2)
     model.load_state_dict(taken | converted, strict=False)
     missing = tuple(key for key in own if key not in taken and key not in converted)
     used = {

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a share of it, or a file that may grow no more
+DAY = 86400  # seconds
 LINE = 1 << 20  # bytes, more than a line of a table has
 
 
@@ -88,6 +90,14 @@ def remove_torn(folder: Path) -> None:
     """Remove from a folder what `replace_file` was writing when its process was killed; nobody may be writing there."""
     for torn in folder.glob(".*-*.tmp"):
         torn.unlink(missing_ok=True)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder a day ago or more: nobody writes one file for so long."""
+    for torn in folder.glob(".*-*.tmp"):
+        with contextlib.suppress(OSError):
+            if re.fullmatch(r"\.\d+-\d+\.tmp", torn.name) and time.time() - torn.stat().st_mtime > DAY:
+                torn.unlink()
 
 
 def read_json(path: str | Path) -> Any:
@@ -206,6 +216,7 @@ def check_writable(path: str | Path) -> None:
         probe = _beside(Path(os.path.realpath(path)))
         probe.touch()
         probe.unlink()
+        _remove_old(path.parent)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}; name another place") from error
     if path.is_dir():

@@ -61,9 +61,11 @@ class Ensemble(nn.Module):
         self.space = space(members[0].space)
         for number, member in enumerate(members):
             if space(member.space) != self.space:
+                same = set(space(member.space)) == set(self.space)
+                why = "the order of the heads is another" if same else "multihead.combine joins models of unlike heads"
                 raise ValueError(
                     f"member {number} answers {_describe(member.space)}, member 0 {_describe(self.space)}; "
-                    "an ensemble needs equal joint spaces (multihead.combine joins models of different heads)"
+                    f"an ensemble needs equal joint spaces ({why})"
                 )
         self.heads = _joined_heads(members, self.space)
         given = [1.0] * len(members) if weights is None else [float(weight) for weight in weights]

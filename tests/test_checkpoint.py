@@ -357,3 +357,16 @@ def test_what_is_no_checkpoint_is_not_opened_all_the_same(tmp_path):
     with pytest.raises(ValueError, match="table.csv cannot be opened safely: ") as error:
         start_from(model_of(), tmp_path / "table.csv")
     assert "weights_only" not in str(error.value)
+
+
+def test_a_folder_of_which_no_layer_fits_the_backbone_is_warned_of(tmp_path):
+    """Biases of its heads, and vectors that are as long by chance, may fit all the same."""
+    model_of("test_convnext").save_pretrained(tmp_path)
+    model = model_of("resnet10t")
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items() if value.ndim > 1}
+    with pytest.warns(UserWarning, match="no layer in .* fits backbone resnet10t, which stays as it was"):
+        report = start_from(model, tmp_path)
+    assert "head.age.bias" in report.loaded
+    assert all(
+        torch.equal(value, before[name]) for name, value in model.backbone.state_dict().items() if name in before
+    )

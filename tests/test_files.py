@@ -203,3 +203,13 @@ def test_a_full_disk_leaves_whole_lines_and_is_told_with_the_file(tmp_path):
 def _grow(path, text):
     with growing(path) as stream:
         stream.write(text)
+
+
+def test_what_a_process_killed_long_ago_was_writing_goes(tmp_path):
+    names = [".123-456.tmp", ".124-456.tmp", ".mine-1.tmp", "kept.tmp"]
+    for name in names:
+        (tmp_path / name).write_text("x")
+        if name != names[1]:
+            os.utime(tmp_path / name, (1, 1))
+    check_writable(tmp_path / "a.csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])

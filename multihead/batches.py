@@ -144,8 +144,8 @@ class PhotoSet(Dataset[Any]):
         if not isinstance(key, tuple | list):
             raise TypeError(
                 f"a PhotoSet is asked for (epoch, row), by which its changes are drawn, got {key!r}; a DataLoader "
-                "needs sampler=[(epoch, row), ...] and collate_fn=photo_set.collate; multihead.Batches(model, photos) is "
-                "all of it, with targets and losses"
+                "needs sampler=[(epoch, row), ...] and collate_fn=photo_set.collate; multihead.Batches(model, photos) "
+                "is all of it, with targets and losses"
             )
         epoch, row, _ = Key(*key)
         seed = self._seed(key)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from multihead import ranks
 from multihead.balance import Fixed, combine
+from multihead.batches import Batch
 from multihead.cache import Cache, open_cache
 from multihead.data import Photos
 from multihead.loading import drawn_from, loader
@@ -56,11 +58,18 @@ class Batches:
     """
 
     def __init__(
-        self, model: Model, photos: Photos, recipe: Recipe = Recipe(), *, workers: int = 2, cache: bool | Cache = True
+        self,
+        model: Model,
+        photos: Photos,
+        recipe: Recipe = Recipe(),
+        *,
+        workers: int = 2,
+        cache: bool | str | Path | Cache = True,
     ) -> None:
         if not isinstance(recipe.balance, Fixed):
             raise ValueError(f"recipe: balance is {recipe.balance!r}, which fit alone can follow; expected Fixed()")
-        self.workers = whole("Batches", "workers", workers, 0)
+        workers = whole("Batches", "workers", workers, 0)
+        ranks.start()
         check_labelled(photos, model, recipe)
         check_recipe(model, photos, recipe)
         self.model, self.recipe, self.epoch = model, recipe, 0
@@ -79,6 +88,8 @@ class Batches:
             weights=draw_weights(self.side, model.heads, recipe),
             count=recipe.epoch_photos,
         )
+        self.workers = min(1, workers) if self.side.held.gathers(self.side.rows) else workers
+        self._batches: Iterable[Batch] | None = None
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -90,7 +101,9 @@ class Batches:
         self.order.epoch = self.epoch
         device = next(self.model.parameters()).device
         targets = self.targets.to(device)
-        with drawn_from(loader(self.side.held, self.order, workers=self.workers, pin=device.type == "cuda")) as drawn:
+        if self._batches is None:  # kept, as its processes are
+            self._batches = loader(self.side.held, self.order, workers=self.workers, pin=device.type == "cuda")
+        with drawn_from(self._batches) as drawn:
             for number, batch in enumerate(drawn):
                 if batch.unreadable:
                     raise ValueError(f"a photo can no longer be read: {batch.unreadable[0][1]}; put it back")

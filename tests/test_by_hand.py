@@ -162,3 +162,18 @@ def test_a_photo_that_goes_bad_is_named(tmp_path):
     (tmp_path / "2.png").write_bytes(b"")
     with pytest.raises(ValueError, match="a photo can no longer be read: .*2.png.*empty file; put it back"):
         list(batches)
+
+
+def test_processes_that_decode_are_kept_and_a_loop_may_be_left(photos):
+    """Whatever reads the photos, the epochs are the same; so is one after an epoch that was not gone through."""
+    recipe = Recipe(batch_size=16, seed=2)
+    plain = Batches(model_of(), photos, recipe, workers=0)
+    wanted = [[batch.images[SMALL].clone() for batch in plain] for _ in range(3)]
+    batches = Batches(model_of(), photos, recipe, workers=2, cache=Cache(memory=0))
+    assert batches.workers == 2
+    first = [batch.images[SMALL].clone() for batch in batches]
+    for _ in batches:
+        break
+    third = [batch.images[SMALL].clone() for batch in batches]
+    for found, told in ((first, wanted[0]), (third, wanted[2])):
+        assert len(found) == len(told) and all(map(torch.equal, found, told))

@@ -225,6 +225,14 @@ def test_film_of_what_is_no_video(model, tmp_path):
         load("film").main(model, tmp_path / "text.avi")
 
 
+def test_own_loop(people, capsys):
+    f1 = load("own_loop").main(people / "train", epochs=2, **TINY)
+    lines = capsys.readouterr().out.splitlines()
+    assert 0 <= f1 <= 1 and lines[-1].endswith(f"macro-F1 {f1:.3f}")
+    first, last = (float(re.search(r"loss ([\d.]+)", line)[1]) for line in lines)
+    assert last < first
+
+
 def test_heads_vs_flat(people, capsys):
     found = load("heads_vs_flat").main(people / "train", epochs=1, **TINY)
     assert found["heads"].n == found["flat"].n > 0

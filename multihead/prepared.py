@@ -71,10 +71,11 @@ def ready(model: Model, mode: Mode) -> Model:
         device = next(model.parameters()).device.type
         # whatever the caller's contexts are: they pass, and the copy stays
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
-            made = copy.deepcopy(model).float().eval().requires_grad_(False)  # a mode begins with weights in f32
-            examples = _examples(made)
-            made.backbone, features = _folded(made.backbone, examples[0])
-            made.backbone = Lowered(made.backbone, examples, features, mode)
+            made = copy.deepcopy(model).eval().requires_grad_(False)
+            if made.absent.dtype != torch.float64:  # which somebody wants for its digits
+                examples = _examples(made.float())  # a mode begins with weights in f32
+                made.backbone, features = _folded(made.backbone, examples[0])
+                made.backbone = Lowered(made.backbone, examples, features, mode)
         _READY[model] = (stand, made)
     return _READY[model][1]
 

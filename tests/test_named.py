@@ -30,7 +30,9 @@ def test_what_no_module_holds_is_refused():
         with pytest.raises(ValueError, match="loss: .* has no name by which another process could find it"):
             named(thing, "loss")
     for text in ("", "poly", "a/b:poly", "module:", ":poly", "a:b:c", "module: poly"):
-        with pytest.raises(ValueError, match='is no name; expected "module:name"'):
+        with pytest.raises(
+            ValueError, match="is no name; expected a function that a module defines, or the name of any object of one"
+        ):
             named(text, "loss")
 
 

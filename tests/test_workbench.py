@@ -123,6 +123,7 @@ def test_compare_reads_a_study(table, begun, tmp_path, capsys):
 
 def test_compare_tells_of_photos_that_trained_the_weights_it_begins_with(photos, table, begun, tmp_path, capsys):
     write_splits(tmp_path / "old" / "splits.csv", {"train": photos[:7]})
+    (tmp_path / "old" / "model").mkdir()
     with pytest.raises(Reached):
         run("compare", table, *QUICK, "--vary", f"initial_checkpoint={tmp_path / 'old'},{tmp_path / 'old' / 'model'}")
     told = capsys.readouterr().err

@@ -9,6 +9,7 @@ import multihead as mh
 
 
 def main(root, epochs=8, backbone="resnet10t", size=96):
+    torch.manual_seed(0)  # new weights begin at random
     train, valid = mh.read(root).split(0.2, seed=0)
     model = mh.Model(backbone, heads=[head.on(mh.FULL.resized(size)) for head in mh.HEADS])
     recipe = mh.Recipe(augment=mh.Flip(), losses=mh.Focal(), smoothing=0.05)

@@ -33,7 +33,6 @@ def create_backbone(name: str, crops: Sequence[Crop], pretrained: bool | str | P
     Raises: ValueError for an unknown name or a file of other weights, FileNotFoundError where weights can neither be
     read nor downloaded.
     """
-
     check_backbone(name)
     options: dict[str, Any] = {"num_classes": 0, "pretrained": bool(pretrained)}
     if drop_path:

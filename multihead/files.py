@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a share of it, or a file that may grow no more
 DAY = 86400  # seconds
+TORN = re.compile(r"\.\d+-\d+\.tmp")  # as `_beside` names files
 LINE = 1 << 20  # bytes, more than a line of a table has
 
 
@@ -86,17 +87,12 @@ def naming(path: str | Path) -> Iterator[None]:
         raise
 
 
-def remove_torn(folder: Path) -> None:
-    """Remove from a folder what `replace_file` was writing when its process was killed; nobody may be writing there."""
-    for torn in folder.glob(".*-*.tmp"):
-        torn.unlink(missing_ok=True)
-
-
-def _remove_old(folder: Path) -> None:
-    """Remove what killed processes were writing into a folder a day ago or more: nobody writes one file for so long."""
-    for torn in folder.glob(".*-*.tmp"):
-        with contextlib.suppress(OSError):
-            if re.fullmatch(r"\.\d+-\d+\.tmp", torn.name) and time.time() - torn.stat().st_mtime > DAY:
+def remove_torn(folder: Path, age: float = 0.0) -> None:
+    """Remove from a folder what `replace_file` was writing when its process was killed, `age` seconds ago or more;
+    nobody may have been writing one file there for so long."""
+    for torn in folder.glob(".*.tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            if TORN.fullmatch(torn.name) and (not age or time.time() - torn.stat().st_mtime >= age):
                 torn.unlink()
 
 
@@ -216,7 +212,7 @@ def check_writable(path: str | Path) -> None:
         probe = _beside(Path(os.path.realpath(path)))
         probe.touch()
         probe.unlink()
-        _remove_old(path.parent)
+        remove_torn(path.parent, DAY)
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}; name another place") from error
     if path.is_dir():

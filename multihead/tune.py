@@ -192,7 +192,9 @@ def _work(study: Study, worker: Worker, job: _Job, limit: float, out: Path, say:
                     try:
                         study.optimize(job, n_trials=1, catch=(Stopped,))
                     except NameError as error:  # optuna's, where Ctrl-C comes while it writes its journal
-                        raise (error.__context__ or error) from None
+                        if isinstance(error.__context__, KeyboardInterrupt):
+                            raise error.__context__ from None
+                        raise
         if done + running < limit:
             with worker.turn():
                 report(study, out)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from multihead.files import give_up, naming, take
+from multihead.files import give_up, naming, take, write_text
 
 MARKS = ("config.json", "ensemble.json")  # what `multihead.load` looks for, which comes last
 MOVED = "moved.json"  # in the scratch folder: the names that are put into a folder that was there
@@ -39,7 +40,7 @@ def whole_folder(folder: str | Path, what: str) -> Iterator[Path]:
         _remove_left(folder, place)
         if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise FileExistsError(f"{folder} is not empty; name a new folder for {what}")
-        with naming(folder), tempfile.TemporaryDirectory(prefix=_prefix(folder), dir=place) as scratch:
+        with naming(folder), tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=place) as scratch:
             whole = Path(scratch) / "whole"
             whole.mkdir()
             yield whole
@@ -48,14 +49,11 @@ def whole_folder(folder: str | Path, what: str) -> Iterator[Path]:
         give_up(lock)
 
 
-def _prefix(folder: Path) -> str:
-    return f".{folder.name}-"
-
-
 def _remove_left(folder: Path, place: Path) -> None:
     """Remove the scratch folders of killed processes, and what the last of them had put in place."""
+    own = re.compile(rf"\.{re.escape(folder.name)}-[a-z0-9_]{{8}}")  # not that of a folder called <name>-more
     for scratch in place.iterdir():
-        if scratch.name.startswith(_prefix(folder)) and (scratch / "whole").is_dir():
+        if own.fullmatch(scratch.name) and (scratch / "whole").is_dir():
             if (scratch / MOVED).is_file():
                 _take_back(folder, json.loads((scratch / MOVED).read_text()))
             shutil.rmtree(scratch, ignore_errors=True)
@@ -65,10 +63,9 @@ def _put(whole: Path, folder: Path, moved: Path) -> None:
     """Give a folder its name, or its content to the empty one that has it, last what `multihead.load` looks for."""
     if not folder.exists():
         os.replace(whole, folder)
-        whole.mkdir()  # which its scratch folder is removed with
         return
     names = sorted((part.name for part in whole.iterdir()), key=lambda name: (name in MARKS, name))
-    moved.write_text(json.dumps(names))
+    write_text(moved, json.dumps(names))
     try:
         for name in names:
             os.replace(whole / name, folder / name)

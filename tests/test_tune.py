@@ -699,3 +699,16 @@ def test_an_interruption_that_optuna_garbles_is_one(photos, formula, tmp_path, m
     monkeypatch.setattr(optuna.Study, "optimize", garbled)
     with pytest.raises(KeyboardInterrupt):
         search(arm, photos, tmp_path, plan=plan(1))
+
+
+def test_a_misspelled_name_of_ones_own_is_one(photos, formula, tmp_path):
+    """Also where it comes while another error is handled."""
+
+    def wrong(trial):
+        try:
+            raise ValueError("first")
+        except ValueError:
+            mispelled  # noqa: B018, F821
+
+    with pytest.raises(NameError, match="mispelled"):
+        search(wrong, photos, tmp_path, plan=plan(1))

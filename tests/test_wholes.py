@@ -123,3 +123,12 @@ def test_what_a_killed_process_left_beside_goes(tmp_path):
     assert any(name.startswith(".m-") and name != ".m-mine" for name in held(tmp_path))
     write(folder)
     assert held(tmp_path) == [".m-mine", "m"]
+
+
+def test_a_folder_of_a_longer_name_is_another_ones(tmp_path):
+    """Two exports at once, into m and m-int8."""
+    with whole_folder(tmp_path / "m-int8", "a model") as place:
+        fill(place)
+        write(tmp_path / "m")
+        assert place.is_dir()
+    assert held(tmp_path) == ["m", "m-int8"] and (tmp_path / "m-int8" / "config.json").is_file()

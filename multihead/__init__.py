@@ -15,7 +15,8 @@ _NAMES = {
     "heads": ["Head", "MASK", "GENDER", "AGE", "HEADS", "FLAT", "flat"],
     "labels": ["encode", "decode", "joint", "marginals"],
     "crops": ["Crop", "FACE", "BODY", "FULL"],
-    "data": ["Photos", "LeakError"],
+    "data": ["Photos"],
+    "leaks": ["LeakError"],
     "reading": ["read"],
     "model": ["Model"],
     "recipe": ["Recipe", "EMA"],
@@ -75,11 +76,12 @@ if TYPE_CHECKING:
     from multihead.calibrate import fit_temperatures
     from multihead.comparison import compare
     from multihead.crops import BODY, FACE, FULL, Crop
-    from multihead.data import LeakError, Photos
+    from multihead.data import Photos
     from multihead.evaluation import evaluate
     from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, flat
     from multihead.joined import Ensemble, combine, load
     from multihead.labels import decode, encode, joint, marginals
+    from multihead.leaks import LeakError
     from multihead.losses import CrossEntropy, Custom, Focal, Ordinal, SoftF1, Sum, SymmetricCrossEntropy
     from multihead.masks import DrawnMask
     from multihead.metrics import Scores, score

@@ -13,22 +13,11 @@ from multihead.balance import Fixed, combine
 from multihead.batches import Batch
 from multihead.cache import Cache, open_cache
 from multihead.data import Photos
-from multihead.loading import drawn_from, loader
+from multihead.loading import drawn_from
 from multihead.model import Model
 from multihead.options import whole
-from multihead.orders import Shuffled
 from multihead.recipe import Recipe
-from multihead.sides import (
-    Ready,
-    check_labelled,
-    check_sides,
-    class_mass,
-    draw_weights,
-    head_criteria,
-    prior,
-    report,
-    target_rows,
-)
+from multihead.sides import Ready, check_labelled, objective, report, training_order
 from multihead.steps import Part, part_of
 from multihead.train import check_recipe
 
@@ -75,20 +64,8 @@ class Batches:
         self.model, self.recipe, self.epoch = model, recipe, 0
         self.side = Ready(model.heads, photos, recipe, training=True, workers=workers, cache=open_cache(cache))
         report({"training": self.side})
-        check_sides(model, self.side, recipe)
-        model.prior = prior(self.side.held.labels[self.side.rows].numpy(), model.heads)
-        self.targets = target_rows(self.side.photos, model.heads, recipe)
-        self.criteria = head_criteria(model, class_mass(self.side, self.targets), recipe)
-        self.order = Shuffled(
-            self.side.rows,
-            recipe.batch_size,
-            seed=recipe.seed,
-            rank=ranks.rank(),
-            world=ranks.world(),
-            weights=draw_weights(self.side, model.heads, recipe),
-            count=recipe.epoch_photos,
-        )
-        self.workers = min(1, workers) if self.side.held.gathers(self.side.rows) else workers
+        self.targets, self.criteria = objective(model, self.side, recipe)
+        self.order, self.workers = training_order(self.side, model.heads, recipe), workers
         self._batches: Iterable[Batch] | None = None
 
     def __len__(self) -> int:
@@ -102,7 +79,7 @@ class Batches:
         device = next(self.model.parameters()).device
         targets = self.targets.to(device)
         if self._batches is None:  # kept, as its processes are
-            self._batches = loader(self.side.held, self.order, workers=self.workers, pin=device.type == "cuda")
+            self._batches = self.side.batches(self.order, workers=self.workers, device=device)
         with drawn_from(self._batches) as drawn:
             for number, batch in enumerate(drawn):
                 if batch.unreadable:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from multihead import paired, plots, ranks
 from multihead.cache import Cache, open_cache
 from multihead.crossval import Cell, carry_out, check_begun, pooled, score_row, train_cell
-from multihead.data import LeakError, Photos
+from multihead.data import Photos
 from multihead.dealing import claim_parts, deal
 from multihead.files import write_text
+from multihead.leaks import LeakError
 from multihead.logs import write_rows
 from multihead.outputs import check_kind
 from multihead.ways import Arm, same_space

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,16 +16,13 @@ from multihead.cells import BOX, numbers_or_spans
 from multihead.files import write_text
 from multihead.heads import JOINT, UNKNOWN, Head, base, number_column, numbers, span_column
 from multihead.labels import bands, class_index, class_indices
+from multihead.leaks import check_disjoint
 from multihead.sources import named_unlike
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CORE = ["path", "name", "root", "source", "person", "split", "years", *BOX, "whole", "searched"]
-
-
-class LeakError(ValueError):
-    """People or files that would be on both sides of a split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,20 +213,20 @@ class Photos:
         Raises: ValueError for a value that is no class of its head, or not that of a known number, which counts.
         """
         table = self.table.assign(**columns)  # a Series goes by its index
-        labels = {head.name: class_indices(head, table[head.name]) for head in self.heads if head.name in columns}
+        labels, asked = {}, []
         for head in self.heads:
-            column = number_column(head.number) if head.number is not None else ""
-            if column in columns and head.name not in columns:  # a band goes with its number
+            number = "" if head.number is None else number_column(head.number)
+            if head.name in columns:
+                labels[head.name] = class_indices(head, table[head.name])
+                asked += [] if number in columns else [(head.name, number)]
+            elif number in columns:  # a band goes with its number
                 labels[head.name] = np.where(np.isnan(self.numbers(head)), table[head.name], UNKNOWN)
         made = Photos(table.assign(**labels), self.heads)
-        for head in self.heads:
-            column = number_column(head.number) if head.number is not None else ""
-            if head.name not in columns or not column or column in columns:
-                continue
-            if unlike := int((labels[head.name] != made.table[head.name].to_numpy()).sum()):
+        for name, number in asked:
+            if unlike := int((labels[name] != made.table[name].to_numpy()).sum()):
                 raise ValueError(
-                    f"{head.name}: {unlike} rows have a number in {column!r} that is not of the class given; give "
-                    f"{column} too, float('nan') where it is unknown"
+                    f"{name}: {unlike} rows have a number in {number!r} that is not of the class given; give "
+                    f"{number} too, float('nan') where it is unknown"
                 )
         return made
 
@@ -276,34 +272,6 @@ class Photos:
         plain["face"] = np.where(whole, "whole", np.where(faceless, "none", ""))
         plain[self.extra] = self.table[self.extra]
         write_text(path, plain.to_csv(index=False))
-
-
-def check_disjoint(
-    left: Photos, right: Photos, advice: str = "split by person with photos.split() or photos.folds()"
-) -> None:
-    """Nothing where no person, file or equal file is on both sides; advice: what to do where one is.
-
-    Raises: LeakError that counts and names them.
-    """
-    for what, found in _shared(left, right).items():
-        if found:
-            listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
-            raise LeakError(f"{len(found)} {what} are on both sides: {listed}; {advice}")
-
-
-def _shared(left: Photos, right: Photos) -> dict[str, list[str]]:
-    import pandas as pd
-
-    both = Photos(pd.concat([left.table, right.table], ignore_index=True), left.heads)
-    digests = both.digests()
-    people = [named_unlike(one, other).person for one, other in permutations((left.table, right.table))]
-    same = set(splits.shared(digests[: len(left)], digests[len(left) :]))
-    twins = sorted({path for path, digest in zip(both.paths, digests) if digest in same})
-    return {
-        "people": splits.shared(*(each.tolist() for each in people)),
-        "files": splits.shared(left.paths, right.paths),
-        "files of the same bytes": twins,
-    }
 
 
 def write_splits(path: str | Path, parts: Mapping[str, Photos]) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 
 from multihead import ranks
 from multihead.cells import text_table
-from multihead.data import Photos, check_disjoint
+from multihead.data import Photos
+from multihead.leaks import check_disjoint
 
 
 def deal(photos: Photos, folds: int, seed: int = 0) -> list[tuple[Photos, Photos]]:

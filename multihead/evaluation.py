@@ -105,7 +105,7 @@ def person_voted(found: Scores) -> Scores:
         raise ValueError("a person vote needs photos whose people are known: a column person, or a folder a person")
     probs = person_vote(found.probs, groups(people.tolist()), found.table, shared_heads(found.table))
     voted = score(probs, found.labels, found.table, found.slices)
-    return replace(voted, errors=found.errors, faceless=found.faceless)
+    return replace(voted, errors=found.errors, faceless=found.faceless, row_numbers=found.row_numbers)
 
 
 def label_heads(model: Any) -> tuple[Head, ...]:

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from multihead import heads as tables
 from multihead import labels as algebra
 from multihead.backbones import create_backbone, feature_width, statistic
-from multihead.configs import card, config_text, crop_texts, read_config, reads
+from multihead.configs import card, config_text, read_config, reads
 from multihead.crops import Crop
 from multihead.files import replace_file
+from multihead.given import check_given
 from multihead.heads import HEADS, Head
 
 PASSES = ("forward", "features", "normalise", "probs")  # what a subclass that answers otherwise has its own of
@@ -115,23 +116,11 @@ class Model(nn.Module, PyTorchModelHubMixin):
 
     def features(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> dict[Crop, Tensor]:
         """Features {Crop: (B, D)}: the backbone runs once per distinct crop, on the rows that have it."""
-        if not isinstance(images, Mapping):
-            raise TypeError(
-                f"images is {type(images).__name__}; expected {{crop: uint8 (B, 3, H, W)}}, crops of model.crops; "
-                "multihead.predict(model, photos) answers for photos"
-            )
-        if lacking := [crop for crop in self.crops if crop not in images]:
-            needed, there, gone = map(crop_texts, (self.crops, images, lacking))
-            raise KeyError(
-                f"model needs crops {needed}, batch has {there}, not {gone}; pass crops=model.crops to the data set"
-            )
+        there = check_given(images, present, self.crops)
         found = {}
         for column, crop in enumerate(self.crops):
             pixels = images[crop]
-            check_pixels(pixels, crop)
-            rows = None
-            if present is not None:
-                rows = _there(present, pixels.shape[0], self.crops)[:, column].to(pixels.device)
+            rows = None if there is None else there[:, column].to(pixels.device)
             if rows is None or bool(rows.all()):
                 seen = self._seen(pixels)
                 found[crop] = seen + 0 * self.absent[column].to(seen.dtype)  # keeps a gradient on every process
@@ -270,22 +259,3 @@ def check_described(model: Model) -> None:
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-
-def _there(present: Tensor, rows: int | torch.SymInt, crops: Sequence[Crop]) -> Tensor:
-    """Which crops are there, as bools (B, crops): a table of 0 and 1 would pick rows by number."""
-    if tuple(present.shape) != (rows, len(crops)):
-        raise ValueError(
-            f"present has shape {tuple(present.shape)}; expected ({rows}, {len(crops)}), a row a photo and a column "
-            f"for each of the crops {crop_texts(crops)}"
-        )
-    return present.bool()
-
-
-def check_pixels(pixels: Tensor, crop: Crop) -> None:
-    """Nothing where these are pixels of a crop. Raises: ValueError that says what is expected."""
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or tuple(pixels.shape[1:]) != (3, *crop.size):
-        raise ValueError(
-            f"crop {crop.name!r} expects uint8 (B, 3, {crop.size[0]}, {crop.size[1]}), "
-            f"got {pixels.dtype} {tuple(pixels.shape)}; pass pixels of 0..255, normalisation happens inside"
-        )

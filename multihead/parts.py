@@ -46,7 +46,7 @@ def scored_part(photos: Photos, asked: str | None = None) -> tuple[str, Photos]:
 
 def parts(args: argparse.Namespace, session: Session, seed: int) -> tuple[Photos, Photos | None]:
     """Training and validation photos: the split column's, and where it names none, a share of the people."""
-    from multihead.data import check_disjoint
+    from multihead.leaks import check_disjoint
 
     photos = read_sources(args)
     marked = (photos.table.split != "").any() and not session.ignore_split
@@ -80,7 +80,7 @@ def training_photos(
 
     Raises: LeakError where a person or file is in two parts, or an extra photo is of people that are held out.
     """
-    from multihead.data import check_disjoint
+    from multihead.leaks import check_disjoint
 
     photos = read_sources(args)
     extra = _extra(args, args.extra, args.ignore_split) if getattr(args, "extra", None) else None

@@ -14,12 +14,9 @@ from multihead.data import Photos
 from multihead.files import replace_file
 from multihead.heads import Head
 from multihead.loading import loader
-from multihead.mixing import mix
-from multihead.orders import Shuffled
 from multihead.recipe import Recipe
-from multihead.sides import Ready, draw_weights, target_rows
-from multihead.steps import mix_seed
-from multihead.targets import Rows
+from multihead.sides import Ready, target_rows, training_order
+from multihead.steps import part_of
 
 COLUMNS = 8
 TALLEST = 160  # pixels of a crop on the sheet
@@ -46,25 +43,23 @@ def preview(
     side = Ready(heads, photos, recipe, training=True, workers=workers)
     if not len(side.rows):
         raise ValueError(f"none of {len(photos)} photos can be read")
-    targets, weights = target_rows(side.photos, heads, recipe), draw_weights(side, heads, recipe)
-    drawn = {"accumulate": recipe.grad_accum_steps, "weights": weights, "count": recipe.epoch_photos}
-    order = Shuffled(side.rows, recipe.batch_size, seed=recipe.seed, **drawn)  # type: ignore[arg-type]
+    targets, order = (
+        target_rows(side.photos, heads, recipe),
+        training_order(side, heads, recipe, recipe.grad_accum_steps),
+    )
     order.epoch = epoch
     cells = []
     for number, batch in enumerate(loader(side.held, order)):
         if number == batches:
             break
-        rows, images = targets.batch(batch.rows, batch.drawn), batch.to(torch.device("cpu")).images
-        if recipe.mix is not None:
-            seed = mix_seed(recipe, epoch, number)
-            images, rows = mix(recipe.mix, images, batch.present, rows, heads, seed=seed, epoch=epoch)
-        cells += _cells(batch, images, rows, heads)
+        seen = part_of(batch.to(torch.device("cpu")), targets, recipe, epoch, number)
+        cells += _cells(batch, seen.images, seen.targets, heads)
     _write(cells, Path(path))
     return len(cells)
 
 
 def _cells(
-    batch: Batch, images: Mapping[Crop, torch.Tensor], rows: Rows, heads: Sequence[Head]
+    batch: Batch, images: Mapping[Crop, torch.Tensor], rows: Mapping[str, torch.Tensor], heads: Sequence[Head]
 ) -> list[tuple[list[np.ndarray], list[str]]]:
     """Each photo's crops (H, W, 3) and lines of text."""
     cells = []

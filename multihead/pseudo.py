@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from multihead.data import LeakError, Photos
+from multihead.data import Photos
 from multihead.heads import Head
+from multihead.leaks import LeakError
 
 PSEUDO = "pseudo"  # the column that says which heads' labels are a model's
 SPACE = "joint"  # the column that says what the joint classes of soft labels are, as [[head, [class, ...]], ...]

@@ -17,27 +17,16 @@ from multihead.choices import training_choice
 from multihead.criteria import Criterion
 from multihead.files import write_text
 from multihead.identity import check_identity
-from multihead.loading import drawn_from, loader
+from multihead.loading import drawn_from
 from multihead.logs import Events, bar, write_rows
 from multihead.metrics import Scores, selection_of
 from multihead.model import Model
 from multihead.modes import Mode, Pins, decided_precision, warn_of_imitation
 from multihead.options import to_dict
-from multihead.orders import Shuffled
 from multihead.outputs import Claim
 from multihead.recipe import Recipe
 from multihead.schedules import rate
-from multihead.sides import (
-    Ready,
-    check_sides,
-    class_mass,
-    draw_weights,
-    head_criteria,
-    prior,
-    scored,
-    stand,
-    target_rows,
-)
+from multihead.sides import Ready, objective, scored, stand, training_order
 from multihead.steps import Stepper
 
 
@@ -55,22 +44,10 @@ class Run:
         mode: Mode | None = None,
         book: Path | None = None,
     ) -> None:
-        check_sides(model, train, recipe)
+        targets, criteria = objective(model, train, recipe)
         self.train, self.valid, self.recipe, self.workers = train, valid, recipe, workers
         self.claim, self.folder = claim, None if claim is None else claim.folder
-        model.prior = prior(train.held.labels[train.rows].numpy(), model.heads)
-        targets = target_rows(train.photos, model.heads, recipe)
-        criteria = head_criteria(model, class_mass(train, targets), recipe)
-        self.order = Shuffled(
-            train.rows,
-            recipe.batch_size,
-            accumulate=recipe.grad_accum_steps,
-            seed=recipe.seed,
-            rank=ranks.rank(),
-            world=ranks.world(),
-            weights=draw_weights(train, model.heads, recipe),
-            count=recipe.epoch_photos,
-        )
+        self.order = training_order(train, model.heads, recipe, recipe.grad_accum_steps)
         if mode:  # of the checkpoint, which may be another machine's
             warn_of_imitation(next(model.parameters()).device, mode)
         self.steps = Stepper(model, criteria, targets, recipe, mode or self._choose(model, criteria, book))
@@ -113,9 +90,7 @@ class Run:
     def _epochs(self, progress: bool) -> Iterator[dict[str, Any]]:
         writes = self.folder is not None and ranks.first()
         events: Events | None = None
-        # what is only copied together is not worth a process: one thread reads ahead, from slow disks too
-        workers = min(1, self.workers) if self.train.held.gathers(self.train.rows) else self.workers
-        batches = loader(self.train.held, self.order, workers=workers, pin=self.steps.device.type == "cuda")
+        batches = self.train.batches(self.order, workers=self.workers, device=self.steps.device)
         try:
             while self.epoch <= self.recipe.epochs and not self._exhausted():
                 row = self._epoch(batches, progress)

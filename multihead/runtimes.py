@@ -21,8 +21,8 @@ from multihead.carry import PACKAGE
 from multihead.configs import head_from_dict, reads
 from multihead.crops import Crop
 from multihead.files import read_json, replace_file
+from multihead.given import check_given
 from multihead.graphs import input_names
-from multihead.model import check_pixels
 
 KIND, FORMAT = "exported", 1
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
@@ -79,14 +79,15 @@ class Exported(nn.Module):
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K) in float64 of uint8 images {Crop: (B, 3, H, W)}; present as in `Model`.
 
-        Raises: KeyError for a missing crop; ValueError for images that are not uint8 (B, 3, H, W) of the crop's size.
+        Raises: as `check_given`.
         """
-        pixels = [_pixels(images, crop) for crop in self.crops]
+        there = check_given(images, present, self.crops)
+        pixels = [images[crop] for crop in self.crops]
         rows, device = len(pixels[0]), pixels[0].device
         if not rows:
             return torch.zeros((0, tables.size(self.space)), dtype=torch.float64, device=device)
-        there = torch.ones((rows, len(pixels)), dtype=torch.bool) if present is None else present
-        arrays = [np.ascontiguousarray(each.cpu().numpy()) for each in (*pixels, there.bool())]
+        there = torch.ones((rows, len(pixels)), dtype=torch.bool) if there is None else there
+        arrays = [np.ascontiguousarray(each.cpu().numpy()) for each in (*pixels, there)]
         joint = torch.from_numpy(np.asarray(self._run(dict(zip(self.inputs, arrays))), np.float64))  # (B, K)
         return (joint / joint.sum(1, keepdim=True)).to(device)
 
@@ -169,14 +170,6 @@ def without_telemetry(name: str, extra: str) -> Any:
         sys.modules.pop(hidden)
         if before is not None:
             sys.modules[hidden] = before
-
-
-def _pixels(images: Mapping[Crop, Tensor], crop: Crop) -> Tensor:
-    if crop not in images:
-        held = [each.name for each in images]
-        raise KeyError(f"model needs crop {crop}, batch has {held}; pass crops=model.crops to the data set")
-    check_pixels(images[crop], crop)
-    return images[crop]
 
 
 def _onnx(folder: Path, precision: str, threads: int | None) -> Run:

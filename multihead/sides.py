@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from multihead import ranks, teaching
 from multihead.augment import Plain, members
-from multihead.batches import PhotoSet
+from multihead.batches import Batch, PhotoSet
 from multihead.boxes import locate_faces
 from multihead.cache import Cache
 from multihead.columns import where_labels_stand
@@ -19,11 +19,13 @@ from multihead.data import Photos
 from multihead.evaluation import answers, scores
 from multihead.heads import AGE_NUMBER, MASK, UNKNOWN, Head, base, crops, size
 from multihead.labels import encode, joint
+from multihead.loading import loader
 from multihead.logs import LISTED, bar, watched
 from multihead.losses import per_head
 from multihead.masks import LABELS, DrawnMask, mask_classes
 from multihead.metrics import Scores
 from multihead.model import Model
+from multihead.orders import Shuffled
 from multihead.points import locate_points
 from multihead.recipe import Recipe
 from multihead.samplers import row_weights
@@ -75,6 +77,12 @@ class Ready:
         rows = np.flatnonzero(label == bare)
         with bar(len(rows), "face points", ranks.first() and watched()) as shown:
             return ranks.first_then_rest(lambda: locate_points(self.photos, rows, progress=shown.update))
+
+    def batches(self, order: Shuffled, *, workers: int, device: torch.device) -> Iterable[Batch]:
+        """The batches of an order, made ahead; anew, of the order's epoch, at every iteration."""
+        # what is only copied together is not worth a process: one thread reads ahead, from slow disks too
+        workers = min(1, workers) if self.held.gathers(self.rows) else workers
+        return loader(self.held, order, workers=workers, pin=device.type == "cuda")
 
     def notes(self, what: str) -> list[str]:
         """What a user should know of these photos, a line each."""
@@ -228,6 +236,29 @@ def target_rows(photos: Photos, heads: Sequence[Head], recipe: Recipe) -> Target
             "recipe: distill needs photos with a teacher's answers (joint:0, ...), as of multihead label --soft"
         )
     return teach(made, taught, recipe.distill)
+
+
+def training_order(side: Ready, heads: Sequence[Head], recipe: Recipe, accumulate: int = 1) -> Shuffled:
+    """The order in which this process's share of the photos trains; accumulate: batches per step of the optimiser."""
+    return Shuffled(
+        side.rows,
+        recipe.batch_size,
+        accumulate=accumulate,
+        seed=recipe.seed,
+        rank=ranks.rank(),
+        world=ranks.world(),
+        weights=draw_weights(side, heads, recipe),
+        count=recipe.epoch_photos,
+    )
+
+
+def objective(model: Model, side: Ready, recipe: Recipe) -> tuple[Targets, dict[str, Criterion]]:
+    """(the target rows of all photos, {head: its criterion}) of a model that is to learn from a side, after which it
+    has its prior. Raises: ValueError where there is nothing to train on."""
+    check_sides(model, side, recipe)
+    model.prior = prior(side.held.labels[side.rows].numpy(), model.heads)
+    targets = target_rows(side.photos, model.heads, recipe)
+    return targets, head_criteria(model, class_mass(side, targets), recipe)
 
 
 def draw_weights(side: Ready, heads: Sequence[Head], recipe: Recipe) -> np.ndarray | None:

@@ -6,10 +6,11 @@ bits as one that was not.
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from multihead.augment import members, try_out
 from multihead.balance import combine
 from multihead.cache import Cache, open_cache
 from multihead.criteria import criterion
-from multihead.data import Photos, check_disjoint, write_splits
+from multihead.data import Photos, write_splits
+from multihead.leaks import check_disjoint
 from multihead.losses import per_head
 from multihead.masks import DrawnMask, mask_classes
 from multihead.model import Model, check_described
@@ -34,23 +36,7 @@ from multihead.samplers import row_weights
 from multihead.sides import Ready, check_labelled, check_schedule, report, target_rows
 from multihead.teaching import is_taught
 
-
-def fit(
-    model: Model,
-    train: Photos,
-    valid: Photos | None = None,
-    recipe: Recipe = Recipe(),
-    *,
-    out: str | Path | None = None,
-    resume: bool = False,
-    workers: int = 2,
-    cache: bool | str | Path | Cache = True,
-    progress: bool = False,
-) -> list[dict[str, Any]]:
-    """The rows of `epochs` (same arguments), of a run that goes on those that were still to come; the model then holds
-    the kept weights."""
-    rows = epochs(model, train, valid, recipe, out=out, resume=resume, workers=workers, cache=cache, progress=progress)
-    return list(rows)
+P = ParamSpec("P")
 
 
 def epochs(
@@ -80,6 +66,20 @@ def epochs(
     """
     run = prepare(model, train, valid, recipe, out=out, resume=resume, workers=workers, cache=cache)
     yield from run.epochs(progress)
+
+
+def _all(rows: Callable[P, Iterator[dict[str, Any]]]) -> Callable[P, list[dict[str, Any]]]:
+    @functools.wraps(rows, assigned=("__module__",))
+    def fit(*args: P.args, **options: P.kwargs) -> list[dict[str, Any]]:
+        """The rows of `epochs` (same arguments), of a run that goes on those that were still to come; the model then
+        holds the kept weights."""
+        return list(rows(*args, **options))
+
+    fit.__qualname__ = fit.__name__
+    return fit
+
+
+fit = _all(epochs)
 
 
 def prepare(

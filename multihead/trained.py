@@ -108,7 +108,7 @@ def check_unseen(member: Path, valid: Photos) -> None:
 
     Raises: LeakError that names them.
     """
-    from multihead.data import check_disjoint
+    from multihead.leaks import check_disjoint
     from multihead.reading import read
 
     for begun, tables in _line(member):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -61,6 +62,11 @@ def test_type_checkers_see_the_same_names():
     modules, *named = block.body
     assert modules.module == "multihead"  # which are asked of the package by name
     assert all(getattr(mh, alias.name).__name__ == f"multihead.{alias.name}" for alias in modules.names)
+    shown = re.findall(r"`multihead\.([a-z_]+)", (Path(mh.__file__).parents[1] / "README.md").read_text())
+    lazy = set(shown) - set(mh._HOME) - {"models"}
+    assert lazy and lazy <= {alias.name for alias in modules.names}, (
+        "README names modules that type checkers do not see"
+    )
     seen = {alias.name: node.module for node in named for alias in node.names}
     assert seen == {name: f"multihead.{module}" for name, module in mh._HOME.items()}
 

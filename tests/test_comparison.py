@@ -22,10 +22,10 @@ from multihead.cli import main
 from multihead.comparison import compare
 from multihead.crops import FULL
 from multihead.crossval import Cell
-from multihead.data import LeakError
 from multihead.evaluation import answers
 from multihead.heads import AGE, GENDER, HEADS, MASK, UNKNOWN, flat
 from multihead.labels import encode
+from multihead.leaks import LeakError
 from multihead.losses import Focal
 from multihead.mixing import CutMix
 from multihead.model import Model

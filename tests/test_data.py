@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihead.crops import FACE
-from multihead.data import LeakError, Photos, check_disjoint, write_splits
+from multihead.data import Photos, write_splits
 from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, UNKNOWN, Head
 from multihead.labels import encode
+from multihead.leaks import LeakError, check_disjoint
 from multihead.reading import read
 
 ROWS = pd.DataFrame(

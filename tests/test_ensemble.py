@@ -14,12 +14,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from multihead import crossval
 from multihead.crops import FULL
 from multihead.crossval import Cell
-from multihead.data import LeakError
 from multihead.ensemble import _check_alike, common_rows, fit_folds, open_folds
 from multihead.evaluation import evaluate
 from multihead.heads import HEADS, UNKNOWN
 from multihead.joined import load
 from multihead.labels import encode
+from multihead.leaks import LeakError
 from multihead.model import Model
 from multihead.outputs import kinds
 from multihead.reading import read

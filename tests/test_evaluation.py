@@ -8,12 +8,12 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from multihead.batches import PhotoSet
 from multihead.crops import FACE, FULL
 from multihead.cutting import read_crops
-from multihead.data import LeakError
 from multihead.evaluation import answers, evaluate, evaluating, scores
 from multihead.heads import HEADS, MASK, flat
 from multihead.images import open_image
 from multihead.joined import Ensemble
 from multihead.labels import joint
+from multihead.leaks import LeakError
 from multihead.model import Model
 from multihead.modes import Pins
 from multihead.reading import read

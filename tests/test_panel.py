@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -362,7 +363,9 @@ def test_each_photo_is_decoded_searched_and_cut_once(people, monkeypatch):
 def test_evaluate_and_predict_let_a_persons_photos_vote(folders, people, tmp_path, capsys):
     model, photos = load(folders / "a" / "fold0"), read(people / "train")
     before = evaluate(model, photos, workers=0)
+    before = dataclasses.replace(before, row_numbers=before.row_numbers + 5)
     voted = person_voted(before)
+    assert (voted.row_numbers == before.row_numbers).all() and len(voted.row_numbers)
     wanted = person_vote(before.probs, photos.groups(), HEADS)
     np.testing.assert_allclose(voted.probs, wanted)
     assert before.joint.n == voted.joint.n

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from multihead.boxes import add_boxes
-from multihead.data import LeakError, check_disjoint
 from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head
 from multihead.hiding import hide_labels
 from multihead.labels import class_index, encode, joint, marginals
 from multihead.layouts import read_csv
+from multihead.leaks import LeakError, check_disjoint
 from multihead.pseudo import check_not_pseudo, provenance
 from multihead.reading import read
 

@@ -108,7 +108,7 @@ def test_no_rows_channels_last_and_wrong_pixels(model, folders, runtime):
     assert opened.probs({crop: rows[:0] for crop, rows in images.items()}).shape == (0, 18)
     strided = {crop: rows.contiguous(memory_format=torch.channels_last) for crop, rows in images.items()}
     torch.testing.assert_close(opened.probs(strided), opened.probs(images))
-    with pytest.raises(KeyError, match="model needs crop .*body.*batch has \\['face'\\]"):
+    with pytest.raises(KeyError, match="model needs crops .*body.*batch has \\['face 32x32'\\], not"):
         opened.probs({FACES: images[FACES]})
     with pytest.raises(ValueError, match="crop 'face' expects uint8 \\(B, 3, 32, 32\\), got torch.float32"):
         opened.probs(images | {FACES: images[FACES].float()})

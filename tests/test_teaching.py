@@ -8,10 +8,10 @@ from PIL import Image
 from torch import nn
 
 from multihead.crops import FACE, FULL
-from multihead.data import LeakError
 from multihead.evaluation import evaluate
 from multihead.heads import AGE, FLAT, GENDER, HEADS, MASK, Head, space
 from multihead.labels import marginals
+from multihead.leaks import LeakError
 from multihead.prediction import predict
 from multihead.pseudo import check_not_pseudo
 from multihead.reading import read

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from multihead.data import LeakError, write_splits
+from multihead.data import write_splits
 from multihead.heads import Head
+from multihead.leaks import LeakError
 from multihead.reading import read
 from multihead.trained import STARTED_IN, check_unseen, held_out, keep_trained, seen_before, seen_in_training
 

@@ -65,7 +65,7 @@ def sources() -> dict[str, str]:
     """{module: its source} of `feeds` and of all that it imports of this library, by relative imports.
 
     >>> list(sources())
-    ['feeds', 'images', 'files', 'decoders', 'cutting', 'crops']
+    ['feeds', 'images', 'files', 'decoders', 'headers', 'cutting', 'crops']
     """
     found: dict[str, str] = {}
     waiting = [ROOT]

@@ -1,16 +1,16 @@
 """From the bytes of a photo, or pixels of another kind, to upright RGB uint8, whole or at a fraction of the size."""
 
 import io
-import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageFile
+
+from multihead.headers import HeaderError, Jpeg, jpeg_header, orientation
 
 REDUCTIONS = (1, 2, 4, 8)  # how much smaller a JPEG's own transform lets it be decoded
 
@@ -100,17 +100,17 @@ def encoded(data: bytes, name: str, max_pixels: int) -> Encoded:
     if not data.startswith(b"\xff\xd8\xff"):
         return decoded(guarded(lambda: _decode(data, max_pixels), name), name)
     try:
-        header = _jpeg_header(data)
+        header = jpeg_header(data)
         _check_size(header.width, header.height, max_pixels)
         # Compressed data cannot hold the end marker. Without one the file was cut: older OpenCV and a Pillow told to
         # accept truncated files would paint the rest grey.
         if data.rfind(b"\xff\xd9", header.scan) < 0:
             raise ImageError("truncated JPEG")
-    except (ImageError, struct.error) as error:
+    except (ImageError, HeaderError) as error:
         raise ImageError(f"{name}: {error}") from None
-    orientation = _orientation(header.exif)
-    size = (header.width, header.height) if orientation >= 5 else (header.height, header.width)  # turned by a quarter
-    backwards = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    turned = orientation(header.exif)
+    size = (header.width, header.height) if turned >= 5 else (header.height, header.width)  # turned by a quarter
+    backwards = turned in (3, 4, 7, 8), turned in (2, 3, 6, 7)
     return Encoded(name, size, lambda reduction: _decode_jpeg(data, header, reduction), backwards)
 
 
@@ -160,43 +160,12 @@ def _not_an_image(data: bytes) -> str:
     return f"not an image ({'text?' if text else 'unknown format'}), it begins {head[:16]!r}"
 
 
-class _Jpeg(NamedTuple):
-    height: int
-    width: int
-    components: int
-    exif: bytes
-    scan: int  # where the compressed data begins
-
-
-def _jpeg_header(data: bytes) -> _Jpeg:
-    """The frame's size and the EXIF block, by walking the segments (ITU T.81, annex B)."""
-    frame: tuple[int, int, int] | None = None
-    exif, at = b"", 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            raise ImageError("damaged JPEG header")
-        marker = data[at + 1]
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if marker == 0xDA and frame:
-            height, width, components = frame
-            return _Jpeg(height, width, components, exif, at)
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 10 <= len(data):
-            frame = struct.unpack_from(">HHB", data, at + 5)
-        if marker == 0xE1 and not exif and data.startswith(b"Exif\0\0", at + 4):
-            exif = data[at + 4 : at + 2 + length]
-        at += 2 + length
-    raise ImageError("truncated JPEG")
-
-
-def _decode_jpeg(data: bytes, header: _Jpeg, reduction: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, header: Jpeg, reduction: int) -> np.ndarray:
     image = _imdecode(data, reduction) if header.components in (1, 3) else None  # OpenCV gets CMYK and YCCK wrong
     if image is None:
         with _silence():
             image = _pillow_pixels(_pillow_class("JPEG")(io.BytesIO(data)))
-    return _upright(image, _orientation(header.exif))
+    return _upright(image, orientation(header.exif))
 
 
 def _imdecode(data: bytes, reduction: int) -> np.ndarray | None:
@@ -255,7 +224,7 @@ def from_pillow(image: Image.Image, max_pixels: int) -> np.ndarray:
     _check_size(*image.size, max_pixels)
     pixels = _pillow_pixels(image)
     # After loading, as a PNG's EXIF may stand behind the pixels; a TIFF is turned by Pillow and keeps none.
-    return _upright(pixels, _orientation(image.info.get("exif", b"")))
+    return _upright(pixels, orientation(image.info.get("exif", b"")))
 
 
 def _pillow_pixels(image: Image.Image) -> np.ndarray:
@@ -314,27 +283,8 @@ def _to_uint8(image: np.ndarray) -> np.ndarray:
     return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
 
 
-def _orientation(exif: bytes) -> int:
-    """The EXIF orientation 1..8, or 1 where the block does not say or is broken."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", exif, at)
-            if tag == 0x0112 and kind in (3, 4):  # two bytes, as the standard says, or four
-                (value,) = struct.unpack_from(f"{order}{'H' if kind == 3 else 'I'}", exif, at + 8)
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
-
-
-def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    return image if orientation == 1 else np.ascontiguousarray(_UPRIGHT[orientation](image))
+def _upright(image: np.ndarray, turned: int) -> np.ndarray:
+    return image if turned == 1 else np.ascontiguousarray(_UPRIGHT[turned](image))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

@@ -30,6 +30,7 @@ from multihead.lanes import evenly, in_lanes, lane_count, portions, shared_cores
 from multihead.logs import tell
 from multihead.modes import Pins, check_pins
 from multihead.options import choice, whole
+from multihead.pictures import Pictures
 from multihead.prepared import ENOUGH, is_asked, prepared
 from multihead.recipe import MISSING
 from multihead.speed import keep_memory
@@ -41,7 +42,6 @@ COUNTED = 2000  # photos listed ahead, so that lanes share them evenly
 HELD = 16_000_000  # decoded pixels that wait together for the search of a lane
 FINER = 3 * HELD  # and those that a finer look at these photos may decode: a quarter of each, as 12 megapixels at 1/2
 
-Shown = tuple[Box | None, np.ndarray]  # a face and its joint probabilities (K,)
 Cuts = tuple[list[np.ndarray], list[bool]]  # the crops (H, W, 3) of a row, and which of them are present
 
 
@@ -103,9 +103,10 @@ def answers(
     finder = open_detector(finder)
     if hasattr(finder, "prepare") and (needs or faces):
         finder.prepare()
+    pictures = None if draw is None else Pictures(draw, model.space)
     with shared_cores(max(1, lanes)) as threads:
         ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
-        lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, draw)
+        lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, pictures)
         with evaluating(ready):
             grouped = chunks(chain(popped(first), rest), portions(counted, lanes if batch_size is None else 1, taken))
             for rows in in_lanes(lane.answer, grouped, lanes, threads):
@@ -136,10 +137,8 @@ class _Lane:
     needs: bool
     missing: str
     batch_size: int
-    draw: str | Path | None
+    pictures: Pictures | None
     alone: threading.Lock = field(default_factory=threading.Lock)
-    drawing: threading.Lock = field(default_factory=threading.Lock)
-    drawn: dict[str, list[Shown]] = field(default_factory=dict)  # of photos whose rows do not come together
 
     def answer(self, chunk: Sequence[Item]) -> list[Answer]:
         """The answers to a chunk of photos, in order."""
@@ -151,8 +150,8 @@ class _Lane:
                 if not isinstance(photo, str) and (place + 1 == len(group) or found[place + 1][0] is not photo):
                     photo.forget()  # its crops are cut: a group of full decodes would fill the memory
         done = self._probs(rows)
-        if self.draw is not None:
-            self._draw(done)
+        if self.pictures is not None:
+            self.pictures.draw([(row.item, row.box, row.probs) for row in done])
         # pixels and bytes are not held by the rows: memory would grow with a stream of them
         held = [isinstance(row.item.source, str | Path) for row in done]
         return [row if path else replace(row, item=replace(row.item, source=None)) for row, path in zip(done, held)]
@@ -187,7 +186,7 @@ class _Lane:
 
     def _kept(self, item: Item, photo: Encoded | str) -> Item:
         """The item with what its picture is drawn of: an open file gives its bytes once."""
-        once = self.draw is not None and is_open_file(item.source)
+        once = self.pictures is not None and is_open_file(item.source)
         return item if isinstance(photo, str) or not once else replace(item, source=photo)
 
     def _searches(self, item: Item) -> bool:
@@ -239,26 +238,6 @@ class _Lane:
             for (place, _), probs in zip(part, batch_answers(self.model, [cuts for _, cuts in part]), strict=True):
                 done[place] = _answered(done[place], probs)
         return done
-
-    def _draw(self, done: Sequence[Answer]) -> None:
-        """Pictures of the photos with their answers; a table may have several rows of one photo."""
-        from multihead.drawn import annotate, picture_path
-
-        for name in dict.fromkeys(row.item.name for row in done if row.probs is not None):
-            mine = [row for row in done if row.item.name == name]
-            shown = [(row.box, row.probs) for row in mine if row.probs is not None]
-            source = mine[0].item.source
-            try:
-                image = (source if isinstance(source, Encoded) else open_image(source)).pixels()
-            except ImageError as error:  # it was there a moment ago
-                print(f"no picture: {error}", file=sys.stderr)
-                continue
-            apart = mine[0].item.scattered
-            with self.drawing if apart else contextlib.nullcontext():
-                if apart:  # each time with the rows that came before, in an order that does not depend on the lanes
-                    shown = sorted([*self.drawn.get(name, []), *shown], key=lambda each: each[0] or ())
-                    self.drawn[name] = shown
-                annotate(image, shown, self.model.space, picture_path(Path(self.draw or ""), name))
 
 
 def _answered(row: Answer, probs: np.ndarray) -> Answer:

@@ -9,12 +9,12 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options named sources heads labels crops decoders images looks sums lanes metrics fabrics figures spots splits logs speed sigstack canvas cells sheets plots event_files event_logs "
+    "files options named sources heads labels crops headers decoders images looks sums lanes metrics fabrics figures spots splits logs speed sigstack canvas cells sheets plots event_files event_logs "
     "gentle pipelines outputs wholes augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes convolutions fusing nets",
     "backbones recipe spelling cascade faces mtcnn yunet features configs given model drawing box_files synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting feeds carry graphs archives runtimes",
     "leaks data rounding columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",
-    "evaluation quantised inputs pipeline prediction answer_files teaching tta sides nested adjusted hiding activation fitting steps",
+    "evaluation quantised inputs pictures pipeline prediction answer_files teaching tta sides nested adjusted hiding activation fitting steps",
     "runs train by_hand",
     "joined cards export ways crossval ensemble demo comparison lr_range preview soup tune report findings compared sections mistakes",
     "parsers flags flag_files settings parts arms workbench records answering scoring folding panel spaces searching shipping training gathering cli __main__",

@@ -3,11 +3,14 @@
     python benchmarks/predict.py --data DATA/bootlike [--yunet FILE.onnx]
 
 One JSON line: milliseconds a photo and how many times as fast ours is (the glue with batches of 1 and of 32), and
-`predict` beside the sum of its stages' times alone. Photos are those of DATA, resized to 384x512 (width x height), JPEG
-quality 95, in a temporary folder; each side runs in a process of its own, the glue with glibc's own thresholds.
+`predict` beside the sum of its stages' times alone; where the extras `openvino` and `quant` are installed, also of the
+model exported to OpenVINO in f32 and in int8 (all layers, whatever that costs: see export.py). Photos are those of
+DATA, resized to 384x512 (width x height), JPEG quality 95, in a temporary folder; each side runs in a process of its
+own, the glue with glibc's own thresholds.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -33,10 +36,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # nothing is remembered from before
         photos = make_photos(arguments.data, Path(folder) / "photos")
-        numbers = compare(photos, arguments)
+        exports = export(photos, Path(folder)) if arguments.yunet and installed("openvino", "nncf") else {}
+        numbers = compare(photos, exports, arguments)
     about = {"photos": PHOTOS, "photo": "384x512 JPEG", "model": MODEL, "crop": SIZE, **pairs.surroundings()}
     print(json.dumps(record("predict", about, numbers)))
-    for name, least in {"ours, mtcnn": (5, 5), "ours, yunet": (9, 10)}.items():
+    for name, least in {"ours, mtcnn": (5, 5), "ours, yunet": (9, 10), "ours, yunet, OpenVINO f32": (9, 10)}.items():
         for batch, bound in zip((1, 32), least):
             if name in numbers["sides"]:
                 found = numbers["sides"][name]["faster"][f"glue, batch {batch}"]
@@ -60,21 +64,43 @@ def make_photos(data, folder):
     return [str(path) for path in image_files(folder)]
 
 
-def compare(photos, arguments):
+def installed(*packages):
+    """Whether all these packages are there."""
+    return all(importlib.util.find_spec(package) for package in packages)
+
+
+def export(photos, folder):
+    """{precision: the folder of the model exported to OpenVINO}"""
+    import multihead as mh
+
+    table = folder / "photos.csv"
+    labels = ",".join(head.classes[0] for head in mh.HEADS)  # by which nothing is controlled
+    names = ",".join(head.name for head in mh.HEADS)
+    table.write_text(f"path,{names}\n" + "".join(f"{path},{labels}\n" for path in photos))
+    calibration = mh.read(table)
+    mh.export.openvino(_model(), folder / "f32", "f32")
+    mh.export.openvino(_model(), folder / "int8", "int8", photos=calibration, limit=PHOTOS, max_drop=1.0)
+    return {precision: str(folder / precision) for precision in ("f32", "int8")}
+
+
+def compare(photos, exports, arguments):
     """{"sides": {side: ms a photo, times as fast}, "stages": ...}"""
     detectors = {"mtcnn": None} | ({"yunet": arguments.yunet} if arguments.yunet else {})
     theirs = {f"glue, batch {batch}": pairs.Side(glue, {"paths": photos, "batch": batch}) for batch in (1, 32)}
     settings = {f"ours, {name}": {"paths": photos, "detector": file} for name, file in detectors.items()}
-    sides = theirs | {name: pairs.Side(ours, each) for name, each in settings.items()}
+    whole = {
+        f"ours, yunet, OpenVINO {precision}": settings["ours, yunet"] | {"folder": folder}
+        for precision, folder in exports.items()
+    }
+    sides = theirs | {name: pairs.Side(ours, each) for name, each in (settings | whole).items()}
     times = pairs.measure(sides, arguments.rounds)
     for side in sides.values():
         side.close()
     found = {name: {"ms": round(1000 * statistics.median(each) / PHOTOS, 2)} for name, each in times.items()}
-    for name in settings:
+    for name in settings | whole:
         found[name]["faster"] = {other: pairs.faster(times[name], times[other]) for other in theirs}
         found[name]["mode"] = sides[name].about
-    whole = {name: stages(each, arguments.rounds) for name, each in settings.items()}
-    return {"sides": found, "stages": whole}
+    return {"sides": found, "stages": {name: stages(each, arguments.rounds) for name, each in settings.items()}}
 
 
 def glue(paths, batch):
@@ -106,17 +132,20 @@ def glue(paths, batch):
     return work
 
 
-def ours(paths, detector):
-    """`multihead.predict` on the files."""
+def ours(paths, detector, folder=None):
+    """`multihead.predict` on the files, by a model or by one that was exported to the folder."""
     import multihead as mh
     from multihead.yunet import open_detector
 
-    model, finder = _model(), open_detector(detector)
+    model, finder = _model() if folder is None else mh.load(folder), open_detector(detector)
 
     def work():
         table = mh.predict(model, paths, finder=finder)
         assert len(table) == len(paths) and (table.error == "").all()
 
+    if folder is not None:
+        work.about = [repr(model).removeprefix(f"Exported({folder!r}, ").partition(",")[0]]
+        return work
     work()
     memory = Path(os.environ["XDG_CACHE_HOME"]) / "multihead" / "modes.json"
     modes = json.loads(memory.read_text())

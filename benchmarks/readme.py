@@ -112,8 +112,11 @@ def _forward(numbers):
 def _predict(numbers):
     for side, found in numbers["sides"].items():
         for glue, ratio in found.get("faster", {}).items():
-            detector = {"mtcnn": "MTCNN's nets", "yunet": "YuNet"}[side.removeprefix("ours, ")]
-            yield f"`predict` with face crops, {detector}", f"PIL, facenet-pytorch, timm ({glue})", *_faster(ratio)
+            detector, _, runtime = side.removeprefix("ours, ").partition(", ")
+            with_what = {"mtcnn": "MTCNN's nets", "yunet": "YuNet"}[detector] + (
+                f", exported to {runtime}" if runtime else ""
+            )
+            yield f"`predict` with face crops, {with_what}", f"PIL, facenet-pytorch, timm ({glue})", *_faster(ratio)
 
 
 def _export(numbers):

@@ -105,7 +105,7 @@ def answers(
         finder.prepare()
     pictures = None if draw is None else Pictures(draw, model.space)
     with shared_cores(max(1, lanes)) as threads:
-        ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, threads)
+        ready = model if few and not is_asked(pins) else _ready(model, chunk, pins, max(1, lanes), threads)
         lane = _Lane(ready, finder, faces or ("largest" if needs else None), needs, missing, chunk, pictures)
         with evaluating(ready):
             grouped = chunks(chain(popped(first), rest), portions(counted, lanes if batch_size is None else 1, taken))
@@ -113,12 +113,12 @@ def answers(
                 yield from rows
 
 
-def _ready(model: Classifier, chunk: int, pins: Pins, threads: int) -> Classifier:
+def _ready(model: Classifier, chunk: int, pins: Pins, lanes: int, threads: int) -> Classifier:
     """The copy that answers, chosen by passes on as many threads as a lane has; says what was chosen by a timing."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        made, choices = prepared(model, chunk, pins)
+        made, choices = prepared(model, chunk, pins, lanes)
     finally:
         torch.set_num_threads(before)
     for chosen in choices:

@@ -22,6 +22,7 @@ from multihead.fusing import Plan, fused, planned
 from multihead.logs import tell
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
+from multihead.runtimes import Exported
 from multihead.timing import pixels
 
 ENOUGH = 32  # photos from which a prepared copy repays its making
@@ -30,11 +31,12 @@ LARGEST = 15 << 22  # bytes: glibc's threads have heaps of 64 MB, and what is la
 ROUGH = 0.05  # the same for weights in 16 bits; beyond it only the passes are, under autocast
 
 
-def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tuple[Any, list[Choice]]:
+def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins(), callers: int = 1) -> tuple[Any, list[Choice]]:
     """(a copy of the classifier that answers as fast as it can here, the choice for each model inside it).
 
-    classifier: a model, or an ensemble, combination or other module made of models; exported members are shared with
-    the copy. What is no torch module is given back as it is. The classifier itself is not changed.
+    classifier: a model, or an ensemble, combination or other module made of models. What is no torch module is given
+    back as it is. The classifier itself is not changed. callers: threads that will ask at once, each with as many
+    threads for its passes as torch has now; exported members are opened for them, once as long as they live.
     """
     if not isinstance(classifier, nn.Module):
         return classifier, []
@@ -50,8 +52,10 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins()) -> tupl
             if got != choice.mode:
                 tell(f"answers in mode {got}: {part.backbone_name} cannot be in {choice.mode}")
             choices.append(replace(choice, mode=got))
+        elif isinstance(part, Exported):
+            made[id(part)] = _shared(part, callers)
         elif next(part.parameters(), None) is None and next(part.children(), None) is None:
-            made[id(part)] = part  # nothing of torch's: a session of another runtime, which cannot be copied
+            made[id(part)] = part  # nothing of torch's, that could not be copied
     return copy.deepcopy(classifier, made).eval(), choices
 
 
@@ -82,6 +86,21 @@ def ready(model: Model, mode: Mode) -> Model:
 
 # model -> (the mode and what its weights are like, its copy)
 _READY: weakref.WeakKeyDictionary[Model, tuple[Any, Model]] = weakref.WeakKeyDictionary()
+
+
+def _shared(exported: Exported, callers: int) -> Exported:
+    """The exported model for threads that ask at once; the last is kept as long as the model lives."""
+    asked = (callers, torch.get_num_threads())
+    if exported not in _SHARED or _SHARED[exported][0] != asked:
+        made = exported.shared(*asked)
+        if made is exported:
+            return exported
+        _SHARED[exported] = (asked, made)
+    return _SHARED[exported][1]
+
+
+# exported model -> (callers and the threads of each, what answers them)
+_SHARED: weakref.WeakKeyDictionary[Exported, tuple[tuple[int, int], Exported]] = weakref.WeakKeyDictionary()
 
 
 def _stand(model: Model) -> tuple[Any, ...]:

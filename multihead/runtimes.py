@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
+import queue
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,9 @@ class Exported(nn.Module):
         """One line."""
         return f"Exported({str(self.folder)!r}, {self.runtime} in {self.precision}, {reads(self.heads)})"
 
-    def _start(self) -> Run:
+    def _start(self, threads: int | None = None, callers: int = 1) -> Run:
         start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]
-        return start(self.folder, self.precision, self.threads)
+        return start(self.folder, self.precision, threads or self.threads, callers)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_run": None, "folder": self.folder.absolute()}  # opened anew where it is unpickled
@@ -74,6 +75,17 @@ class Exported(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
         made = self.__class__.__new__(self.__class__)  # which shares the runtime's session: it never changes
         made.__dict__.update(self.__dict__)
+        return made
+
+    def shared(self, callers: int, threads: int) -> Exported:
+        """This model for `callers` threads that ask at once, with `threads` threads for each one's passes. Itself where
+        these are one after the other, where `threads` was chosen when it was opened, and where the runtime computes on
+        the threads that ask (torch) or would not keep them apart (ONNX Runtime with several each)."""
+        apart = self.runtime == "openvino" or self.runtime == "onnx" and threads == 1
+        if callers == 1 or self.threads is not None or not apart:
+            return self
+        made = copy.deepcopy(self)
+        made._run = made._start(threads, callers)
         return made
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
@@ -172,7 +184,7 @@ def without_telemetry(name: str, extra: str) -> Any:
             sys.modules[hidden] = before
 
 
-def _onnx(folder: Path, precision: str, threads: int | None) -> Run:
+def _onnx(folder: Path, precision: str, threads: int | None, callers: int) -> Run:
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ImportError as error:
@@ -188,33 +200,42 @@ def _onnx(folder: Path, precision: str, threads: int | None) -> Run:
     return lambda feed: session.run(["joint"], dict(feed))[0]
 
 
-def compile_openvino(model: Any, precision: str, threads: int | None = None) -> Run:
-    """A function from inputs to joint probabilities (B, K) of an OpenVINO model or its file, set for short answers."""
-    # batches are large enough to fill the cores: one stream is faster than several
+def compile_openvino(model: Any, precision: str, threads: int | None = None, callers: int = 1) -> Run:
+    """A function from inputs to joint probabilities (B, K) of an OpenVINO model or its file, set for short answers.
+
+    threads: for a pass, by default all. callers: threads that may ask at once; passes of more wait for one another.
+    """
+    # batches are large enough to fill the cores: for one caller one stream is faster than several
     hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32" if precision == "f32" else "bf16"}
+    hints |= {"NUM_STREAMS": str(callers)} if callers > 1 else {}
     if threads:
-        hints["INFERENCE_NUM_THREADS"] = str(threads)
+        hints["INFERENCE_NUM_THREADS"] = str(threads * callers)
     core = openvino_core()
     if precision != "f32" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         hints["INFERENCE_PRECISION_HINT"] = "f32"
     compiled = core.compile_model(model, "CPU", hints)
-    alone = threading.Lock()  # a compiled model has one request at a time; its passes use all cores
+    free: queue.SimpleQueue[Any] = queue.SimpleQueue()  # a request computes one pass at a time
+    for _ in range(callers):
+        free.put(compiled.create_infer_request())
 
     def run(feed: Mapping[str, np.ndarray]) -> np.ndarray:
-        with alone:
-            return np.array(compiled(dict(feed))["joint"])  # a copy: the next request writes where this one did
+        request = free.get()
+        try:
+            return np.array(request.infer(dict(feed))["joint"])  # a copy: the next pass writes where this one did
+        finally:
+            free.put(request)
 
     return run
 
 
-def _openvino(folder: Path, precision: str, threads: int | None) -> Run:
+def _openvino(folder: Path, precision: str, threads: int | None, callers: int) -> Run:
     try:
-        return compile_openvino(folder / "model.xml", precision, threads)
+        return compile_openvino(folder / "model.xml", precision, threads, callers)
     except RuntimeError as error:
         raise ValueError(f"{folder / 'model.xml'} is no OpenVINO model that can be opened: {error}") from error
 
 
-def _torch(folder: Path, precision: str, threads: int | None) -> Run:
+def _torch(folder: Path, precision: str, threads: int | None, callers: int) -> Run:
     program = archives.load(folder / "model.pt2").module()
 
     def run(feed: Mapping[str, np.ndarray]) -> np.ndarray:

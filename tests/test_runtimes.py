@@ -7,6 +7,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ from multihead.heads import AGE, GENDER, HEADS, MASK, flat
 from multihead.joined import Ensemble, combine, load
 from multihead.model import Model
 from multihead.prediction import predict
+from multihead.prepared import ENOUGH
 from multihead.reading import read
 from multihead.runtimes import Exported, import_openvino, read_exported, without_telemetry
 from multihead.tta import TTA
@@ -254,6 +256,54 @@ def test_several_threads_may_ask_at_once(folders, runtime):
     with ThreadPoolExecutor(4) as pool:
         for found, alone in zip(pool.map(one.probs, batches), wanted, strict=True):
             torch.testing.assert_close(found, alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_lanes_that_ask_at_once_have_passes_of_their_own(folders, people, runtime, monkeypatch):
+    """A stream each in OpenVINO, no threads of ONNX Runtime's own, and torch's graph as it is; opened once."""
+    photos, opened, started = read(people / "train").paths, load(folders[runtime]), []
+    assert len(photos) >= ENOUGH
+    wanted = predict(opened, photos, workers=0)
+    start = Exported._start
+
+    def noted(self, *arguments):
+        started.append(arguments)
+        return start(self, *arguments)
+
+    monkeypatch.setattr(Exported, "_start", noted)
+    for workers in (0, 2, 2):
+        found = predict(opened, photos, workers=workers)
+        pd.testing.assert_frame_equal(found, wanted, rtol=0, atol=1e-5)
+    predict(opened, photos[:3], workers=2)  # so few are not worth it
+    share = max(1, torch.get_num_threads() // 2)
+    assert started == [(share, 2)] * (runtime == "openvino" or runtime == "onnx" and share == 1)
+    chosen = Exported(folders[runtime], threads=1)
+    assert chosen.shared(2, 1) is chosen and opened.shared(1, 2) is opened
+
+
+def test_as_many_streams_as_callers_with_the_threads_of_each(folders, monkeypatch):
+    core, compiled = runtimes.openvino_core(), []
+
+    class Core:
+        get_property = core.get_property
+
+        def compile_model(self, *arguments):
+            compiled.append(core.compile_model(*arguments))
+            return compiled[-1]
+
+    monkeypatch.setattr(runtimes, "openvino_core", Core)
+    opened = load(folders["openvino"])
+    opened.shared(2, 1)
+    assert [each.get_property("NUM_STREAMS") for each in compiled] == [1, 2]
+    assert compiled[1].get_property("INFERENCE_NUM_THREADS") == 2
+
+
+def test_requests_come_back_after_errors(folders):
+    opened = load(folders["openvino"]).shared(2, 1)
+    for _ in range(3):
+        with pytest.raises(Exception, match="nothing"):
+            opened._run({"nothing": np.zeros(1)})
+    assert opened.probs(images_of(opened)).shape == (5, 18)
 
 
 SIGNALLED = """

@@ -35,15 +35,16 @@ def fit_temperatures(probs: np.ndarray, labels: np.ndarray, heads: Sequence[Head
 
     probs: joint probabilities (N, K). labels: (N, heads), -1 = unknown. A head's temperature T minimises the mean
     negative log-likelihood of its marginal m to the power 1/T, scaled to sum to one; it lies in 0.05..20. A head
-    without a known label, or whose likelihood T does not change, keeps 1. One whose labels are all answered right runs
-    to 0.05: it needs more rows, or none of this.
+    without a known label, or whose likelihood T does not change, keeps 1. To the known rows comes one more that might
+    be of any class: of a few rows that are all answered right T would say that no answer is ever wrong.
 
-    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, 2017, section 4.2.
+    Source: Guo et al., On Calibration of Modern Neural Networks, arXiv:1706.04599, 2017, section 4.2; the row more as
+    in Platt, Probabilistic Outputs for Support Vector Machines, 1999, section 2.2, who adds one for each class.
 
     Raises: ValueError for shapes that disagree, a row that is no distribution, or a label outside its head's classes.
 
     >>> smile = (Head("smile", ("no", "yes")),)
-    >>> sure, labels = np.tile([0.1, 0.9], (4, 1)), np.array([[1], [1], [1], [0]])  # right three times out of four
+    >>> sure, labels = np.tile([0.1, 0.9], (9, 1)), np.array([[1]] * 7 + [[0]] * 2)  # right 7 times of 9: 7.5 of 10
     >>> round(fit_temperatures(sure, labels, smile)["smile"], 6)
     2.0
     """
@@ -226,14 +227,17 @@ def _temperature(probs: np.ndarray, labels: np.ndarray) -> float:
     """The temperature (of 1/T the loss is convex) where the slope of the loss changes its sign."""
     known = labels != UNKNOWN
     logs, truth = np.log(probs[known].clip(min=FLOOR)), labels[known]  # (n, C), (n,)
-    told = logs[np.arange(len(truth)), truth]
+    possible = probs[known] > 0  # a zero stays zero at every temperature
+    any_class = (logs * possible).sum(1) / possible.sum(1)
+    count = len(truth)
+    told = (count * logs[np.arange(count), truth] + any_class) / (count + 1)
 
     def slope(temperature: float) -> float:
         """Of the mean loss, by 1/T."""
         shares = np.exp((logs - logs.max(1, keepdims=True)) / temperature)
         return float(((shares / shares.sum(1, keepdims=True) * logs).sum(1) - told).mean())
 
-    if not len(truth) or abs(slope(1.0)) < 1e-12:
+    if not count or abs(slope(1.0)) < 1e-12:
         return 1.0
     low, high = math.log(COLDEST), math.log(HOTTEST)
     for _ in range(STEPS):

@@ -205,13 +205,14 @@ def test_the_temperature_is_scipys(seed, unknown):
         truth = torch.from_numpy(labels[known, column])
 
         def loss(log_t):
-            return float(torch.nn.functional.cross_entropy(logs / math.exp(log_t), truth))  # noqa: B023
+            more = 1 / (len(truth) + 1)  # noqa: B023
+            return float(torch.nn.functional.cross_entropy(logs / math.exp(log_t), truth, label_smoothing=more))  # noqa: B023
 
         best = minimize_scalar(loss, bounds=(math.log(0.05), math.log(20)), method="bounded", options={"xatol": 1e-10})
         assert loss(math.log(found[head.name])) <= best.fun + 1e-9
 
 
-def test_a_head_that_cannot_be_fitted_keeps_one_and_the_sure_run_to_the_bounds():
+def test_a_head_that_cannot_be_fitted_keeps_one_and_the_wrong_run_to_the_bound():
     labels = np.array([[0, -1, 0], [1, -1, 1]])
     probs = np.full((2, 18), 1 / 18)
     assert fit_temperatures(probs, labels, HEADS) == {
@@ -221,8 +222,26 @@ def test_a_head_that_cannot_be_fitted_keeps_one_and_the_sure_run_to_the_bounds()
     }  # even answers: any T is as good
     assert fit_temperatures(np.zeros((0, 18)), np.zeros((0, 3), int), HEADS) == {"mask": 1, "gender": 1, "age": 1}
     tilted = np.tile([[0.6, 0.4]], (2, 1))
-    assert fit_temperatures(tilted, np.array([[0], [0]]), SMILE)["smile"] == pytest.approx(0.05)
     assert fit_temperatures(tilted, np.array([[1], [1]]), SMILE)["smile"] == pytest.approx(20)
+
+
+@pytest.mark.parametrize("count", [1, 7, 300])
+@pytest.mark.parametrize("sure", [0.6, 0.9, 0.9999])
+def test_rows_that_are_all_right_leave_room_for_an_error(count, sure):
+    """As sure as if of one row more half were right."""
+    probs, labels = np.tile([[1 - sure, sure]], (count, 1)), np.ones((count, 1), int)
+    after = apply_temperatures(probs, fit_temperatures(probs, labels, SMILE), SMILE)
+    np.testing.assert_allclose(after[:, 1], (count + 0.5) / (count + 1), rtol=1e-9)
+
+
+def test_classes_that_cannot_be_do_not_count_in_the_row_more():
+    """A vote that is counted gives zeros, which stay zeros."""
+    rng = np.random.default_rng(0)
+    two = rng.dirichlet([1, 1], 40)
+    labels = (rng.random(40) < two[:, 1]).astype(int)[:, None]
+    three = np.concatenate([two, np.zeros((40, 1))], 1)
+    wanted = fit_temperatures(two, labels, SMILE)["smile"]
+    assert fit_temperatures(three, labels, (Head("age", ("a", "b", "c")),))["age"] == pytest.approx(wanted, rel=1e-9)
 
 
 def test_the_order_of_rows_does_not_count():

@@ -124,8 +124,21 @@ def mix(
     mixed, kept = {}, {}
     for crop, pixels in images.items():
         mixed[crop], kept[crop] = _mixed(setting, pixels, partner, share, place.tolist())
-    shares = {head.name: sum(kept[crop] for crop in head.crops) / len(head.crops) for head in heads}
-    return mixed, {name: _row(rows[name], partner, shares[name]) for name in shares}
+    shares = {head.name: _share(head, kept, present) for head in heads}
+    return mixed, {name: _row(rows[name], partner, share) for name, share in shares.items()}
+
+
+def _share(head: Head, kept: Mapping[Crop, float], present: torch.Tensor | None) -> float | torch.Tensor:
+    """The own photo's weight in a head's target, of what its crops keep {crop: weight}; with present (B, crops) of each
+    row (B, 1), of the crops that it has: 1 where a head sees none, and so nothing of the partner."""
+    import torch
+
+    if present is None:
+        return sum(kept[crop] for crop in head.crops) / len(head.crops)
+    there = present[:, [list(kept).index(crop) for crop in head.crops]]  # (B, the head's crops)
+    weights = torch.tensor([kept[crop] for crop in head.crops], device=there.device)
+    share = (there * weights).sum(1, keepdim=True) / there.sum(1, keepdim=True)
+    return torch.where(there.any(1, keepdim=True), share, 1.0)
 
 
 def _mixed(
@@ -167,12 +180,12 @@ def _edges(middle: float, side: float, length: int) -> tuple[int, int]:
     return round(max(0.0, middle - side / 2) * length), round(min(1.0, middle + side / 2) * length)
 
 
-def _row(row: torch.Tensor, partner: torch.Tensor, share: float) -> torch.Tensor:
+def _row(row: torch.Tensor, partner: torch.Tensor, share: float | torch.Tensor) -> torch.Tensor:
     """Target rows (B, C): the own row by `share`, the partner's by the rest; unchanged where a photo has no other."""
     import torch
 
     alone = partner == torch.arange(len(row), device=row.device)
-    kept = torch.full_like(row[:, :1], share).masked_fill(alone[:, None], 1.0)  # (B, 1)
+    kept = (torch.ones_like(row[:, :1]) * share).masked_fill(alone[:, None], 1.0)  # (B, 1)
     return kept * row + (1 - kept) * row[partner]
 
 

@@ -235,7 +235,7 @@ def test_masses_are_conserved_and_no_row_gets_more_than_one(seed, setting, unkno
 
 
 @given(st.integers(0, 10**6), st.sampled_from(KINDS))
-def test_a_partner_with_other_crops_leaves_photo_and_rows_as_they_are(seed, setting):
+def test_a_partner_with_other_crops_leaves_photo_and_rows_as_they_are_and_absent_crops_have_no_say(seed, setting):
     heads = table(3, TINY, FLATTISH)
     images, rows = photos(heads)
     present = torch.rand(8, 2, generator=torch.Generator().manual_seed(seed)) < 0.6
@@ -247,8 +247,12 @@ def test_a_partner_with_other_crops_leaves_photo_and_rows_as_they_are(seed, sett
         alike = torch.equal(present[number], present[partner])
         for crop in images:
             assert torch.equal(mixed[crop][number], (free if alike else images)[crop][number])
-        for name in rows:
-            assert torch.equal(found[name][number], (wanted if alike else rows)[name][number])
+        for head in heads:
+            there = tuple(crop for crop, seen in zip(images, present[number]) if seen and crop in head.crops)
+            asked = [replace(head, crops=there) if there and each is head else each for each in heads]
+            alone = mix(setting, images, None, rows, asked, seed=seed, epoch=1)[1]
+            expected = alone if alike and there else rows  # a head that sees no crop sees nothing of the partner
+            torch.testing.assert_close(found[head.name][number], expected[head.name][number])
 
 
 def test_photos_with_other_crops_meet_and_stay_apart():

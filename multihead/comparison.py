@@ -20,6 +20,7 @@ from multihead.files import write_text
 from multihead.leaks import LeakError
 from multihead.logs import write_rows
 from multihead.outputs import check_kind
+from multihead.steps import Diverged
 from multihead.ways import Arm, same_space
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ def compare(
     Writes into `out`: photos.csv (with the fold in which each row validates), results.csv (a row an arm, fold and
     seed), times.csv, summary.csv, summary.md, curves.png, differences.png, and runs/ with each run's curve and answers.
 
-    Raises: ValueError where arms answer different heads, or `out` holds other results under the same name.
+    Raises: ValueError where arms answer different heads, or `out` holds other results under the same name;
+    `steps.Diverged`, a ValueError, that names the arms whose loss is no number, when all others are done.
     """
     _check(arms, seeds)
     out = Path(out)
@@ -70,16 +72,25 @@ def compare(
         for name in arms
     ]
 
+    diverged: dict[str, str] = {}  # arm -> where and how
+
     def work(cell: Cell) -> None:
+        where = f"arm {cell.arm!r}, fold {cell.fold}, seed {cell.seed}"
+        if cell.arm in diverged:
+            return
         try:
             train_cell(arms[cell.arm], cell, parts[cell.fold], extra, loading)
         except LeakError:  # of all arms alike
             raise
-        except ValueError as error:  # as of an arm that diverges
-            where = f"arm {cell.arm!r}, fold {cell.fold}, seed {cell.seed}"
+        except Diverged as error:
+            diverged[cell.arm] = f"{where}: {error}"
+            say(f"{diverged[cell.arm]}; the other arms go on")
+        except ValueError as error:
             raise ValueError(f"{where}: {error}; what is done of the other arms is kept") from error
 
     def told(cell: Cell) -> None:
+        if not cell.done:
+            return
         done = sorted((one for one in cells if one.done), key=_order(arms))
         if ranks.first():
             write_rows(out / "results.csv", [score_row(one, photos, table) for one in done])
@@ -90,6 +101,10 @@ def compare(
     claim_parts(photos, dealt, out)
     check_begun(cells, arms)
     carry_out(cells, work, told)
+    if diverged:
+        rest = [name for name in arms if name not in diverged]
+        more = f"; {', '.join(rest)} done: compare without what diverged" if rest else ""
+        raise Diverged("; ".join(diverged.values()) + more)
     answers = {name: pooled([cell for cell in cells if cell.arm == name], len(photos), table) for name in arms}
     frame = paired.compare(answers, photos.labels(table), photos.groups(), table)
     if ranks.first():

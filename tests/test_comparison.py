@@ -34,6 +34,7 @@ from multihead.reading import read
 from multihead.recipe import EMA, Recipe
 from multihead.runs import Run
 from multihead.samplers import Shares
+from multihead.steps import Diverged
 from multihead.train import fit
 from multihead.ways import Arm
 
@@ -538,11 +539,22 @@ def test_arms_go_by_name_and_seeds_are_several(tmp_path, people):
         compare({"a": arm}, photos, tmp_path / "a", seeds=3)
 
 
-def test_an_arm_that_diverges_is_named(photos, tmp_path):
+def test_an_arm_that_diverges_is_named_when_the_others_are_done(photos, tmp_path):
     wild = Arm(small, replace(RECIPE, optim=SGD(1e30), epochs=1))
-    with pytest.raises(ValueError, match="arm 'wild', fold 0, seed 0: .*; what is done of the other arms is kept"):
-        compare({"plain": PLAIN, "wild": wild}, photos, tmp_path, folds=2, workers=0)
-    assert (tmp_path / "runs" / "plain" / "fold0-seed0" / "answers.npz").is_file()
+    told = []
+    with pytest.raises(
+        Diverged, match="^arm 'wild', fold 0, seed 0: the loss is .*; plain, last done: compare without"
+    ):
+        compare(
+            {"plain": PLAIN, "wild": wild, "last": replace(PLAIN, recipe=replace(RECIPE, epochs=1))},
+            photos, tmp_path, folds=2, workers=0, say=told.append,
+        )  # fmt: skip
+    assert sum("the other arms go on" in line for line in told) == 1  # not tried on the other fold
+    done = {path.parts[-3] + path.parts[-2] for path in tmp_path.glob("runs/*/*/answers.npz")}
+    assert done == {f"{arm}fold{fold}-seed0" for arm in ("plain", "last") for fold in (0, 1)}
+    assert len(pd.read_csv(tmp_path / "results.csv")) == 4
+    with pytest.raises(Diverged, match="seed 0: the loss is [^;]*; lower lr, or set clip_grad$"):
+        compare({"wild": wild}, photos, tmp_path, folds=2, workers=0)
 
 
 def test_arms_of_the_command_line_that_train_alike(people, tmp_path, capsys):

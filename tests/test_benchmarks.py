@@ -6,8 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from sklearn.metrics import f1_score
+
+from multihead.heads import HEADS
+from multihead.labels import encode
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -110,6 +116,26 @@ def test_mixing_weights_are_the_pixels(monkeypatch, capsys):
     line = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert line["numbers"]["box, 3 heads, 2 crops"]["correlation"] >= 0.999
     assert line["numbers"]["inverted, 3 heads, 1 crop"]["correlation"] < -0.9
+
+
+def test_coverage_knows_the_true_scores_and_counts_intervals_that_hold_them(monkeypatch, capsys):
+    coverage = load("coverage", monkeypatch)
+    monkeypatch.setattr(coverage, "POPULATION", 900)
+    labels, answers = coverage.population(np.random.default_rng(3))
+    truth = coverage.true_scores(labels, answers)
+    joint = encode(labels.reshape(-1, 3), HEADS)
+    scores = [f1_score(joint, each.ravel(), average="macro") for each in answers]
+    assert truth["macro_f1"] == [pytest.approx(scores[1]), pytest.approx(scores[1] - scores[0])]
+    assert 0.3 < scores[0] < scores[1] < 0.9  # the second errs less
+    args = ["--people", "30", "--samples", "8", "--resamples", "50"]
+    found = coverage.main(args)["numbers"]["30"]
+    assert json.loads(capsys.readouterr().out)["numbers"]["30"] == found
+    for each in found.values():
+        assert all(0.3 < one["covered"] <= 1 and one["width"] > 0 for one in each.values())
+    far = {metric: [2.0, 2.0] for metric in truth}
+    asked = SimpleNamespace(seed=0, samples=2, resamples=20)
+    missed = coverage.covered(labels, answers, far, 30, asked)
+    assert all(one["covered"] == 0 for each in missed.values() for one in each.values())
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ def draw(folder):
     axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
     axes.set_xscale("log")
     axes.set_xlim(right=axes.get_xlim()[1] * 6)
-    axes.set_xlabel("photos a second on two cores; red: the stage's limit (raw decode, memory copy, raw backbone)")
+    axes.set_xlabel("photos a second on two cores\nred: the stage's limit (raw decode, memory copy, raw backbone)")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(folder / "limits.png", dpi=120)
 

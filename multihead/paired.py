@@ -2,7 +2,8 @@
 
 Photos of one person are answered alike, so people are drawn, not photos: intervals from single photos are too narrow.
 The intervals say how far scores move with the people asked; how far they move with the training is the spread over
-seeds. Source: Field and Welsh 2007 (resampling whole clusters), Efron and Tibshirani 1993, 13.3 (percentiles).
+seeds. Source: Field and Welsh 2007 (resampling whole clusters), Efron and Tibshirani 1993, 13.3 (percentiles). How
+often they hold the truth is measured by benchmarks/coverage.py: with few people in a class, a score's is too narrow.
 """
 
 from __future__ import annotations

@@ -54,12 +54,19 @@ class Exported(nn.Module):
         self.runtime, self.precision = str(self.config["runtime"]), str(self.config["precision"])
         self.inputs = input_names(self.crops)
         self.threads = threads
+        self._opened = self._files()
         self._run: Run = self._start()
         self.training = False
 
     def __repr__(self) -> str:
         """One line."""
         return f"Exported({str(self.folder)!r}, {self.runtime} in {self.precision}, {reads(self.heads)})"
+
+    def _files(self) -> list[tuple[int, int]]:
+        """When the graph's files were written, and their sizes; empty where one is gone."""
+        paths = [self.folder / name for name in FILES[self.runtime]]
+        states = [path.stat() for path in paths if path.is_file()]
+        return [(each.st_mtime_ns, each.st_size) for each in states] if len(states) == len(paths) else []
 
     def _start(self, threads: int | None = None, callers: int = 1) -> Run:
         start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]
@@ -70,6 +77,7 @@ class Exported(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._opened = self._files()
         self._run = self._start()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Exported:
@@ -79,10 +87,11 @@ class Exported(nn.Module):
 
     def shared(self, callers: int, threads: int) -> Exported:
         """This model for `callers` threads that ask at once, with `threads` threads for each one's passes. Itself where
-        these are one after the other, where `threads` was chosen when it was opened, and where the runtime computes on
-        the threads that ask (torch) or would not keep them apart (ONNX Runtime with several each)."""
+        these are one after the other, where `threads` was chosen when it was opened, where the runtime computes on the
+        threads that ask (torch) or would not keep them apart (ONNX Runtime with several each), and where its files are
+        no longer what was opened."""
         apart = self.runtime == "openvino" or self.runtime == "onnx" and threads == 1
-        if callers == 1 or self.threads is not None or not apart:
+        if callers == 1 or self.threads is not None or not apart or not self._opened or self._files() != self._opened:
             return self
         made = copy.deepcopy(self)
         made._run = made._start(threads, callers)

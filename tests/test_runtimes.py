@@ -298,6 +298,20 @@ def test_as_many_streams_as_callers_with_the_threads_of_each(folders, monkeypatc
     assert compiled[1].get_property("INFERENCE_NUM_THREADS") == 2
 
 
+@pytest.mark.parametrize("lost", ["written anew", "removed"])
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_files_that_are_no_longer_what_was_opened_are_not_opened_for_lanes(folders, tmp_path, runtime, lost):
+    opened = load(folders[runtime])
+    opened.save(tmp_path / "a")
+    mine = load(tmp_path / "a")
+    assert mine.shared(2, 1) is not mine
+    for name in runtimes.FILES[runtime]:
+        file = tmp_path / "a" / name
+        file.unlink() if lost == "removed" else file.write_bytes(file.read_bytes() + b" ")
+    assert mine.shared(2, 1) is mine
+    torch.testing.assert_close(mine.probs(images_of(mine)), opened.probs(images_of(mine)))
+
+
 def test_requests_come_back_after_errors(folders):
     opened = load(folders["openvino"]).shared(2, 1)
     for _ in range(3):

@@ -19,6 +19,7 @@ from record import record
 
 import multihead as mh
 from multihead import paired
+from multihead.heads import size
 from multihead.labels import encode
 
 POPULATION = 40_000
@@ -64,7 +65,7 @@ def population(rng):
 def compared(labels, answers, resamples, seed):
     """The row of each metric for the second model, of some people."""
     people = np.repeat(np.arange(len(labels)), len(STATES))
-    probs = {str(arm): [np.eye(18)[each.ravel()]] for arm, each in enumerate(answers)}
+    probs = {str(arm): [np.eye(size(mh.HEADS))[each.ravel()]] for arm, each in enumerate(answers)}
     frame = paired.compare(probs, labels.reshape(-1, 3), people, mh.HEADS, resamples=resamples, seed=seed)
     return frame[frame.arm == "1"].set_index("metric")
 

@@ -40,7 +40,7 @@ def main():
         numbers = compare(photos, exports, arguments)
     about = {"photos": PHOTOS, "photo": "384x512 JPEG", "model": MODEL, "crop": SIZE, **pairs.surroundings()}
     print(json.dumps(record("predict", about, numbers)))
-    for name, least in {"ours, mtcnn": (5, 5), "ours, yunet": (9, 10), "ours, yunet, OpenVINO f32": (9, 10)}.items():
+    for name, least in {"ours, mtcnn": (5, 5), "ours, yunet": (9, 10)}.items():
         for batch, bound in zip((1, 32), least):
             if name in numbers["sides"]:
                 found = numbers["sides"][name]["faster"][f"glue, batch {batch}"]
@@ -144,7 +144,7 @@ def ours(paths, detector, folder=None):
         assert len(table) == len(paths) and (table.error == "").all()
 
     if folder is not None:
-        work.about = [repr(model).removeprefix(f"Exported({folder!r}, ").partition(",")[0]]
+        work.about = [f"{model.runtime} in {model.precision}"]
         return work
     work()
     memory = Path(os.environ["XDG_CACHE_HOME"]) / "multihead" / "modes.json"

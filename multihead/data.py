@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from multihead import splits
-from multihead.cells import BOX, numbers_or_spans
+from multihead.cells import BOX
 from multihead.files import write_text
 from multihead.heads import JOINT, UNKNOWN, Head, base, number_column, numbers, span_column
 from multihead.labels import bands, class_index, class_indices
 from multihead.leaks import check_disjoint
 from multihead.sources import named_unlike
+from multihead.written import written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,19 +260,7 @@ class Photos:
     def write(self, path: str | Path) -> None:
         """Write the table as a CSV that `multihead.read` reads back: absolute paths, class names, boxes, split, and
         the other columns of the source."""
-        keep = ["path", "root", "source", "person", "split"]
-        plain = self.table[keep].copy()
-        for head, label in zip(self.heads, self.labels().T):
-            column = f"{head.name}_band" if head.number == head.name else head.name
-            plain[column] = ["" if i < 0 else head.classes[i] for i in label]
-        for number in numbers(self.heads):
-            plain[number] = numbers_or_spans(self.table, number)
-        plain[BOX] = self.table[BOX]
-        whole, searched = self.table.whole.to_numpy(bool), self.table.searched.to_numpy(bool)
-        faceless = searched & self.table.x0.isna().to_numpy()
-        plain["face"] = np.where(whole, "whole", np.where(faceless, "none", ""))
-        plain[self.extra] = self.table[self.extra]
-        write_text(path, plain.to_csv(index=False))
+        write_text(path, written(self.table, self.heads, self.labels(), self.extra).to_csv(index=False))
 
 
 def write_splits(path: str | Path, parts: Mapping[str, Photos]) -> None:

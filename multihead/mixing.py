@@ -118,23 +118,20 @@ def mix(
     share, place = float(rng.beta(setting.alpha, setting.alpha)), rng.random(2)  # place: (down, across), in 0 to 1
     device = next(iter(rows.values())).device
     own, partner = torch.arange(count, device=device), torch.from_numpy(rng.permutation(count)).to(device)
-    if present is not None:
-        present = present.to(device)
-        partner = torch.where((present == present[partner]).all(1), partner, own)
+    there = torch.ones(count, len(images), dtype=torch.bool) if present is None else present
+    there = there.to(device)
+    partner = torch.where((there == there[partner]).all(1), partner, own)
     mixed, kept = {}, {}
     for crop, pixels in images.items():
         mixed[crop], kept[crop] = _mixed(setting, pixels, partner, share, place.tolist())
-    shares = {head.name: _share(head, kept, present) for head in heads}
-    return mixed, {name: _row(rows[name], partner, share) for name, share in shares.items()}
+    return mixed, {head.name: _row(rows[head.name], partner, _share(head, kept, there)) for head in heads}
 
 
-def _share(head: Head, kept: Mapping[Crop, float], present: torch.Tensor | None) -> float | torch.Tensor:
-    """The own photo's weight in a head's target, of what its crops keep {crop: weight}; with present (B, crops) of each
-    row (B, 1), of the crops that it has: 1 where a head sees none, and so nothing of the partner."""
+def _share(head: Head, kept: Mapping[Crop, float], present: torch.Tensor) -> torch.Tensor:
+    """The own photo's weight (B, 1) in a head's target: the mean of what is kept {crop: weight} over those of its crops
+    that are present (B, crops); 1 where a head sees none, and so nothing of the partner."""
     import torch
 
-    if present is None:
-        return sum(kept[crop] for crop in head.crops) / len(head.crops)
     there = present[:, [list(kept).index(crop) for crop in head.crops]]  # (B, the head's crops)
     weights = torch.tensor([kept[crop] for crop in head.crops], device=there.device)
     share = (there * weights).sum(1, keepdim=True) / there.sum(1, keepdim=True)
@@ -180,12 +177,12 @@ def _edges(middle: float, side: float, length: int) -> tuple[int, int]:
     return round(max(0.0, middle - side / 2) * length), round(min(1.0, middle + side / 2) * length)
 
 
-def _row(row: torch.Tensor, partner: torch.Tensor, share: float | torch.Tensor) -> torch.Tensor:
-    """Target rows (B, C): the own row by `share`, the partner's by the rest; unchanged where a photo has no other."""
+def _row(row: torch.Tensor, partner: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+    """Target rows (B, C): the own row by `share` (B, 1), the partner's by the rest; unchanged where there is none."""
     import torch
 
     alone = partner == torch.arange(len(row), device=row.device)
-    kept = (torch.ones_like(row[:, :1]) * share).masked_fill(alone[:, None], 1.0)  # (B, 1)
+    kept = share.to(row.dtype).masked_fill(alone[:, None], 1.0)  # (B, 1)
     return kept * row + (1 - kept) * row[partner]
 
 

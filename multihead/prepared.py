@@ -7,14 +7,12 @@ import copy
 import sys
 import weakref
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from multihead.choices import Choice, answering_choice
 from multihead.convolutions import SEVERAL, Chain
@@ -22,6 +20,7 @@ from multihead.fusing import Plan, fused, planned
 from multihead.logs import tell
 from multihead.model import Model
 from multihead.modes import Mode, Pins, autocast, pinned
+from multihead.norms import folded
 from multihead.runtimes import Exported
 from multihead.timing import pixels
 
@@ -36,7 +35,7 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins(), callers
 
     classifier: a model, or an ensemble, combination or other module made of models. What is no torch module is given
     back as it is. The classifier itself is not changed. callers: threads that will ask at once, each with as many
-    threads for its passes as torch has now; exported members are opened for them, once as long as they live.
+    threads for its passes as torch has now; exported members are opened for them (`Exported.shared`).
     """
     if not isinstance(classifier, nn.Module):
         return classifier, []
@@ -53,7 +52,7 @@ def prepared(classifier: Any, batch_size: int = 32, pins: Pins = Pins(), callers
                 tell(f"answers in mode {got}: {part.backbone_name} cannot be in {choice.mode}")
             choices.append(replace(choice, mode=got))
         elif isinstance(part, Exported):
-            made[id(part)] = _shared(part, callers)
+            made[id(part)] = part.shared(callers, torch.get_num_threads())
         elif next(part.parameters(), None) is None and next(part.children(), None) is None:
             made[id(part)] = part  # nothing of torch's, that could not be copied
     return copy.deepcopy(classifier, made).eval(), choices
@@ -78,7 +77,7 @@ def ready(model: Model, mode: Mode) -> Model:
             made = copy.deepcopy(model).eval().requires_grad_(False)
             if made.absent.dtype != torch.float64:  # which somebody wants for its digits
                 examples = _examples(made.float())  # a mode begins with weights in f32
-                made.backbone, features = _folded(made.backbone, examples[0])
+                made.backbone, features = folded(made.backbone, examples[0], _close)
                 made.backbone = Lowered(made.backbone, examples, features, mode)
         _READY[model] = (stand, made)
     return _READY[model][1]
@@ -86,21 +85,6 @@ def ready(model: Model, mode: Mode) -> Model:
 
 # model -> (the mode and what its weights are like, its copy)
 _READY: weakref.WeakKeyDictionary[Model, tuple[Any, Model]] = weakref.WeakKeyDictionary()
-
-
-def _shared(exported: Exported, callers: int) -> Exported:
-    """The exported model for threads that ask at once; the last is kept as long as the model lives."""
-    asked = (callers, torch.get_num_threads())
-    if exported not in _SHARED or _SHARED[exported][0] != asked:
-        made = exported.shared(*asked)
-        if made is exported:
-            return exported
-        _SHARED[exported] = (asked, made)
-    return _SHARED[exported][1]
-
-
-# exported model -> (callers and the threads of each, what answers them)
-_SHARED: weakref.WeakKeyDictionary[Exported, tuple[tuple[int, int], Exported]] = weakref.WeakKeyDictionary()
 
 
 def _stand(model: Model) -> tuple[Any, ...]:
@@ -209,57 +193,6 @@ class Lowered(nn.Module):
         kind = images.device.type
         with torch.autocast(kind, enabled=False) if whole else autocast(images.device, self.mode.precision):
             return self.backbone(images.contiguous(memory_format=form)).float()
-
-
-def _folded(backbone: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
-    """The backbone with every batch norm that follows a convolution folded into it, if its features stay the same; and
-    its features (B, D) of the example."""
-    pairs, expected = _pairs(backbone, example)
-    if not pairs:
-        return backbone, expected
-    folded = copy.deepcopy(backbone)
-    places = {id(part): name for name, part in backbone.named_modules()}
-    for conv, norm in pairs:
-        _fold(folded, places[id(conv)], places[id(norm)])
-    with torch.inference_mode():
-        found = folded(example)
-    return (folded, found) if _close(found, expected) else (backbone, expected)
-
-
-def _pairs(backbone: nn.Module, example: Tensor) -> tuple[list[tuple[nn.Conv2d, nn.BatchNorm2d]], Tensor]:
-    """The convolutions whose result goes straight into a batch norm, each with it, as a pass shows; and its result."""
-    results: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors are held, so that no two share an id
-    pairs = []
-
-    def conv_done(conv: Any, inputs: Any, result: Tensor) -> None:
-        results[id(result)] = (conv, result)
-
-    def norm_asked(norm: Any, inputs: Any) -> None:
-        if id(inputs[0]) in results:
-            pairs.append((results[id(inputs[0])][0], norm))
-
-    with contextlib.ExitStack() as hooks, torch.inference_mode():
-        for part in backbone.modules():
-            if isinstance(part, nn.Conv2d):
-                hooks.callback(part.register_forward_hook(conv_done).remove)
-            elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
-                hooks.callback(part.register_forward_pre_hook(norm_asked).remove)
-        features = backbone(example)
-    used = Counter(id(part) for pair in pairs for part in pair)  # what runs twice cannot be folded once
-    return [pair for pair in pairs if used[id(pair[0])] == used[id(pair[1])] == 1], features
-
-
-def _fold(backbone: nn.Module, conv_name: str, norm_name: str) -> None:
-    conv, norm = backbone.get_submodule(conv_name), backbone.get_submodule(norm_name)
-    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None and norm.running_var is not None
-    weight, bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    )
-    conv.weight, conv.bias = (nn.Parameter(part.detach(), requires_grad=False) for part in (weight, bias))
-    parent, _, child = norm_name.rpartition(".")
-    # timm's batch norms may hold the activation that follows
-    setattr(backbone.get_submodule(parent), child, getattr(norm, "act", nn.Identity()))
 
 
 def _held(precision: str) -> torch.dtype:

@@ -56,6 +56,7 @@ class Exported(nn.Module):
         self.threads = threads
         self._opened = self._files()
         self._run: Run = self._start()
+        self._shared: dict[tuple[int, int], Exported] = {}  # of the last (callers, threads)
         self.training = False
 
     def __repr__(self) -> str:
@@ -63,17 +64,18 @@ class Exported(nn.Module):
         return f"Exported({str(self.folder)!r}, {self.runtime} in {self.precision}, {reads(self.heads)})"
 
     def _files(self) -> list[tuple[int, int]]:
-        """When the graph's files were written, and their sizes; empty where one is gone."""
+        """When the graph's files that are there were written, and their sizes."""
         paths = [self.folder / name for name in FILES[self.runtime]]
         states = [path.stat() for path in paths if path.is_file()]
-        return [(each.st_mtime_ns, each.st_size) for each in states] if len(states) == len(paths) else []
+        return [(each.st_mtime_ns, each.st_size) for each in states]
 
     def _start(self, threads: int | None = None, callers: int = 1) -> Run:
         start = {"onnx": _onnx, "openvino": _openvino, "torch": _torch}[self.runtime]
         return start(self.folder, self.precision, threads or self.threads, callers)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_run": None, "folder": self.folder.absolute()}  # opened anew where it is unpickled
+        # opened anew where it is unpickled
+        return {**self.__dict__, "_run": None, "_shared": {}, "folder": self.folder.absolute()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -89,13 +91,17 @@ class Exported(nn.Module):
         """This model for `callers` threads that ask at once, with `threads` threads for each one's passes. Itself where
         these are one after the other, where `threads` was chosen when it was opened, where the runtime computes on the
         threads that ask (torch) or would not keep them apart (ONNX Runtime with several each), and where its files are
-        no longer what was opened."""
+        no longer what was opened. The last is kept."""
         apart = self.runtime == "openvino" or self.runtime == "onnx" and threads == 1
-        if callers == 1 or self.threads is not None or not apart or not self._opened or self._files() != self._opened:
+        if callers == 1 or self.threads is not None or not apart:
             return self
-        made = copy.deepcopy(self)
-        made._run = made._start(threads, callers)
-        return made
+        if (callers, threads) not in self._shared:
+            if self._files() != self._opened:
+                return self
+            made = copy.deepcopy(self)
+            made._run, made._shared = made._start(threads, callers), {}
+            self._shared = {(callers, threads): made}
+        return self._shared[callers, threads]
 
     def probs(self, images: Mapping[Crop, Tensor], present: Tensor | None = None) -> Tensor:
         """Joint probabilities (B, K) in float64 of uint8 images {Crop: (B, 3, H, W)}; present as in `Model`.

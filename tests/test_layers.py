@@ -9,8 +9,8 @@ import pytest
 import multihead
 
 LAYERS = (
-    "files options named sources heads labels crops headers decoders images looks sums lanes metrics fabrics figures spots splits logs speed sigstack canvas cells sheets plots event_files event_logs "
-    "gentle pipelines outputs wholes augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes convolutions fusing nets",
+    "files options named sources heads labels crops headers decoders images looks sums lanes metrics fabrics figures spots splits logs speed sigstack canvas cells written sheets plots event_files event_logs "
+    "gentle pipelines outputs wholes augment masks mixing losses criteria balance optim schedules samplers orders calibrate pages modes convolutions fusing norms nets",
     "backbones recipe spelling cascade faces mtcnn yunet features configs given model drawing box_files synthetic ranks scanning targets paired decoding voting folders study trials "
     "cutting feeds carry graphs archives runtimes",
     "leaks data rounding columns layouts pseudo reading contents packs cache boxes points batches loading checkpoint identity drawn persons dealing choices prepared timing trained",

@@ -3,10 +3,10 @@
     python benchmarks/predict.py --data DATA/bootlike [--yunet FILE.onnx]
 
 One JSON line: milliseconds a photo and how many times as fast ours is (the glue with batches of 1 and of 32), and
-`predict` beside the sum of its stages' times alone; where the extras `openvino` and `quant` are installed, also of the
-model exported to OpenVINO in f32 and in int8 (all layers, whatever that costs: see export.py). Photos are those of
-DATA, resized to 384x512 (width x height), JPEG quality 95, in a temporary folder; each side runs in a process of its
-own, the glue with glibc's own thresholds.
+`predict` beside the sum of its stages' times alone; where the extras `onnx`, `openvino` and `quant` are installed, also
+of the model exported to ONNX and to OpenVINO in f32, and in int8 (all layers, whatever that costs: see export.py).
+Photos are those of DATA, resized to 384x512 (width x height), JPEG quality 95, in a temporary folder; each side runs in
+a process of its own, the glue with glibc's own thresholds.
 """
 
 import argparse
@@ -24,6 +24,8 @@ from record import record
 PHOTOS = 100
 SIZE = 224
 MODEL = "tf_efficientnet_lite0"
+RUNTIMES = ("onnxruntime", "openvino", "nncf")
+ONNX = "ONNX Runtime f32"  # which gives the answers that the model gives
 LIMITS = ("raw decode", "memory copy", "raw backbone")  # of opening, of cutting, and of answering
 
 
@@ -36,11 +38,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder  # nothing is remembered from before
         photos = make_photos(arguments.data, Path(folder) / "photos")
-        exports = export(photos, Path(folder)) if arguments.yunet and installed("openvino", "nncf") else {}
+        exports = export(photos, Path(folder)) if arguments.yunet and installed(*RUNTIMES) else {}
         numbers = compare(photos, exports, arguments)
     about = {"photos": PHOTOS, "photo": "384x512 JPEG", "model": MODEL, "crop": SIZE, **pairs.surroundings()}
     print(json.dumps(record("predict", about, numbers)))
-    for name, least in {"ours, mtcnn": (5, 5), "ours, yunet": (9, 10)}.items():
+    for name, least in {"ours, mtcnn": (5, 5), f"ours, yunet, {ONNX}": (9, 10)}.items():
         for batch, bound in zip((1, 32), least):
             if name in numbers["sides"]:
                 found = numbers["sides"][name]["faster"][f"glue, batch {batch}"]
@@ -70,7 +72,7 @@ def installed(*packages):
 
 
 def export(photos, folder):
-    """{precision: the folder of the model exported to OpenVINO}"""
+    """{runtime and precision: the folder of the model exported to it}"""
     import multihead as mh
 
     table = folder / "photos.csv"
@@ -78,9 +80,15 @@ def export(photos, folder):
     names = ",".join(head.name for head in mh.HEADS)
     table.write_text(f"path,{names}\n" + "".join(f"{path},{labels}\n" for path in photos))
     calibration = mh.read(table)
-    mh.export.openvino(_model(), folder / "f32", "f32")
-    mh.export.openvino(_model(), folder / "int8", "int8", photos=calibration, limit=PHOTOS, max_drop=1.0)
-    return {precision: str(folder / precision) for precision in ("f32", "int8")}
+    bounds = {"photos": calibration, "limit": PHOTOS, "max_drop": 1.0}
+    write = {
+        ONNX: lambda to: mh.export.onnx(_model(), to),
+        "OpenVINO f32": lambda to: mh.export.openvino(_model(), to, "f32"),
+        "OpenVINO int8": lambda to: mh.export.openvino(_model(), to, "int8", **bounds),
+    }
+    for name, make in write.items():
+        make(folder / name)
+    return {name: str(folder / name) for name in write}
 
 
 def compare(photos, exports, arguments):
@@ -88,10 +96,7 @@ def compare(photos, exports, arguments):
     detectors = {"mtcnn": None} | ({"yunet": arguments.yunet} if arguments.yunet else {})
     theirs = {f"glue, batch {batch}": pairs.Side(glue, {"paths": photos, "batch": batch}) for batch in (1, 32)}
     settings = {f"ours, {name}": {"paths": photos, "detector": file} for name, file in detectors.items()}
-    whole = {
-        f"ours, yunet, OpenVINO {precision}": settings["ours, yunet"] | {"folder": folder}
-        for precision, folder in exports.items()
-    }
+    whole = {f"ours, yunet, {name}": settings["ours, yunet"] | {"folder": folder} for name, folder in exports.items()}
     sides = theirs | {name: pairs.Side(ours, each) for name, each in (settings | whole).items()}
     times = pairs.measure(sides, arguments.rounds)
     for side in sides.values():

@@ -34,13 +34,14 @@ def _changed(here):
 
 
 def kind():
-    """What kind of processor this is, as far as speed goes: "avx512-bf16", "avx2"; a folder of results each."""
+    """What kind of processor this is, as far as speed goes: "avx512-bf16-amx", "avx2"; a folder of results each."""
     import torch
 
     from multihead.modes import computes
 
     found = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
-    return found + ("-bf16" if computes(torch.device("cpu"), "bf16") else "")
+    amx = getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile")  # matrix units: 16 and 8 bits at many times f32
+    return found + ("-bf16" if computes(torch.device("cpu"), "bf16") else "") + ("-amx" if amx else "")
 
 
 def photos_under(data, start):

@@ -57,7 +57,7 @@ def main() -> None:
         if not kept():  # not on this system
             break
         for name in ("portraits", "scenes"):
-            for side, row in paired(sides, data[name], arguments.repeats).items():
+            for side, row in paired(sides, data[name], arguments.repeats, arguments.threads).items():
                 numbers[side][f"time_{name}_{allocator}"] = row
     settings = {
         "data": arguments.data.name,
@@ -140,10 +140,14 @@ def _portrait(file: Path) -> bytes:
     return cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
-def paired(sides: dict[str, Side], blobs: list[bytes], repeats: int) -> dict[str, dict[str, object]]:
-    """For each side quartiles of milliseconds a photo, and of how many times as fast as the first it is in a turn."""
+def paired(sides: dict[str, Side], blobs: list[bytes], repeats: int, threads: int) -> dict[str, dict[str, object]]:
+    """For each side quartiles of milliseconds a photo, and of how many times as fast as the first it is in a turn.
+
+    A turn has a batch for each thread: a scan gives each lane batches of that size.
+    """
     spent: dict[str, list[float]] = {side: [] for side in sides}
-    parts = [blobs[start : start + BATCH] for start in range(0, len(blobs), BATCH)][:3]
+    turn_photos = BATCH * threads
+    parts = [blobs[start : start + turn_photos] for start in range(0, max(1, len(blobs) - turn_photos // 2), turn_photos)]
     for turn in range(repeats):
         part = parts[turn % len(parts)]
         for side in list(sides)[:: 1 if turn % 2 else -1]:

@@ -147,7 +147,9 @@ def paired(sides: dict[str, Side], blobs: list[bytes], repeats: int, threads: in
     """
     spent: dict[str, list[float]] = {side: [] for side in sides}
     turn_photos = BATCH * threads
-    parts = [blobs[start : start + turn_photos] for start in range(0, max(1, len(blobs) - turn_photos // 2), turn_photos)]
+    parts = [
+        blobs[start : start + turn_photos] for start in range(0, max(1, len(blobs) - turn_photos // 2), turn_photos)
+    ]
     for turn in range(repeats):
         part = parts[turn % len(parts)]
         for side in list(sides)[:: 1 if turn % 2 else -1]:

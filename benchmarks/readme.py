@@ -67,11 +67,7 @@ def hidden_labels():
     return "\n".join(lines)
 
 
-KINDS = {  # of results/speed/, in the order of the columns
-    "avx512-bf16-amx": "AVX-512 and AMX",
-    "avx512-bf16": "AVX-512 with bf16",
-    "avx2": "AVX2 alone",
-}
+KINDS = {"avx512-bf16-amx": "AVX-512 and AMX", "avx2": "AVX2 alone"}  # of results/speed/, in the order of the columns
 
 
 def speed():

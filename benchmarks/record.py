@@ -37,11 +37,10 @@ def kind():
     """What kind of processor this is, as far as speed goes: "avx512-bf16-amx", "avx2"; a folder of results each."""
     import torch
 
-    from multihead.modes import computes
+    from multihead.modes import computes, matrix_units
 
     found = torch.backends.cpu.get_cpu_capability().lower().replace(" ", "-")
-    amx = getattr(torch.cpu, "get_capabilities", dict)().get("amx_tile")  # matrix units: 16 and 8 bits at many times f32
-    return found + ("-bf16" if computes(torch.device("cpu"), "bf16") else "") + ("-amx" if amx else "")
+    return found + ("-bf16" if computes(torch.device("cpu"), "bf16") else "") + ("-amx" if matrix_units() else "")
 
 
 def photos_under(data, start):

@@ -15,7 +15,7 @@ from multihead import ranks
 from multihead.criteria import Criterion
 from multihead.files import cache_folder, locked, turn, write_text
 from multihead.model import Model
-from multihead.modes import Mode, Pins, candidates, computes, machine, pinned, warn_of_imitation
+from multihead.modes import Mode, Pins, candidates, computes, machine, miscomputes, pinned, warn_of_precision
 from multihead.optim import Optim
 from multihead.speed import keep_memory, kept
 from multihead.timing import Steps, answers, apart, fastest, pixels
@@ -71,7 +71,8 @@ def training_choice(
     if mode is None:
         choice = _training_choice(model, criteria, optim, batch_size, steps, pins)
         mode = _settle(book, key, choice.mode)
-    if not computes(device, mode.precision) and pins.precision is None:
+    wrong = not computes(device, mode.precision) or miscomputes(device, mode.precision, model.crops)
+    if wrong and pins.precision is None:
         return _training_choice(model, criteria, optim, batch_size, steps, pins)
     return choice if mode == choice.mode else Choice(mode, "the comparison's")
 
@@ -81,11 +82,15 @@ def _training_choice(
 ) -> Choice:
     device = next(model.parameters()).device
     plain = Mode(keep_memory=False, channels_last=False)
-    open_ = [mode for mode in candidates(device) if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
+    open_ = [
+        mode
+        for mode in candidates(device, crops=model.crops)
+        if pins.allow(replace(mode, compiled=bool(pins.compiled)))
+    ]
     given = pinned()
     if given is not None or not open_ or len(open_) == 1 and pins.compiled is not None:
         decided = pins.on(given or (open_ or [Mode()])[0])
-        warn_of_imitation(device, decided)
+        warn_of_precision(device, decided, model.crops)
         return Choice(decided, "given")
     if steps < LEAST:  # whatever is remembered: the same run is computed alike on the first day and on the second
         return Choice(pins.on(Mode()), "usual")
@@ -138,13 +143,13 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
     device = next(model.parameters()).device
     open_ = [
         mode
-        for mode in candidates(device, not pins.compiled)
+        for mode in candidates(device, not pins.compiled, model.crops)
         if pins.allow(replace(mode, compiled=bool(pins.compiled)))
     ]
     given = pinned()
     if given is not None or len(open_) < 2:
         decided = pins.on(given or (open_ or [Mode()])[0])
-        warn_of_imitation(device, decided)
+        warn_of_precision(device, decided, model.crops)
         return Choice(decided, "given")
     batch_size = min(batch_size, TIMED)
     kind = next(model.parameters()).dtype

@@ -9,6 +9,7 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,10 @@ from multihead.options import near
 if TYPE_CHECKING:
     import torch
 
+    from multihead.crops import Crop
+
 PRECISIONS = ("f32", "bf16", "fp16")
+NARROW = 64  # pixels: see miscomputes
 AMP = {"bfloat16": "bf16", "float16": "fp16"}  # timm's names of precisions, and ours
 
 
@@ -111,9 +115,13 @@ def pinned() -> Mode | None:
     return Mode.parse(text) if text else None
 
 
-def candidates(device: torch.device, answers: bool = False) -> list[Mode]:
-    """The modes worth timing on a device for training steps, or for answers; the plainest first."""
+def candidates(device: torch.device, answers: bool = False, crops: Sequence[Crop] = ()) -> list[Mode]:
+    """The modes worth timing on a device for training steps, or for answers; the plainest first.
+
+    crops: what the model sees; without them all sizes are taken for large enough.
+    """
     small = [each for each in (("bf16", "fp16") if device.type == "cuda" else ("bf16",)) if computes(device, each)]
+    small = [each for each in small if not miscomputes(device, each, crops)]
     modes = [Mode(precision, last) for precision in ("f32", *small) for last in (False, True)]
     if answers and device.type == "cpu":
         modes += [replace(mode, fused=True) for mode in modes if mode.channels_last]
@@ -133,12 +141,38 @@ def computes(device: torch.device, precision: str) -> bool:
     return asked is None or bool(asked())
 
 
-def warn_of_imitation(device: torch.device, mode: Mode) -> None:
-    """Say, on standard error, that a mode which somebody has decided is imitated here."""
+def miscomputes(device: torch.device, precision: str, crops: Sequence[Crop]) -> bool:
+    """Whether passes of these crops may come out wrong in a precision, here.
+
+    On matrix units (AMX) oneDNN's convolutions with a stride read memory that nobody wrote where their output is one
+    pixel wide: numbers differ from pass to pass, up to nan. Backbones that divide sides by 32 or 64 come to such maps.
+    Source: found with torch 2.15; `tests/test_modes.py` has the convolution.
+    """
+    if precision != "bf16" or device.type != "cpu" or all(min(crop.size) > NARROW for crop in crops):
+        return False
+    return matrix_units()
+
+
+def matrix_units() -> bool:
+    """Whether this processor multiplies matrices of 8 and 16 bits by units of their own (AMX)."""
+    import torch
+
+    asked = getattr(torch.cpu, "_is_amx_tile_supported", None)  # not public; newer torch has get_capabilities too
+    return asked is not None and bool(asked())
+
+
+def warn_of_precision(device: torch.device, mode: Mode, crops: Sequence[Crop]) -> None:
+    """Say, on standard error, that a mode which somebody has decided is imitated here, or may come out wrong."""
     if not computes(device, mode.precision):
         print(
             f"{mode.precision} is not computed by this processor but imitated, up to several hundred times as slow as "
             "f32: leave out --amp (amp=, Pins, MULTIHEAD_MODE)",
+            file=sys.stderr,
+        )
+    elif miscomputes(device, mode.precision, crops):
+        print(
+            f"{mode.precision} may come out wrong on this processor (AMX) for crops with a side of {NARROW} pixels or "
+            "less: leave out --amp (amp=, Pins, MULTIHEAD_MODE), or take larger crops",
             file=sys.stderr,
         )
 
@@ -150,7 +184,8 @@ def machine(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     name = _cpuinfo("model name") or platform.processor() or platform.machine()  # in a cloud, that of many unlike ones
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    able = torch.backends.cpu.get_cpu_capability() + (" AMX" if matrix_units() else "")
+    return f"{name}, {able}, {torch.get_num_threads()} threads"
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

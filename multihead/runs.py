@@ -21,7 +21,7 @@ from multihead.loading import drawn_from
 from multihead.logs import Events, bar, write_rows
 from multihead.metrics import Scores, selection_of
 from multihead.model import Model
-from multihead.modes import Mode, Pins, decided_precision, warn_of_imitation
+from multihead.modes import Mode, Pins, decided_precision, warn_of_precision
 from multihead.options import to_dict
 from multihead.outputs import Claim
 from multihead.recipe import Recipe
@@ -49,7 +49,7 @@ class Run:
         self.claim, self.folder = claim, None if claim is None else claim.folder
         self.order = training_order(train, model.heads, recipe, recipe.grad_accum_steps)
         if mode:  # of the checkpoint, which may be another machine's
-            warn_of_imitation(next(model.parameters()).device, mode)
+            warn_of_precision(next(model.parameters()).device, mode, model.crops)
         self.steps = Stepper(model, criteria, targets, recipe, mode or self._choose(model, criteria, book))
         self.epoch, self.batch = 1, 0  # the next batch of this process
         self.losses: dict[str, float] = {}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
 
 from multihead import pipeline
 from multihead.answer_files import going_on, stamps
@@ -61,6 +62,11 @@ def parts(place):
     return sorted(place.glob("*.part"))
 
 
+def assert_same(table, other):
+    """Equal rows, but for last digits: after an interruption other photos are answered together, by other kernels."""
+    assert_frame_equal(pd.read_csv(table), pd.read_csv(other), check_exact=False, rtol=0, atol=1e-6)
+
+
 def test_an_interrupted_table_is_gone_on_with(place, predict, capsys):
     whole = predict(out="whole.csv")
     (place / "answers.csv").write_text("of yesterday")
@@ -74,7 +80,7 @@ def test_an_interrupted_table_is_gone_on_with(place, predict, capsys):
     again = predict()
     told = capsys.readouterr().err
     assert again.status == 0 and 0 < again.passes < whole.passes and not parts(place)
-    assert (place / "answers.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    assert_same(place / "answers.csv", place / "whole.csv")
     assert 0 < left < 11 and f"going on after {left} rows" in told and "1 of 12 rows have no answer" in told
 
 
@@ -84,7 +90,7 @@ def test_other_settings_begin_anew_and_take_nothing_away(place, predict):
     assert predict("--tta", "flip", stop=2).status == 130 and len(parts(place)) == 2
     again = predict()
     assert 0 < again.passes < whole.passes and not parts(place)
-    assert (place / "answers.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    assert_same(place / "answers.csv", place / "whole.csv")
 
 
 def test_another_model_in_the_same_folder_begins_anew(place, predict):
@@ -93,7 +99,7 @@ def test_another_model_in_the_same_folder_begins_anew(place, predict):
     Model("test_resnet", [head.on(FULL.resized(32)) for head in HEADS]).save_pretrained(place / "model")
     whole = predict(out="whole.csv")
     assert predict().passes == whole.passes
-    assert (place / "answers.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    assert_same(place / "answers.csv", place / "whole.csv")
 
 
 def test_photos_that_came_or_went_are_told(place, predict, capsys):

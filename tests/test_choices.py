@@ -28,6 +28,7 @@ def model(monkeypatch):
     monkeypatch.setattr(choices, "kept", lambda: False)
     for module in (modes, choices):
         monkeypatch.setattr(module, "computes", lambda device, precision: True)
+        monkeypatch.setattr(module, "miscomputes", lambda device, precision, crops: False)
     torch.manual_seed(0)
     return Model("test_resnet", [head.on(CROP) for head in HEADS])
 
@@ -155,6 +156,21 @@ def test_what_another_machine_chose_is_not_imitated(model, seconds, tmp_path, mo
     for module in (modes, choices):
         monkeypatch.setattr(module, "computes", lambda device, precision: precision == "f32")
     assert chosen(model, book=book).mode == LAST and str(HALF_LAST) in book.read_text()
+
+
+def test_what_another_machine_chose_is_not_miscomputed(model, seconds, tmp_path, monkeypatch):
+    book = tmp_path / "modes.json"
+    seconds(TABLE)
+    assert chosen(model, book=book).mode == HALF_LAST
+    for module in (modes, choices):
+        monkeypatch.setattr(module, "miscomputes", lambda device, precision, crops: precision == "bf16" and bool(crops))
+    assert chosen(model, book=book).mode == LAST and str(HALF_LAST) in book.read_text()
+
+
+def test_answers_that_come_out_wrong_are_not_timed(model, monkeypatch):
+    monkeypatch.setattr(modes, "miscomputes", lambda device, precision, crops: precision == "bf16" and bool(crops))
+    choice = answering_choice(model, lambda mode: ready(model, mode), 4)
+    assert choice.found == "timed" and {mode.precision for mode in choice.seconds} == {"f32"}
 
 
 def test_processes_agree_on_what_was_written_first(model, seconds, tmp_path, monkeypatch):

@@ -135,8 +135,8 @@ def test_args_yaml_makes_the_same_run_again(data, tmp_path):
         *["--clip-grad", "1", "--drop", "0.1", "--drop-path", "0.1", "--amp", "--no-channels-last", "--seed", "4"],
         *[
             "--crops",
-            "full:32x24",
-            "mask=full:40x32",
+            "full:80x72",
+            "mask=full:96x80",
             "--val-share",
             "0.3",
             "--patience",

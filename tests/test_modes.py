@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihead import modes
+from multihead import FULL, modes
 from multihead.modes import (
     PIN,
     PRECISIONS,
@@ -13,12 +13,14 @@ from multihead.modes import (
     candidates,
     computes,
     machine,
+    miscomputes,
     pinned,
-    warn_of_imitation,
+    warn_of_precision,
 )
 
 MODES = st.builds(Mode, st.sampled_from(PRECISIONS), st.booleans(), st.booleans(), st.booleans())
 CPU = torch.device("cpu")
+SMALL = [FULL.resized(32, 64)]
 
 
 @given(MODES)
@@ -52,10 +54,40 @@ def test_what_this_processor_imitates_is_known(monkeypatch, capsys):
     elif "avx2" in flags and "avx_ne_convert" not in flags:
         assert not computes(CPU, "bf16") and not computes(CPU, "fp16")
     monkeypatch.setattr(modes, "computes", lambda device, precision: precision == "f32")
-    warn_of_imitation(CPU, Mode())
+    warn_of_precision(CPU, Mode(), SMALL)
     assert capsys.readouterr().err == ""
-    warn_of_imitation(CPU, Mode("bf16"))
+    warn_of_precision(CPU, Mode("bf16"), SMALL)
     assert "bf16 is not computed by this processor but imitated" in capsys.readouterr().err
+
+
+def test_bf16_of_small_crops_is_not_trusted_on_matrix_units(monkeypatch, capsys):
+    monkeypatch.setattr(modes, "computes", lambda device, precision: True)
+    large = [FULL.resized(96), FULL.resized(65, 80)]
+    for units in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda units=units: units, raising=False)
+        for crops in (SMALL, large, [*large, *SMALL]):
+            wrong = units and crops is not large
+            assert miscomputes(CPU, "bf16", crops) == wrong and not miscomputes(CPU, "f32", crops)
+            assert any(mode.precision == "bf16" for mode in candidates(CPU, crops=crops)) != wrong
+            warn_of_precision(CPU, Mode("bf16"), crops)
+            assert ("may come out wrong" in capsys.readouterr().err) == wrong
+    assert not miscomputes(torch.device("cuda"), "bf16", SMALL)
+
+
+@pytest.mark.skipif(not computes(CPU, "bf16"), reason="this processor computes no bf16")
+def test_bf16_that_is_trusted_is_right():
+    """Convolutions with a stride whose output is one pixel wide, where freed memory holds nan."""
+    layer = torch.nn.Conv2d(96, 96, 3, 2, 1, bias=False).bfloat16()
+    maps = torch.randn(16, 96, 3, 2).bfloat16()  # as of a crop of 48 x 32 pixels, a sixteenth
+    with torch.no_grad():
+        wanted = torch.nn.functional.conv2d(maps.float(), layer.weight.float(), None, 2, 1)
+        for _ in range(12):
+            held = [torch.full((count,), float("nan")) for count in (1_000, 50_000, 1_000_000)]
+            del held
+            right = (layer(maps).float() - wanted).abs().max() < 0.5
+            if not right:
+                break
+    assert right or miscomputes(CPU, "bf16", [FULL.resized(48, 32)])
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ def main() -> None:
         "threads": arguments.threads,
         "repeats": arguments.repeats,
         "batch": BATCH,
+        "photos a turn": BATCH * arguments.threads,
         "photos": {name: len(blobs) for name, blobs in data.items()},
         "yunet": arguments.yunet and arguments.yunet.name,
     }
@@ -143,7 +144,8 @@ def _portrait(file: Path) -> bytes:
 def paired(sides: dict[str, Side], blobs: list[bytes], repeats: int, threads: int) -> dict[str, dict[str, object]]:
     """For each side quartiles of milliseconds a photo, and of how many times as fast as the first it is in a turn.
 
-    A turn has a batch for each thread: a scan gives each lane batches of that size.
+    A turn has a whole batch for each thread, as in a scan of many photos; one of fewer has smaller batches, which take
+    longer a photo.
     """
     spent: dict[str, list[float]] = {side: [] for side in sides}
     turn_photos = BATCH * threads

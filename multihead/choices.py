@@ -15,7 +15,7 @@ from multihead import ranks
 from multihead.criteria import Criterion
 from multihead.files import cache_folder, locked, turn, write_text
 from multihead.model import Model
-from multihead.modes import Mode, Pins, candidates, computes, machine, miscomputes, pinned, warn_of_precision
+from multihead.modes import Mode, Pins, candidates, machine, pinned, usable, warn_of_precision
 from multihead.optim import Optim
 from multihead.speed import keep_memory, kept
 from multihead.timing import Steps, answers, apart, fastest, pixels
@@ -59,7 +59,7 @@ def training_choice(
 
     criteria: {head: loss}. steps: how many are ahead: of a short run nothing is timed. book: a file of the runs of one
     comparison: the first of them chooses for all that train a backbone on the same crops and batches, on this kind of
-    device, and are `like` it, as in their epochs; but not what another machine would have to imitate.
+    device, and are `like` it, as in their epochs; but not a precision that is not `usable` here.
     """
     if pinned() is not None or book is None:
         return _training_choice(model, criteria, optim, batch_size, steps, pins)
@@ -71,8 +71,7 @@ def training_choice(
     if mode is None:
         choice = _training_choice(model, criteria, optim, batch_size, steps, pins)
         mode = _settle(book, key, choice.mode)
-    wrong = not computes(device, mode.precision) or miscomputes(device, mode.precision, model.crops)
-    if wrong and pins.precision is None:
+    if pins.precision is None and not usable(device, mode.precision, model.crops):
         return _training_choice(model, criteria, optim, batch_size, steps, pins)
     return choice if mode == choice.mode else Choice(mode, "the comparison's")
 
@@ -82,11 +81,7 @@ def _training_choice(
 ) -> Choice:
     device = next(model.parameters()).device
     plain = Mode(keep_memory=False, channels_last=False)
-    open_ = [
-        mode
-        for mode in candidates(device, crops=model.crops)
-        if pins.allow(replace(mode, compiled=bool(pins.compiled)))
-    ]
+    open_ = _open(candidates(device, False, model.crops), pins)
     given = pinned()
     if given is not None or not open_ or len(open_) == 1 and pins.compiled is not None:
         decided = pins.on(given or (open_ or [Mode()])[0])
@@ -141,11 +136,7 @@ def _compiled(
 def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: int, pins: Pins = Pins()) -> Choice:
     """The fastest mode for the answers of a model; ready: a copy of it that computes in a mode."""
     device = next(model.parameters()).device
-    open_ = [
-        mode
-        for mode in candidates(device, not pins.compiled, model.crops)
-        if pins.allow(replace(mode, compiled=bool(pins.compiled)))
-    ]
+    open_ = _open(candidates(device, not pins.compiled, model.crops), pins)
     given = pinned()
     if given is not None or len(open_) < 2:
         decided = pins.on(given or (open_ or [Mode()])[0])
@@ -166,6 +157,11 @@ def answering_choice(model: Model, ready: Callable[[Mode], Model], batch_size: i
     if not any(map(math.isfinite, seconds.values())):
         return Choice(pins.on(Mode()), "usual")
     return Choice(pins.on(min(seconds, key=lambda mode: seconds[mode])), found, seconds)
+
+
+def _open(modes: list[Mode], pins: Pins) -> list[Mode]:
+    """Those that the user's decisions allow; compiled or not is for later."""
+    return [mode for mode in modes if pins.allow(replace(mode, compiled=bool(pins.compiled)))]
 
 
 def _key(what: str, model: Model, device: torch.device, batch_size: int) -> str:

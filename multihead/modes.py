@@ -120,12 +120,17 @@ def candidates(device: torch.device, answers: bool = False, crops: Sequence[Crop
 
     crops: what the model sees; without them all sizes are taken for large enough.
     """
-    small = [each for each in (("bf16", "fp16") if device.type == "cuda" else ("bf16",)) if computes(device, each)]
-    small = [each for each in small if not miscomputes(device, each, crops)]
+    halves = ("bf16", "fp16") if device.type == "cuda" else ("bf16",)
+    small = [each for each in halves if usable(device, each, crops)]
     modes = [Mode(precision, last) for precision in ("f32", *small) for last in (False, True)]
     if answers and device.type == "cpu":
         modes += [replace(mode, fused=True) for mode in modes if mode.channels_last]
     return modes
+
+
+def usable(device: torch.device, precision: str, crops: Sequence[Crop]) -> bool:
+    """Whether the device computes passes of these crops in a precision by itself, and right."""
+    return computes(device, precision) and not miscomputes(device, precision, crops)
 
 
 def computes(device: torch.device, precision: str) -> bool:
@@ -145,8 +150,8 @@ def miscomputes(device: torch.device, precision: str, crops: Sequence[Crop]) -> 
     """Whether passes of these crops may come out wrong in a precision, here.
 
     On matrix units (AMX) oneDNN's convolutions with a stride read memory that nobody wrote where their output is one
-    pixel wide: numbers differ from pass to pass, up to nan. Backbones that divide sides by 32 or 64 come to such maps.
-    Source: found with torch 2.15; `tests/test_modes.py` has the convolution.
+    pixel wide: numbers differ from pass to pass, up to nan; wider outputs are right. Backbones that divide sides by 32
+    or 64 come to such maps. Source: found with torch 2.15; `tests/test_modes.py` has the convolution.
     """
     if precision != "bf16" or device.type != "cpu" or all(min(crop.size) > NARROW for crop in crops):
         return False

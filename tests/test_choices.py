@@ -26,9 +26,8 @@ def model(monkeypatch):
     """A small model, on a machine where nothing is decided or remembered yet."""
     monkeypatch.delenv(PIN, raising=False)
     monkeypatch.setattr(choices, "kept", lambda: False)
-    for module in (modes, choices):
-        monkeypatch.setattr(module, "computes", lambda device, precision: True)
-        monkeypatch.setattr(module, "miscomputes", lambda device, precision, crops: False)
+    monkeypatch.setattr(modes, "computes", lambda device, precision: True)
+    monkeypatch.setattr(modes, "miscomputes", lambda device, precision, crops: False)
     torch.manual_seed(0)
     return Model("test_resnet", [head.on(CROP) for head in HEADS])
 
@@ -153,8 +152,7 @@ def test_what_another_machine_chose_is_not_imitated(model, seconds, tmp_path, mo
     book = tmp_path / "modes.json"
     seconds(TABLE)
     assert chosen(model, book=book).mode == HALF_LAST
-    for module in (modes, choices):
-        monkeypatch.setattr(module, "computes", lambda device, precision: precision == "f32")
+    monkeypatch.setattr(modes, "computes", lambda device, precision: precision == "f32")
     assert chosen(model, book=book).mode == LAST and str(HALF_LAST) in book.read_text()
 
 
@@ -162,8 +160,7 @@ def test_what_another_machine_chose_is_not_miscomputed(model, seconds, tmp_path,
     book = tmp_path / "modes.json"
     seconds(TABLE)
     assert chosen(model, book=book).mode == HALF_LAST
-    for module in (modes, choices):
-        monkeypatch.setattr(module, "miscomputes", lambda device, precision, crops: precision == "bf16" and bool(crops))
+    monkeypatch.setattr(modes, "miscomputes", lambda device, precision, crops: precision == "bf16" and bool(crops))
     assert chosen(model, book=book).mode == LAST and str(HALF_LAST) in book.read_text()
 
 
